@@ -1,0 +1,213 @@
+//! Where every event went. The law: `observed = filtered + seen` and `seen = written + Σ dropped`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::EventKind;
+
+/// Why an event that was seen is not in `events.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// `--max-events` was reached.
+    EventCap,
+    /// `--max-bytes` was reached.
+    ByteCap,
+    /// Left out by `--sample`.
+    Sampled,
+    /// The ring to user space was full.
+    RingFull,
+    /// The record could not be decoded.
+    Undecodable,
+    /// A filter that the kernel could not decide said no later.
+    FilteredLate,
+    /// The line could not be written.
+    WriteFailed,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::EventCap,
+        Self::ByteCap,
+        Self::Sampled,
+        Self::RingFull,
+        Self::Undecodable,
+        Self::FilteredLate,
+        Self::WriteFailed,
+    ];
+
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EventCap => "event_cap",
+            Self::ByteCap => "byte_cap",
+            Self::Sampled => "sampled",
+            Self::RingFull => "ring_full",
+            Self::Undecodable => "undecodable",
+            Self::FilteredLate => "filtered_late",
+            Self::WriteFailed => "write_failed",
+        }
+    }
+}
+
+/// Account of one event type.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TypeLedger {
+    /// Admitted by the filters.
+    pub seen: u64,
+    /// Lines in `events.jsonl`.
+    pub written: u64,
+    /// Not written, by reason; a reason that never happened is absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+/// Account of all events of a capture.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Occurrences that reached a hook while the window was open.
+    pub observed: u64,
+    /// Refused by a filter, by the filter's name.
+    #[serde(default)]
+    pub filtered: BTreeMap<String, u64>,
+    /// Admitted by the filters.
+    pub seen: u64,
+    /// Lines in `events.jsonl`.
+    pub written: u64,
+    /// Not written, by reason. Every reason is listed, also with 0.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// Upper bound of what programs missed (`recursion_misses`, `nmissed`); outside the law.
+    pub missed: u64,
+    /// The same account by event type.
+    #[serde(default)]
+    pub by_type: BTreeMap<EventKind, TypeLedger>,
+    /// How far a line's `boot_ns` steps back behind an earlier line's, at most, in ns.
+    #[serde(default)]
+    pub max_disorder_ns: u64,
+}
+
+/// A ledger that does not add up: a bug in the collector, or an edited bundle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Imbalance {
+    /// `observed` is not `filtered + seen`.
+    #[error("observed {observed} is not filtered {filtered} + seen {seen}")]
+    Observed {
+        /// Occurrences.
+        observed: u64,
+        /// Sum over filters.
+        filtered: u64,
+        /// Admitted.
+        seen: u64,
+    },
+    /// `seen` is not `written + Σ dropped`.
+    #[error("{of}: seen {seen} is not written {written} + dropped {dropped}")]
+    Seen {
+        /// `all`, or the event type.
+        of: &'static str,
+        /// Admitted.
+        seen: u64,
+        /// Lines.
+        written: u64,
+        /// Sum over reasons.
+        dropped: u64,
+    },
+    /// A total differs from the sum of its types.
+    #[error("{of}: the total {total} is not the sum over types {sum}")]
+    Types {
+        /// `seen` or `written`.
+        of: &'static str,
+        /// The total.
+        total: u64,
+        /// The sum.
+        sum: u64,
+    },
+}
+
+impl Ledger {
+    /// Events that were seen and are not in the bundle, for whatever reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Occurrences refused by any filter.
+    pub fn filtered_total(&self) -> u64 {
+        self.filtered.values().sum()
+    }
+
+    /// Adds up the types into the totals; `observed`, `filtered`, `missed` stay as they are.
+    pub fn total_from_types(&mut self) {
+        self.seen = self.by_type.values().map(|t| t.seen).sum();
+        self.written = self.by_type.values().map(|t| t.written).sum();
+        self.dropped = DropReason::ALL
+            .into_iter()
+            .map(|r| (r, self.by_type.values().filter_map(|t| t.dropped.get(&r)).sum()))
+            .collect();
+    }
+
+    /// Checks the conservation law.
+    ///
+    /// # Errors
+    /// The first [`Imbalance`] found; the caller reports the bundle as untrustworthy.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let (filtered, dropped) = (self.filtered_total(), self.dropped_total());
+        if self.observed != filtered + self.seen {
+            return Err(Imbalance::Observed { observed: self.observed, filtered, seen: self.seen });
+        }
+        if self.seen != self.written + dropped {
+            return Err(Imbalance::Seen { of: "all", seen: self.seen, written: self.written, dropped });
+        }
+        for (kind, t) in &self.by_type {
+            let dropped = t.dropped.values().sum();
+            if t.seen != t.written + dropped {
+                return Err(Imbalance::Seen { of: kind.as_str(), seen: t.seen, written: t.written, dropped });
+            }
+        }
+        if !self.by_type.is_empty() {
+            let seen = self.by_type.values().map(|t| t.seen).sum();
+            if seen != self.seen {
+                return Err(Imbalance::Types { of: "seen", total: self.seen, sum: seen });
+            }
+            let written = self.by_type.values().map(|t| t.written).sum();
+            if written != self.written {
+                return Err(Imbalance::Types { of: "written", total: self.written, sum: written });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_ledger() -> Ledger {
+        let mut ledger = Ledger { observed: 12, ..Ledger::default() };
+        ledger.filtered.insert("ports".into(), 2);
+        let dropped = BTreeMap::from([(DropReason::RingFull, 3)]);
+        ledger.by_type.insert(EventKind::UdpSend, TypeLedger { seen: 10, written: 7, dropped });
+        ledger.total_from_types();
+        ledger
+    }
+
+    #[test]
+    fn a_balanced_ledger_passes() {
+        assert_eq!(a_ledger().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_event_without_a_reason_is_an_imbalance() {
+        let mut ledger = a_ledger();
+        ledger.seen += 1;
+        ledger.observed += 1;
+        assert_eq!(ledger.check(), Err(Imbalance::Seen { of: "all", seen: 11, written: 7, dropped: 3 }));
+    }
+
+    #[test]
+    fn a_type_that_does_not_balance_is_named() {
+        let mut ledger = a_ledger();
+        ledger.by_type.insert(EventKind::Connect, TypeLedger { seen: 1, ..TypeLedger::default() });
+        assert_eq!(ledger.check(), Err(Imbalance::Seen { of: "connect", seen: 1, written: 0, dropped: 0 }));
+    }
+}

@@ -1,0 +1,13 @@
+//! The ktrace bundle: the only contract between the collector and the analyzer.
+//!
+//! Records ([`event`]), the account of them ([`ledger`]), what could have been seen ([`manifest`]),
+//! and the files that carry them ([`writer`], [`reader`]). No libbpf, no command line, no clock, no printing.
+
+pub mod attribution;
+pub mod errno;
+pub mod event;
+pub mod ledger;
+pub mod line;
+pub mod manifest;
+pub mod tcp;
+pub mod why;

@@ -1,0 +1,284 @@
+//! The manifest: what was asked, what could be seen, and what became of every event.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Ledger;
+
+/// Name of the bundle schema in `schema.name`.
+pub const SCHEMA_NAME: &str = "ktrace-bundle";
+
+/// Version of the bundle schema that this crate writes, and the newest that it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Name and version of a document's schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Document type.
+    pub name: String,
+    /// A larger one than the reader knows is refused.
+    pub version: u32,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self { name: SCHEMA_NAME.into(), version: SCHEMA_VERSION }
+    }
+}
+
+/// The program that wrote the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Collector {
+    /// Release version.
+    pub version: String,
+    /// Source commit; absent when built from a tarball.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Target triple.
+    pub target: String,
+}
+
+/// Where the value of a plan entry came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanSource {
+    /// Command line.
+    Flag,
+    /// `KTRACE_*`.
+    Env,
+    /// `--config`.
+    File,
+    /// Built in.
+    Default,
+}
+
+/// One value of the effective plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    /// The validated value.
+    pub value: serde_json::Value,
+    /// Where it came from.
+    pub from: PlanSource,
+}
+
+/// One reading of both clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSample {
+    /// `CLOCK_BOOTTIME`, ns.
+    pub boot_ns: u64,
+    /// `CLOCK_REALTIME` at the same moment.
+    pub utc: DateTime<Utc>,
+}
+
+/// How `boot_ns` maps to UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Window opened.
+    pub start_boot_ns: u64,
+    /// Window closed; absent in a partial manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_boot_ns: Option<u64>,
+    /// Readings, the first at start.
+    #[serde(default)]
+    pub samples: Vec<ClockSample>,
+    /// Largest step of UTC against boot time between readings, ns.
+    #[serde(default)]
+    pub max_step_ns: u64,
+    /// Whether the kernel says that the clock is synchronized (`adjtimex`); absent if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synchronized: Option<bool>,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// BTF that the programs were relocated against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub btf: Option<String>,
+}
+
+/// What became of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookOutcome {
+    /// It saw what it is for, within its `limits`.
+    Attached,
+    /// The plan did not ask for it.
+    NotRequested,
+    /// This kernel has none of its variants.
+    Unsupported,
+    /// It should have worked and did not.
+    Failed,
+}
+
+/// A variant that was passed over, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriedVariant {
+    /// Variant name.
+    pub variant: String,
+    /// Why it was not used.
+    pub why: String,
+}
+
+/// Coverage of one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReport {
+    /// Hook name: `tcp_state`, `udp`, `connect`, `tcp_retransmit`, `sockets`.
+    pub name: String,
+    /// What became of it.
+    pub outcome: HookOutcome,
+    /// Variant in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Variants passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<TriedVariant>,
+    /// From the first attach of the capture to this hook's, ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_after_ns: Option<u64>,
+    /// What this variant cannot see, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+}
+
+/// Whether an optional source of annotations answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Source name.
+    pub name: String,
+    /// `answered`, `absent`, `not_requested`, `failed`.
+    pub outcome: String,
+}
+
+/// Why the window closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// `--duration` was over.
+    Deadline,
+    /// SIGINT or SIGTERM.
+    Signal,
+    /// `--max-events`.
+    MaxEvents,
+    /// `--max-bytes`.
+    MaxBytes,
+    /// The command that it ran has ended.
+    Command,
+    /// No space left.
+    DiskFull,
+    /// Anything else; the reason stands in `degraded`.
+    Error,
+}
+
+/// What the capture itself cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// CPU time of the collector, user and system, ns.
+    pub cpu_ns: u64,
+    /// Peak resident set, bytes.
+    pub peak_rss_bytes: u64,
+}
+
+/// A member of the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// File name inside the bundle.
+    pub name: String,
+    /// Length, bytes.
+    pub bytes: u64,
+    /// Lines of a `.jsonl` member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// Records that its own bound left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_count: Option<u64>,
+}
+
+/// The part that is known before the first event: `manifest.partial.json` holds it with the newest
+/// [`Checkpoint`], so that a crashed run can still say what could have been seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Bundle schema.
+    pub schema: Schema,
+    /// Random id of this capture, 32 hex digits.
+    pub capture_id: String,
+    /// Who wrote it.
+    pub collector: Collector,
+    /// Node name.
+    pub node: String,
+    /// `--cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// `--label`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// UTC at which the window opened.
+    pub start_at: DateTime<Utc>,
+    /// Effective plan: flag name → value and origin.
+    pub plan: BTreeMap<String, PlanEntry>,
+    /// Clock mapping.
+    pub clocks: Clocks,
+    /// The machine.
+    pub host: Host,
+    /// Coverage by hook.
+    pub hooks: Vec<HookReport>,
+    /// Coverage by source.
+    #[serde(default)]
+    pub sources: Vec<SourceReport>,
+}
+
+/// State of a running capture, rewritten each second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// When it was taken.
+    pub at: DateTime<Utc>,
+    /// `CLOCK_BOOTTIME` of that moment, ns.
+    pub boot_ns: u64,
+    /// Ledger at that moment. Events still in the ring make it unbalanced by their number.
+    pub ledger: Ledger,
+}
+
+/// `manifest.partial.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartialManifest {
+    /// What was known at the start.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// `manifest.json`: written last, when the bundle is sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// What was known at the start; `clocks` are complete now.
+    #[serde(flatten)]
+    pub head: Head,
+    /// UTC at which the window closed.
+    pub end_at: DateTime<Utc>,
+    /// Length of the window, ns of boot time.
+    pub duration_ns: u64,
+    /// Why it closed.
+    pub ended_by: EndedBy,
+    /// All that was asked for was recorded; a cap that the user set counts as asked.
+    pub complete: bool,
+    /// Why it is not complete, one sentence each.
+    #[serde(default)]
+    pub degraded: Vec<String>,
+    /// Where every event went.
+    pub ledger: Ledger,
+    /// What it cost.
+    pub cost: Cost,
+    /// The other members.
+    pub members: Vec<Member>,
+}

@@ -1,0 +1,45 @@
+# One target per task; the work itself is in scripts/. `make help` lists them.
+
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help run test live bench lint fmt deps build build-static image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## capture this machine for 10 s with one dead DNS server, and show the finding
+	@scripts/demo.sh
+
+test: ## install what tests need, build everything, run everything
+	@scripts/test.sh
+
+live: ## only the live tests (root): real traffic in namespaces
+	@scripts/test.sh live
+
+bench: ## added cost per TCP connection and per UDP round trip, beside other tools (root)
+	@scripts/bench.sh
+
+lint: ## rustfmt, clippy, shellcheck, and the manifests of deploy/
+	@scripts/lint.sh
+
+fmt: ## format the Rust code
+	@cargo fmt --all
+
+deps: ## list the missing packages; install them as root on a Debian-like system (DEPS=no: only list)
+	@scripts/deps.sh build run test lint
+
+build: ## optimized ktrace and analyze
+	@scripts/deps.sh build
+	@cargo build --locked --release -p ktrace -p ktrace-analyzer
+	@echo "built $(CARGO_TARGET_DIR)/release/ktrace and $(CARGO_TARGET_DIR)/release/analyze"
+
+build-static: ## the same without any shared library, for containers and bare nodes
+	@scripts/build-static.sh
+
+image: ## container image from the static binaries (docker, podman or buildah)
+	@scripts/image.sh
+
+clean: ## remove what was built
+	@cargo clean

@@ -44,7 +44,7 @@ lint_deploy() {
 		skipped+=("deploy/*.yaml (could not install \`kubernetes-validate\` from PyPI)")
 		return
 	fi
-	"$validate" --strict --version "$KUBERNETES_VERSION" deploy/*.yaml
+	"$validate" --strict --quiet --kubernetes-version "$KUBERNETES_VERSION" deploy/*.yaml
 }
 
 lint_rust

@@ -9,5 +9,9 @@ pub mod event;
 pub mod ledger;
 pub mod line;
 pub mod manifest;
+pub mod reader;
+pub mod summary;
 pub mod tcp;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod why;

@@ -1,0 +1,378 @@
+//! Members → records and a [`ReadReport`], whatever they were stored in.
+//!
+//! Holds one line or one small document at a time, counts what it cannot use, and compares at the end what
+//! the manifest says with what was there. Text that came from the bundle is escaped before it enters the report.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::lines::{Lines, Next};
+use super::{BadLine, Cut, Form, Limits, ReadError, ReadReport, Record};
+use crate::event::LINE_VERSION;
+use crate::ledger::Ledger;
+use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
+use crate::manifest::{Manifest, Member, PartialManifest, SCHEMA_NAME, SCHEMA_VERSION, Schema};
+use crate::summary::{SUMMARY_SCHEMA, Summary};
+
+const MAX_BAD_LINES: usize = 10;
+const MAX_UNKNOWN_TYPES: usize = 32;
+const MAX_INTEGRITY: usize = 32;
+const MAX_REPORT_TEXT: usize = 200;
+
+/// Bad lines from the start after which a bare file is taken for something else.
+const FOREIGN_AFTER: u64 = 100;
+
+/// Members that a bundle can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Known {
+    Events,
+    Sockets,
+    Manifest,
+    Partial,
+    Summary,
+    Readme,
+}
+
+impl Known {
+    /// Every member; of a directory they are read in this order.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Manifest, Self::Partial, Self::Events, Self::Sockets, Self::Summary, Self::Readme];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events.jsonl",
+            Self::Sockets => "sockets.jsonl",
+            Self::Manifest => "manifest.json",
+            Self::Partial => "manifest.partial.json",
+            Self::Summary => "summary.json",
+            Self::Readme => "README.md",
+        }
+    }
+
+    pub(super) fn from_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name().as_bytes() == name)
+    }
+}
+
+/// What was found of a member.
+struct Measured {
+    bytes: u64,
+    lines: Option<u64>,
+}
+
+/// Takes members in; see the module.
+pub(super) struct Intake<'a> {
+    path: PathBuf,
+    limits: &'a Limits,
+    sink: &'a mut dyn FnMut(Record),
+    report: ReadReport,
+    measured: BTreeMap<Known, Measured>,
+    stated: Option<(Ledger, Vec<Member>)>,
+    skewed: u64,
+}
+
+impl<'a> Intake<'a> {
+    pub(super) fn new(form: Form, path: &Path, limits: &'a Limits, sink: &'a mut dyn FnMut(Record)) -> Self {
+        let report = ReadReport {
+            form,
+            events: 0,
+            event_lines: 0,
+            sockets: 0,
+            cut: None,
+            bad_lines: 0,
+            first_bad_lines: Vec::new(),
+            unknown_types: BTreeMap::new(),
+            unknown_keys: 0,
+            unknown_members: 0,
+            integrity: Vec::new(),
+        };
+        Self { path: path.to_owned(), limits, sink, report, measured: BTreeMap::new(), stated: None, skewed: 0 }
+    }
+
+    pub(super) fn foreign(&self, why: &'static str) -> ReadError {
+        ReadError::Foreign { path: self.path.clone(), why }
+    }
+
+    pub(super) const fn skip_member(&mut self) {
+        self.report.unknown_members += 1;
+    }
+
+    /// Whether this member is new; a second one of the same name is a reason for distrust.
+    pub(super) fn admit(&mut self, member: Known) -> bool {
+        let is_new = !self.measured.contains_key(&member);
+        if !is_new {
+            self.report.unknown_members += 1;
+            self.distrust(format!("`{}` is there twice; the first one was read", member.name()));
+        }
+        is_new
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.measured.is_empty()
+    }
+
+    pub(super) const fn is_cut(&self) -> bool {
+        self.report.cut.is_some()
+    }
+
+    /// States where the bundle ends too early; the first cut stands.
+    pub(super) fn cut(&mut self, member: &str, line: u64, why: &str) {
+        let cut = Cut { member: member.to_owned(), line, why: printable(why) };
+        self.report.cut.get_or_insert(cut);
+    }
+
+    /// Reads one member of `len` bytes; after damage (see the report's `cut`) nothing behind it can be read.
+    ///
+    /// # Errors
+    /// If the member shows that this is no bundle, or a newer one.
+    pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
+        match member {
+            Known::Events | Known::Sockets => self.jsonl(member, input, len),
+            Known::Manifest | Known::Partial | Known::Summary => self.document(member, input, len),
+            Known::Readme => {
+                self.measured.insert(member, Measured { bytes: len, lines: None });
+                Ok(())
+            }
+        }
+    }
+
+    fn jsonl(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
+        let mut lines = Lines::new(input.take(len.min(self.limits.max_member_bytes)));
+        let mut tail = 0;
+        let why = loop {
+            match lines.advance() {
+                Ok(Next::Whole) => self.line(member, lines.whole(), lines.text())?,
+                Ok(Next::TooLong) => {
+                    self.bad_line(member, lines.whole(), &format!("longer than {MAX_LINE_BYTES} bytes"))?
+                }
+                Ok(Next::Tail) if self.is_record(member, lines.text()) => {
+                    self.line(member, lines.whole() + 1, lines.text())?;
+                    tail = 1;
+                }
+                Ok(Next::Tail) => break Some("its last line has no end".to_owned()),
+                Ok(Next::End) => break None,
+                Err(e) => break Some(e.to_string()),
+            }
+        };
+        let (count, missing) = (lines.whole() + tail, lines.input().limit());
+        let why = why.or_else(|| match () {
+            () if len > self.limits.max_member_bytes => Some("it is longer than this reader accepts".to_owned()),
+            () if missing > 0 => Some(format!("{missing} bytes are missing")),
+            () => None,
+        });
+        self.measured.insert(member, Measured { bytes: len.saturating_sub(missing), lines: Some(count) });
+        if let Some(why) = why {
+            self.cut(member.name(), count, &why);
+        }
+        Ok(())
+    }
+
+    /// Whether text that no newline ends is a record all the same.
+    fn is_record(&self, member: Known, text: &[u8]) -> bool {
+        match member {
+            Known::Events => parse_event(text, 0).is_ok(),
+            _ => parse_socket(text).is_ok(),
+        }
+    }
+
+    fn line(&mut self, member: Known, number: u64, text: &[u8]) -> Result<(), ReadError> {
+        let outcome = match member {
+            Known::Events => self.event(number, text),
+            _ => self.socket(text),
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(LineError::Version(found)) => Err(self.newer(found, LINE_VERSION)),
+            Err(LineError::UnknownType(name)) => {
+                self.unknown_type(&name);
+                Ok(())
+            }
+            Err(e) => self.bad_line(member, number, &e.to_string()),
+        }
+    }
+
+    fn event(&mut self, number: u64, text: &[u8]) -> Result<(), LineError> {
+        let parsed = parse_event(text, number)?;
+        self.report.events += 1;
+        self.report.unknown_keys += parsed.unknown_keys;
+        self.skewed += u64::from(parsed.record.seq != number);
+        (self.sink)(Record::Event(parsed.record));
+        Ok(())
+    }
+
+    fn socket(&mut self, text: &[u8]) -> Result<(), LineError> {
+        let parsed = parse_socket(text)?;
+        self.report.sockets += 1;
+        self.report.unknown_keys += parsed.unknown_keys;
+        (self.sink)(Record::Socket(parsed.record));
+        Ok(())
+    }
+
+    fn unknown_type(&mut self, name: &str) {
+        let types = &mut self.report.unknown_types;
+        let name = printable(name);
+        let is_room = types.len() < MAX_UNKNOWN_TYPES || types.contains_key(&name);
+        *types.entry(if is_room { name } else { "other".to_owned() }).or_default() += 1;
+    }
+
+    fn bad_line(&mut self, member: Known, line: u64, error: &str) -> Result<(), ReadError> {
+        self.report.bad_lines += 1;
+        if self.report.first_bad_lines.len() < MAX_BAD_LINES {
+            self.report.first_bad_lines.push(BadLine { member: member.name(), line, error: printable(error) });
+        }
+        if self.report.bad_lines >= FOREIGN_AFTER && self.is_foreign() {
+            return Err(self.foreign("its lines are not ktrace events"));
+        }
+        Ok(())
+    }
+
+    /// Whether a bare file has shown nothing so far that ktrace could have written.
+    fn is_foreign(&self) -> bool {
+        self.report.form == Form::Events && self.report.events == 0 && self.report.unknown_types.is_empty()
+    }
+
+    fn newer(&self, found: u32, known: u32) -> ReadError {
+        ReadError::Newer { path: self.path.clone(), found, known }
+    }
+
+    fn document(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
+        self.measured.insert(member, Measured { bytes: len, lines: None });
+        if len > self.limits.max_document_bytes {
+            self.cut(member.name(), 0, "it is longer than this reader accepts");
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let end = input.take(len).read_to_end(&mut text);
+        match end {
+            Err(e) => self.cut(member.name(), 0, &e.to_string()),
+            Ok(n) if (n as u64) < len => self.cut(member.name(), 0, &format!("{} bytes are missing", len - n as u64)),
+            Ok(_) => return self.parse_document(member, &text),
+        }
+        Ok(())
+    }
+
+    fn parse_document(&mut self, member: Known, text: &[u8]) -> Result<(), ReadError> {
+        let Some(schema) = self.json::<Headed>(member, text).map(|h| h.schema) else { return Ok(()) };
+        let wanted = if member == Known::Summary { SUMMARY_SCHEMA } else { SCHEMA_NAME };
+        if schema.name != wanted {
+            self.distrust(format!("`{}` is a `{}`, not a `{wanted}`", member.name(), printable(&schema.name)));
+            return Ok(());
+        }
+        if schema.version > SCHEMA_VERSION {
+            return Err(self.newer(schema.version, SCHEMA_VERSION));
+        }
+        match member {
+            Known::Manifest => {
+                if let Some(manifest) = self.json::<Manifest>(member, text) {
+                    self.stated = Some((manifest.ledger.clone(), manifest.members.clone()));
+                    (self.sink)(Record::Manifest(Box::new(manifest)));
+                }
+            }
+            Known::Summary => {
+                if let Some(summary) = self.json::<Summary>(member, text) {
+                    (self.sink)(Record::Summary(Box::new(summary)));
+                }
+            }
+            _ => {
+                if let Some(partial) = self.json::<PartialManifest>(member, text) {
+                    (self.sink)(Record::Partial(Box::new(partial)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, member: Known, text: &[u8]) -> Option<T> {
+        match serde_json::from_slice(text) {
+            Ok(value) => Some(value),
+            Err(e) => {
+                self.distrust(format!("`{}` cannot be read: {}", member.name(), printable(&e.to_string())));
+                None
+            }
+        }
+    }
+
+    fn distrust(&mut self, sentence: String) {
+        if self.report.integrity.len() < MAX_INTEGRITY {
+            self.report.integrity.push(sentence);
+        }
+    }
+
+    /// Compares what the manifest says with what was there.
+    ///
+    /// # Errors
+    /// If a bare file held no line that ktrace could have written.
+    pub(super) fn finish(mut self) -> Result<ReadReport, ReadError> {
+        let of_events = self.measured.get(&Known::Events);
+        self.report.event_lines = of_events.and_then(|m| m.lines).unwrap_or(0);
+        if self.is_foreign() && (self.report.bad_lines > 0 || self.report.cut.is_some()) {
+            return Err(self.foreign("its lines are not ktrace events"));
+        }
+        if self.skewed > 0 && self.report.form != Form::Events {
+            self.distrust(format!("{} lines of `events.jsonl` do not carry their line number as `seq`", self.skewed));
+        }
+        if let Some((ledger, members)) = self.stated.take() {
+            self.check_ledger(&ledger);
+            for member in &members {
+                self.check_member(member);
+            }
+        }
+        Ok(self.report)
+    }
+
+    fn is_cut_in(&self, name: &str) -> bool {
+        self.report.cut.as_ref().is_some_and(|c| c.member == name)
+    }
+
+    fn check_ledger(&mut self, ledger: &Ledger) {
+        if let Err(e) = ledger.check() {
+            self.distrust(format!("the ledger does not add up: {e}"));
+        }
+        let lines = self.report.event_lines;
+        if ledger.written != lines && !self.is_cut_in(Known::Events.name()) {
+            self.distrust(format!("the ledger says {} lines were written, `events.jsonl` has {lines}", ledger.written));
+        }
+    }
+
+    fn check_member(&mut self, stated: &Member) {
+        let Some(known) = Known::from_name(stated.name.as_bytes()) else { return };
+        let name = known.name();
+        if self.is_cut_in(name) {
+            return;
+        }
+        let Some(found) = self.measured.get(&known) else {
+            return self.distrust(format!("`{name}` is missing"));
+        };
+        let (bytes, lines) = (found.bytes, found.lines);
+        if bytes != stated.bytes {
+            self.distrust(format!("`{name}` has {bytes} bytes, the manifest says {}", stated.bytes));
+        }
+        if let (Some(lines), Some(records)) = (lines, stated.records)
+            && lines != records
+        {
+            self.distrust(format!("`{name}` has {lines} lines, the manifest says {records}"));
+        }
+    }
+}
+
+/// The part of a document that says what it is.
+#[derive(serde::Deserialize)]
+struct Headed {
+    schema: Schema,
+}
+
+/// A stranger's text, safe to print: control characters escaped, at most 200 characters.
+fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(MAX_REPORT_TEXT) {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,401 @@
+//! Builders for tests, here and in the crates that read bundles (feature `testing`).
+//!
+//! Every builder starts from a whole, valid record, so that a test names only what it is about:
+//! `an_event().udp_send().to("10.96.0.10:53").by("api", 1847).at_ms(5).build()`.
+//! They panic on text that is not an endpoint; nothing outside tests may use them.
+#![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::attribution::{Attribution, Owner, OwnerSource, Security};
+use crate::event::{
+    Connect, Datagram, Endpoint, Errno, Event, Identity, Payload, Proto, Retransmit, RetransmitKind, Role,
+    SocketRecord, TcpClose, TcpStateChange, When,
+};
+use crate::ledger::{Ledger, TypeLedger};
+use crate::line::parse_endpoint;
+use crate::manifest::{
+    ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Host, Manifest, PlanEntry,
+    PlanSource, Schema,
+};
+use crate::tcp::TcpState;
+use crate::why::{Reason, Why};
+
+/// `boot_ns` at which every built window opens.
+pub const START_BOOT_NS: u64 = 5_000_000_000_000;
+
+/// Network namespace of every built record, unless it says otherwise.
+pub const NETNS: u32 = 4_026_532_001;
+
+/// Length of the built window, ns.
+pub const WINDOW_NS: u64 = 60_000_000_000;
+
+/// UTC at which every built window opens.
+pub fn start_at() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_769_291_874, 0).expect("a valid time")
+}
+
+fn at(boot_ns: u64) -> DateTime<Utc> {
+    // lines carry whole microseconds
+    start_at() + TimeDelta::microseconds(((boot_ns.cast_signed() - START_BOOT_NS.cast_signed()) / 1000).max(-1_000_000))
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    parse_endpoint(text).expect("an endpoint as `addr:port`")
+}
+
+/// An owner named `comm`, found in its own system call.
+pub fn an_owner(comm: &str, pid: u32) -> Owner {
+    Owner {
+        source: OwnerSource::Current,
+        pid,
+        tid: Some(pid),
+        ppid: Some(1),
+        uid: Some(1000),
+        gid: Some(1000),
+        comm: comm.to_owned(),
+        thread: None,
+        proc_start_ns: Some(1_000_000_000 + u64::from(pid)),
+        mnt_ns: Some(4_026_532_201),
+        pid_ns: Some(4_026_532_202),
+        user_ns: Some(4_026_531_837),
+        sec: Some(Security { seccomp_mode: 2, caps_eff: 0 }),
+        cgroup_id: Some(7712),
+    }
+}
+
+fn an_identity(proto: Proto) -> Identity {
+    Identity {
+        node: Arc::from("node-1"),
+        proto,
+        local: endpoint("10.42.1.15:48210"),
+        remote: endpoint("10.96.0.10:53"),
+        netns: NETNS,
+        socket: Some(4096),
+        role: Some(Role::Client),
+        owner: Attribution::Resolved(an_owner("api", 1847)),
+        why: Why::none(),
+    }
+}
+
+macro_rules! identity_setters {
+    ($field:ident) => {
+        /// The remote end, as `addr:port`, `[addr]:port`, `*:port` or `*`.
+        pub fn to(mut self, remote: &str) -> Self {
+            self.$field.id.remote = endpoint(remote);
+            self
+        }
+
+        /// The local end.
+        pub fn from(mut self, local: &str) -> Self {
+            self.$field.id.local = endpoint(local);
+            self
+        }
+
+        /// The owner's name and process id; how it was found stays.
+        pub fn by(mut self, comm: &str, pid: u32) -> Self {
+            let source = self.$field.id.owner.value().map_or(OwnerSource::Current, |o| o.source);
+            self.$field.id.owner = Attribution::Resolved(Owner { source, ..an_owner(comm, pid) });
+            self
+        }
+
+        /// How the owner was found.
+        pub fn found_by(mut self, source: OwnerSource) -> Self {
+            if let Attribution::Resolved(owner) = &mut self.$field.id.owner {
+                owner.source = source;
+            }
+            self
+        }
+
+        /// No owner, and why.
+        pub fn unowned(mut self, reason: Reason) -> Self {
+            self.$field.id.owner = Attribution::Unresolved(reason);
+            self
+        }
+
+        /// Why a key is absent.
+        pub fn why(mut self, key: &'static str, reason: Reason) -> Self {
+            self.$field.id.why.set(key, reason);
+            self
+        }
+
+        /// Socket cookie.
+        pub fn socket(mut self, cookie: u64) -> Self {
+            self.$field.id.socket = Some(cookie);
+            self
+        }
+
+        /// Network namespace of the socket.
+        pub fn netns(mut self, netns: u32) -> Self {
+            self.$field.id.netns = netns;
+            self
+        }
+
+        /// Part that the socket plays.
+        pub fn role(mut self, role: Role) -> Self {
+            self.$field.id.role = Some(role);
+            self
+        }
+
+        /// Time since the window opened, ms.
+        pub fn at_ms(self, ms: u64) -> Self {
+            self.at_us(ms * 1000)
+        }
+
+        /// Time since the window opened, µs.
+        pub fn at_us(mut self, us: u64) -> Self {
+            self.$field.boot_ns = START_BOOT_NS + us * 1000;
+            self.$field.at = at(self.$field.boot_ns);
+            self
+        }
+    };
+}
+
+/// Builds an [`Event`]; see [`an_event`].
+#[derive(Debug, Clone)]
+pub struct EventBuilder {
+    event: Event,
+}
+
+/// A UDP send of 45 bytes by `api` (1847), 10.42.1.15:48210 to 10.96.0.10:53, as the window opens.
+pub fn an_event() -> EventBuilder {
+    let event = Event {
+        seq: 0,
+        at: start_at(),
+        boot_ns: START_BOOT_NS,
+        cpu: 1,
+        id: an_identity(Proto::Udp),
+        payload: Payload::UdpSend(Datagram { bytes: Some(45), ..Datagram::default() }),
+    };
+    EventBuilder { event }
+}
+
+impl EventBuilder {
+    identity_setters!(event);
+
+    fn with(mut self, proto: Proto, payload: Payload) -> Self {
+        self.event.id.proto = proto;
+        self.event.payload = payload;
+        self
+    }
+
+    /// A UDP send of 45 bytes.
+    pub fn udp_send(self) -> Self {
+        self.with(Proto::Udp, Payload::UdpSend(Datagram { bytes: Some(45), ..Datagram::default() }))
+    }
+
+    /// A UDP receive of 112 bytes.
+    pub fn udp_recv(self) -> Self {
+        self.with(Proto::Udp, Payload::UdpRecv(Datagram { bytes: Some(112), ..Datagram::default() }))
+    }
+
+    /// A TCP state change; one into `CLOSE` carries an account without any numbers.
+    pub fn tcp_state(self, old: TcpState, new: TcpState) -> Self {
+        let close = (new == TcpState::Close).then(TcpClose::default);
+        self.with(Proto::Tcp, Payload::TcpState(TcpStateChange { old, new, close, ..TcpStateChange::default() }))
+    }
+
+    /// The client's `SYN_SENT` to `ESTABLISHED` after this handshake, ms.
+    pub fn established_after_ms(self, ms: u64) -> Self {
+        self.with(
+            Proto::Tcp,
+            Payload::TcpState(TcpStateChange {
+                old: TcpState::SynSent,
+                new: TcpState::Established,
+                handshake_ns: Some(ms * 1_000_000),
+                syn_retrans_count: Some(0),
+                close: None,
+            }),
+        )
+    }
+
+    /// A state change into `CLOSE` with this account.
+    pub fn closed(self, old: TcpState, close: TcpClose) -> Self {
+        let change = TcpStateChange { old, new: TcpState::Close, close: Some(close), ..TcpStateChange::default() };
+        self.with(Proto::Tcp, Payload::TcpState(change))
+    }
+
+    /// A blocking `connect(2)` that succeeded after 1 ms.
+    pub fn connect(self) -> Self {
+        self.with(Proto::Tcp, Payload::Connect(Connect { syscall_ns: 1_000_000, ..Connect::default() }))
+    }
+
+    /// A retransmit, the first of its socket.
+    pub fn tcp_retransmit(self, kind: RetransmitKind, state: TcpState) -> Self {
+        let r = Retransmit { kind, state, retrans_count: Some(1), tx_segs_count: None, srtt_us: None };
+        self.with(Proto::Tcp, Payload::TcpRetransmit(r))
+    }
+
+    /// Payload bytes of a datagram.
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        if let Payload::UdpSend(d) | Payload::UdpRecv(d) = &mut self.event.payload {
+            d.bytes = Some(bytes);
+        }
+        self
+    }
+
+    /// The error of this event, by the kernel's name; a datagram loses its bytes.
+    pub fn error(mut self, name: &str) -> Self {
+        let error = Some(Errno::from_name(name).expect("the name of a kernel error"));
+        match &mut self.event.payload {
+            Payload::UdpSend(d) | Payload::UdpRecv(d) => (d.error, d.bytes) = (error, None),
+            Payload::Connect(c) => c.error = error,
+            Payload::TcpState(s) => s.close.get_or_insert_default().error = error,
+            Payload::TcpRetransmit(_) => {}
+        }
+        self
+    }
+
+    /// Any other change to the payload.
+    pub fn payload(mut self, change: impl FnOnce(&mut Payload)) -> Self {
+        change(&mut self.event.payload);
+        self
+    }
+
+    /// Line number.
+    pub fn seq(mut self, seq: u64) -> Self {
+        self.event.seq = seq;
+        self
+    }
+
+    /// The event.
+    pub fn build(self) -> Event {
+        self.event
+    }
+}
+
+/// Builds a [`SocketRecord`]; see [`a_socket`].
+#[derive(Debug, Clone)]
+pub struct SocketBuilder {
+    socket: SocketRecord,
+}
+
+/// An established TCP socket of `api` (1847), 10.42.1.15:48210 to 10.96.0.10:53, as the window closes.
+pub fn a_socket() -> SocketBuilder {
+    let boot_ns = START_BOOT_NS + WINDOW_NS;
+    let socket = SocketRecord {
+        at: at(boot_ns),
+        boot_ns,
+        when: When::End,
+        id: an_identity(Proto::Tcp),
+        state: Some(TcpState::Established),
+        rx_queue_bytes: Some(0),
+        tx_queue_bytes: Some(0),
+        age_ns: None,
+        backlog: None,
+        accept_queue: None,
+        tx_bytes: Some(0),
+        rx_bytes: Some(0),
+        tx_segs_count: None,
+        retrans_count: None,
+        srtt_us: None,
+    };
+    SocketBuilder { socket }.found_by(OwnerSource::FdTable)
+}
+
+impl SocketBuilder {
+    identity_setters!(socket);
+
+    /// Read as the window opened.
+    pub fn at_start(mut self) -> Self {
+        self.socket.when = When::Start;
+        self.at_us(0)
+    }
+
+    /// A UDP socket.
+    pub fn udp(mut self) -> Self {
+        self.socket.id.proto = Proto::Udp;
+        self.socket.state = None;
+        self
+    }
+
+    /// TCP state.
+    pub fn state(mut self, state: TcpState) -> Self {
+        self.socket.state = Some(state);
+        self
+    }
+
+    /// Payload bytes sent and received so far.
+    pub fn moved(mut self, tx_bytes: u64, rx_bytes: u64) -> Self {
+        (self.socket.tx_bytes, self.socket.rx_bytes) = (Some(tx_bytes), Some(rx_bytes));
+        self
+    }
+
+    /// Any other change.
+    pub fn with(mut self, change: impl FnOnce(&mut SocketRecord)) -> Self {
+        change(&mut self.socket);
+        self
+    }
+
+    /// The record.
+    pub fn build(self) -> SocketRecord {
+        self.socket
+    }
+}
+
+/// What is known before the first event: every hook attached, a window that opens at [`START_BOOT_NS`].
+pub fn a_head() -> Head {
+    let hook = |name: &str| HookReport {
+        name: name.to_owned(),
+        outcome: HookOutcome::Attached,
+        variant: Some("tp_btf".to_owned()),
+        tried: Vec::new(),
+        attached_after_ns: Some(1_000_000),
+        limits: Vec::new(),
+    };
+    let duration = PlanEntry { value: "60s".into(), from: PlanSource::Flag };
+    Head {
+        schema: Schema::default(),
+        capture_id: "00112233445566778899aabbccddeeff".to_owned(),
+        collector: Collector {
+            version: "0.1.0".to_owned(),
+            commit: None,
+            target: "x86_64-unknown-linux-gnu".to_owned(),
+        },
+        node: "node-1".to_owned(),
+        cluster: None,
+        labels: BTreeMap::new(),
+        start_at: start_at(),
+        plan: BTreeMap::from([("duration".to_owned(), duration)]),
+        clocks: Clocks {
+            start_boot_ns: START_BOOT_NS,
+            samples: vec![ClockSample { boot_ns: START_BOOT_NS, utc: start_at() }],
+            ..Clocks::default()
+        },
+        host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
+        hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
+        sources: Vec::new(),
+    }
+}
+
+/// A ledger that balances and in which every one of these events was written.
+pub fn a_ledger(events: &[Event]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for event in events {
+        let t: &mut TypeLedger = ledger.by_type.entry(event.payload.kind()).or_default();
+        (t.seen, t.written) = (t.seen + 1, t.written + 1);
+    }
+    ledger.total_from_types();
+    ledger.observed = ledger.seen;
+    ledger
+}
+
+/// The manifest of a complete 60 s capture of these events, without members.
+pub fn a_manifest(events: &[Event]) -> Manifest {
+    let mut head = a_head();
+    head.clocks.end_boot_ns = Some(START_BOOT_NS + WINDOW_NS);
+    Manifest {
+        head,
+        end_at: at(START_BOOT_NS + WINDOW_NS),
+        duration_ns: WINDOW_NS,
+        ended_by: EndedBy::Deadline,
+        complete: true,
+        degraded: Vec::new(),
+        ledger: a_ledger(events),
+        cost: Cost::default(),
+        members: Vec::new(),
+    }
+}

@@ -1,0 +1,254 @@
+//! The command line: argv and `KTRACE_*` → raw values with their origin.
+//!
+//! Values stay text here. [`crate::plan`] parses and checks them, so that a bad flag and a bad
+//! variable read the same, and so that `ktrace check` never trips over a value it does not use.
+
+pub mod usage;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use ktrace_bundle::manifest::PlanSource;
+
+/// Source commit, set by the build; `None` when built from a tarball.
+pub const COMMIT: Option<&str> = option_env!("KTRACE_COMMIT");
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let release = env!("CARGO_PKG_VERSION");
+    COMMIT.map_or_else(|| release.to_owned(), |commit| format!("{release} ({commit})"))
+});
+
+const WHAT: &str = "What to capture";
+const LIMITS: &str = "Limits";
+const OUTPUT: &str = "Output";
+const IDENTITY: &str = "Identity";
+
+const AFTER_HELP: &str = "\
+Each flag is also an environment variable: `--dns-only` is `KTRACE_DNS_ONLY=true`, `--max-bytes 1GiB` is
+`KTRACE_MAX_BYTES=1GiB`; several labels are separated by commas. A flag wins over its variable.
+
+Examples:
+  ktrace --duration 60s --dns-only            what happens to DNS on this machine, for a minute
+  ktrace --ports 5432 --label incident=4711   everything that has port 5432 at either end
+  ktrace --max-events 100000 --with-security=false
+  ktrace check                                what this machine supports; changes nothing
+
+Exit codes:
+  0  bundle sealed and complete     4  bundle sealed, but something asked for is missing
+  1  error                          3  nothing could be attached
+  2  usage
+
+The path of the bundle is the only line on stdout. Read it with `analyze BUNDLE`.";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ktrace",
+    about = "Record what the kernel does on the network into one bundle, and account for every event",
+    version = VERSION.as_str(),
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    capture: CaptureArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print what this machine supports and how each hook would attach; changes nothing
+    Check,
+}
+
+/// The flags of a capture, as text.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// How long to capture, such as `30s`, `2m`, `1m30s`, `500ms`
+    #[arg(long, env = "KTRACE_DURATION", default_value = "30s", help_heading = LIMITS)]
+    pub duration: String,
+
+    /// Directory for the bundle; created if missing
+    #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
+    pub out_dir: PathBuf,
+
+    /// Only traffic with one of `--dns-ports` at either end, UDP and TCP
+    #[arg(long, env = "KTRACE_DNS_ONLY", default_value = "false", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dns_only: String,
+
+    /// Ports that speak DNS, such as `53,5353`
+    #[arg(long, env = "KTRACE_DNS_PORTS", default_value = "53", value_name = "PORTS", help_heading = WHAT)]
+    pub dns_ports: String,
+
+    /// Only traffic with one of these ports at either end, such as `80,443` [default: all]
+    #[arg(long, env = "KTRACE_PORTS", help_heading = WHAT)]
+    pub ports: Option<String>,
+
+    /// Events to keep; later ones are counted only
+    #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
+    pub max_events: String,
+
+    /// Bytes of `events.jsonl` to keep; later events are counted only
+    #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
+    pub max_bytes: String,
+
+    /// Time connect calls and handshakes
+    #[arg(long, env = "KTRACE_WITH_CONNECT_LATENCY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_connect_latency: String,
+
+    /// Record TCP retransmits
+    #[arg(long, env = "KTRACE_WITH_RETRANSMITS", default_value = "true", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_retransmits: String,
+
+    /// Record seccomp mode and effective capabilities of processes
+    #[arg(long, env = "KTRACE_WITH_SECURITY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_security: String,
+
+    /// Node name to record [default: host name]
+    #[arg(long, env = "KTRACE_NODE", value_name = "NAME", help_heading = IDENTITY)]
+    pub node: Option<String>,
+
+    /// Cluster name to record
+    #[arg(long, env = "KTRACE_CLUSTER", value_name = "NAME", help_heading = IDENTITY)]
+    pub cluster: Option<String>,
+
+    /// Label to record; may be repeated
+    #[arg(long, env = "KTRACE_LABEL", value_name = "KEY=VALUE", help_heading = IDENTITY)]
+    pub label: Vec<String>,
+
+    /// Size of the buffer between kernel and collector, a power of two
+    #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
+    pub ring_bytes: String,
+
+    /// File to create once events are being recorded
+    #[arg(long, env = "KTRACE_READY_FILE", value_name = "FILE", help_heading = OUTPUT)]
+    pub ready_file: Option<PathBuf>,
+
+    /// No progress and no closing lines on stderr, only errors
+    #[arg(long, env = "KTRACE_QUIET", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub quiet: String,
+}
+
+/// Where each flag's value came from, by the flag's name without dashes in front.
+#[derive(Debug, Default)]
+pub struct Origins(BTreeMap<String, PlanSource>);
+
+impl Origins {
+    fn of(matches: &ArgMatches) -> Self {
+        let origin = |id: &clap::Id| {
+            let from = match matches.value_source(id.as_str())? {
+                ValueSource::CommandLine => PlanSource::Flag,
+                ValueSource::EnvVariable => PlanSource::Env,
+                _ => PlanSource::Default,
+            };
+            Some((id.as_str().replace('_', "-"), from))
+        };
+        Self(matches.ids().filter_map(origin).collect())
+    }
+
+    /// Origin of `flag`; a flag that nobody gave has its default.
+    pub fn get(&self, flag: &str) -> PlanSource {
+        self.0.get(flag).copied().unwrap_or(PlanSource::Default)
+    }
+}
+
+/// What the user wants.
+#[derive(Debug)]
+pub enum Request {
+    /// `ktrace check`.
+    Check,
+    /// `ktrace [flags]`.
+    Capture(Box<CaptureArgs>, Origins),
+}
+
+/// Reads the command line and the environment. The first item is the program's name.
+///
+/// # Errors
+/// An unknown or malformed flag, and also `--help` and `--version`: hand it to [`usage::report`].
+pub fn parse<I, T>(args: I) -> Result<Request, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let matches = command().try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok(match cli.command {
+        Some(Command::Check) => Request::Check,
+        None => Request::Capture(Box::new(cli.capture), Origins::of(&matches)),
+    })
+}
+
+/// The help names the rule for variables once, instead of one variable per flag.
+fn command() -> clap::Command {
+    Cli::command().mut_args(|arg| arg.hide_env(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture(args: &[&str]) -> (Box<CaptureArgs>, Origins) {
+        match parse([&["ktrace"], args].concat()) {
+            Ok(Request::Capture(args, origins)) => (args, origins),
+            other => panic!("not a capture: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn each_flag_is_also_its_environment_variable() {
+        for arg in Cli::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let variable = format!("KTRACE_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");
+        }
+    }
+
+    #[test]
+    fn a_value_follows_an_equals_sign_or_a_space() {
+        assert_eq!(capture(&["--duration=5s"]).0.duration, "5s");
+        assert_eq!(capture(&["--duration", "5s"]).0.duration, "5s");
+    }
+
+    #[test]
+    fn a_bare_boolean_is_true_and_the_next_word_is_not_its_value() {
+        assert_eq!(capture(&["--dns-only", "--quiet"]).0.dns_only, "true");
+        assert_eq!(capture(&["--with-security=false"]).0.with_security, "false");
+        assert!(parse(["ktrace", "--with-security", "false"]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_flag_wins_and_labels_add_up() {
+        assert_eq!(capture(&["--duration", "5s", "--duration", "6s"]).0.duration, "6s");
+        assert_eq!(capture(&["--label", "a=1", "--label", "b=2"]).0.label, ["a=1", "b=2"]);
+    }
+
+    #[test]
+    fn a_given_value_is_told_from_a_default() {
+        let (_, origins) = capture(&["--max-events", "500000"]);
+        assert_eq!(origins.get("max-events"), PlanSource::Flag);
+        assert_eq!(origins.get("max-bytes"), PlanSource::Default);
+        assert_eq!(origins.get("cluster"), PlanSource::Default);
+    }
+
+    #[test]
+    fn check_is_a_request_of_its_own_without_flags() {
+        assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check)));
+        assert!(parse(["ktrace", "--quiet", "check"]).is_err());
+    }
+}

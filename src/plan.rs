@@ -1,0 +1,223 @@
+//! Raw flags → the validated plan of a capture.
+//!
+//! Everything is parsed once, here; behind this point no option stands for "default" and no value is
+//! text that still has to be understood. Refuses requests that contradict themselves. Each effective
+//! value is kept with its origin for the manifest. Sits between the command line and preflight.
+
+pub mod bytes;
+pub mod duration;
+pub mod error;
+pub mod names;
+pub mod out_dir;
+pub mod ports;
+pub mod scalar;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ktrace_bundle::manifest::{PlanEntry, PlanSource};
+use serde_json::{Value, json};
+
+use crate::cli::{CaptureArgs, Origins};
+pub use error::PlanError;
+use error::ValueError;
+
+const MAX_EVENTS: u64 = 1_000_000_000;
+/// Below this, the quarter of the cap that is kept for rare events holds no line of full length.
+const MIN_BYTES: u64 = 16 << 10;
+const MAX_BYTES: u64 = 1 << 40;
+/// A multiple of every page size, 64 KiB included.
+const MIN_RING_BYTES: u64 = 256 << 10;
+const MAX_RING_BYTES: u64 = 1 << 30;
+
+/// Which traffic is recorded, by the port at either end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortFilter {
+    /// All.
+    All,
+    /// `--ports`: 1 to [`ports::MAX`] ports.
+    Ports(BTreeSet<u16>),
+    /// `--dns-only`: the ports of `--dns-ports`.
+    Dns(BTreeSet<u16>),
+}
+
+/// What a capture does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Length of the window: above zero, 24 h at most.
+    pub duration: Duration,
+    /// Where the bundle goes.
+    pub out_dir: PathBuf,
+    /// Which traffic is recorded.
+    pub filter: PortFilter,
+    /// Ports on which UDP sends and receives are paired as DNS: 1 to [`ports::MAX`].
+    pub dns_ports: BTreeSet<u16>,
+    /// Lines of `events.jsonl` at most.
+    pub max_events: u64,
+    /// Bytes of `events.jsonl` at most.
+    pub max_bytes: u64,
+    /// Run the `connect` hook.
+    pub with_connect_latency: bool,
+    /// Run the `tcp_retransmit` hook.
+    pub with_retransmits: bool,
+    /// Record `sec`.
+    pub with_security: bool,
+    /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
+    pub node: String,
+    /// Cluster name, if given.
+    pub cluster: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Size of the ring: a power of two, a multiple of the page size.
+    pub ring_bytes: u32,
+    /// File to create once the window is open, if given.
+    pub ready_file: Option<PathBuf>,
+    /// Say nothing but errors.
+    pub quiet: bool,
+    /// Effective value and origin by flag, for the manifest; a flag without a value is absent.
+    pub entries: BTreeMap<String, PlanEntry>,
+}
+
+impl Plan {
+    /// Parses and checks all flags. Touches nothing on disk: see [`Plan::prepare`].
+    ///
+    /// # Errors
+    /// The first value that cannot be used, or two that exclude each other.
+    pub fn from_args(args: &CaptureArgs, origins: &Origins) -> Result<Self, PlanError> {
+        let mut draft = Draft { origins, entries: BTreeMap::new() };
+        let dns_ports = draft.value("dns-ports", &args.dns_ports, ports::parse, |it| json!(it))?;
+        let filter = draft.filter(args, &dns_ports)?;
+        let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES, MAX_RING_BYTES);
+        let ring_bytes = draft.value("ring-bytes", &args.ring_bytes, ring, |it| json!(it))?;
+        Ok(Self {
+            duration: draft.value("duration", &args.duration, duration::parse, |it| json!(duration::show(*it)))?,
+            out_dir: draft.path("out-dir", &args.out_dir),
+            filter,
+            dns_ports,
+            max_events: draft.value(
+                "max-events",
+                &args.max_events,
+                |t| scalar::count(t, MAX_EVENTS),
+                |it| json!(it),
+            )?,
+            max_bytes: draft.value(
+                "max-bytes",
+                &args.max_bytes,
+                |text| bytes::parse(text, MIN_BYTES, MAX_BYTES),
+                |it| json!(it),
+            )?,
+            with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
+            with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
+            with_security: draft.boolean("with-security", &args.with_security)?,
+            node: draft.node(args.node.as_deref())?,
+            cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,
+            labels: draft.labels(&args.label)?,
+            // within the bounds above, so it fits
+            ring_bytes: u32::try_from(ring_bytes).unwrap_or(u32::MAX),
+            ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
+            quiet: draft.boolean("quiet", &args.quiet)?,
+            entries: draft.entries,
+        })
+    }
+
+    /// Creates the output directory, proves that it and the ready file can be written, and removes an
+    /// old ready file. To be called before anything is attached.
+    ///
+    /// # Errors
+    /// [`PlanError::OutDir`] or [`PlanError::ReadyFile`].
+    pub fn prepare(&self) -> Result<(), PlanError> {
+        out_dir::prepare(&self.out_dir).map_err(|source| PlanError::OutDir { path: self.out_dir.clone(), source })?;
+        match &self.ready_file {
+            Some(path) => out_dir::clear(path).map_err(|source| PlanError::ReadyFile { path: path.clone(), source }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The plan while it is being made: each value that is read also becomes an entry.
+struct Draft<'a> {
+    origins: &'a Origins,
+    entries: BTreeMap<String, PlanEntry>,
+}
+
+impl Draft<'_> {
+    fn value<T, E: Into<ValueError>>(
+        &mut self,
+        flag: &'static str,
+        raw: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        show: impl FnOnce(&T) -> Value,
+    ) -> Result<T, PlanError> {
+        let value = parse(raw).map_err(|error| self.refuse(flag, raw, error))?;
+        self.enter(flag, show(&value));
+        Ok(value)
+    }
+
+    fn optional<T, E: Into<ValueError>>(
+        &mut self,
+        flag: &'static str,
+        raw: Option<&str>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        show: impl FnOnce(&T) -> Value,
+    ) -> Result<Option<T>, PlanError> {
+        raw.map(|raw| self.value(flag, raw, parse, show)).transpose()
+    }
+
+    fn boolean(&mut self, flag: &'static str, raw: &str) -> Result<bool, PlanError> {
+        self.value(flag, raw, scalar::boolean, |it| json!(it))
+    }
+
+    fn path(&mut self, flag: &'static str, path: &std::path::Path) -> PathBuf {
+        self.enter(flag, json!(path.to_string_lossy()));
+        path.to_owned()
+    }
+
+    fn filter(&mut self, args: &CaptureArgs, dns_ports: &BTreeSet<u16>) -> Result<PortFilter, PlanError> {
+        let dns_only = self.boolean("dns-only", &args.dns_only)?;
+        match self.optional("ports", args.ports.as_deref(), ports::parse, |it| json!(it))? {
+            Some(_) if dns_only => Err(PlanError::DnsOnlyWithPorts),
+            Some(ports) => Ok(PortFilter::Ports(ports)),
+            None if dns_only => Ok(PortFilter::Dns(dns_ports.clone())),
+            None => Ok(PortFilter::All),
+        }
+    }
+
+    fn node(&mut self, given: Option<&str>) -> Result<String, PlanError> {
+        let host_name = match given {
+            Some(_) => String::new(),
+            None => {
+                let name = nix::unistd::gethostname().map_err(|errno| PlanError::HostName(errno.into()))?;
+                name.to_string_lossy().into_owned()
+            }
+        };
+        self.value("node", given.unwrap_or(&host_name), names::node, |it| json!(it))
+    }
+
+    fn labels(&mut self, given: &[String]) -> Result<BTreeMap<String, String>, PlanError> {
+        let from_env = self.origins.get("label") == PlanSource::Env;
+        let separate = |text: &'_ String| -> Vec<String> {
+            if from_env { text.split(',').map(|it| it.trim().to_owned()).collect() } else { vec![text.clone()] }
+        };
+        let mut labels = BTreeMap::new();
+        for text in given.iter().flat_map(separate) {
+            names::label(&mut labels, &text).map_err(|error| self.refuse("label", &text, error))?;
+        }
+        if !labels.is_empty() {
+            self.enter("label", json!(labels));
+        }
+        Ok(labels)
+    }
+
+    fn enter(&mut self, flag: &'static str, value: Value) {
+        self.entries.insert(flag.into(), PlanEntry { value, from: self.origins.get(flag) });
+    }
+
+    fn refuse(&self, flag: &'static str, raw: &str, error: impl Into<ValueError>) -> PlanError {
+        PlanError::Value { flag, raw: raw.into(), from: self.origins.get(flag), source: error.into() }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan/plan_tests.rs"]
+mod tests;

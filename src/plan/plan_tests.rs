@@ -1,0 +1,119 @@
+//! Flags in, plan or refusal out.
+
+use super::*;
+use crate::cli::{Request, parse};
+use crate::error::Hint;
+
+fn plan(args: &[&str]) -> Result<Plan, PlanError> {
+    match parse([&["ktrace", "--node", "n1"], args].concat()).unwrap() {
+        Request::Capture(args, origins) => Plan::from_args(&args, &origins),
+        Request::Check => panic!("not a capture"),
+    }
+}
+
+fn refusal(args: &[&str]) -> (String, Option<String>) {
+    let error = plan(args).unwrap_err();
+    (error.to_string(), error.hint())
+}
+
+#[test]
+fn without_flags_the_plan_is_the_documented_default() {
+    let plan = plan(&[]).unwrap();
+    let expected = Plan {
+        duration: Duration::from_secs(30),
+        out_dir: "./out".into(),
+        filter: PortFilter::All,
+        dns_ports: BTreeSet::from([53]),
+        max_events: 500_000,
+        max_bytes: 512 << 20,
+        with_connect_latency: true,
+        with_retransmits: true,
+        with_security: true,
+        node: "n1".into(),
+        cluster: None,
+        labels: BTreeMap::new(),
+        ring_bytes: 16 << 20,
+        ready_file: None,
+        quiet: false,
+        entries: plan.entries.clone(),
+    };
+    assert_eq!(plan, expected);
+}
+
+#[test]
+fn every_effective_value_is_entered_with_its_origin() {
+    let entries = plan(&["--duration", "1m", "--dns-only", "--label", "a=b"]).unwrap().entries;
+    let entry = |value, from| PlanEntry { value, from };
+    assert_eq!(entries["duration"], entry(json!("1m"), PlanSource::Flag));
+    assert_eq!(entries["dns-only"], entry(json!(true), PlanSource::Flag));
+    assert_eq!(entries["dns-ports"], entry(json!([53]), PlanSource::Default));
+    assert_eq!(entries["max-bytes"], entry(json!(536_870_912), PlanSource::Default));
+    assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
+    let names: Vec<_> = entries.keys().map(String::as_str).collect();
+    let expected = "dns-only dns-ports duration label max-bytes max-events node out-dir quiet ring-bytes \
+                    with-connect-latency with-retransmits with-security";
+    assert_eq!(names.join(" "), expected);
+}
+
+#[test]
+fn dns_only_filters_by_the_dns_ports_and_ports_by_themselves() {
+    let dns = plan(&["--dns-only", "--dns-ports", "53,5353"]).unwrap();
+    assert_eq!(dns.filter, PortFilter::Dns(BTreeSet::from([53, 5353])));
+    let ports = plan(&["--ports", "80,443"]).unwrap();
+    assert_eq!(ports.filter, PortFilter::Ports(BTreeSet::from([80, 443])));
+    assert_eq!(ports.dns_ports, BTreeSet::from([53]));
+}
+
+#[test]
+fn dns_only_and_ports_exclude_each_other() {
+    let (message, hint) = refusal(&["--dns-only", "--ports", "80"]);
+    assert_eq!(message, "`--dns-only` and `--ports` exclude each other");
+    assert!(hint.unwrap().contains("`--dns-ports`"));
+    assert!(plan(&["--dns-only=false", "--ports", "80"]).is_ok());
+}
+
+#[test]
+fn a_refused_value_is_quoted_as_it_was_given() {
+    let (message, hint) = refusal(&["--ports", "80,70000"]);
+    assert_eq!(message, "`--ports 80,70000` cannot be used");
+    assert_eq!(hint.unwrap(), "pass ports from 1 to 65535");
+}
+
+#[test]
+fn a_ring_that_is_no_power_of_two_or_out_of_bounds_is_refused() {
+    assert_eq!(refusal(&["--ring-bytes", "20MiB"]).1.unwrap(), "pass `16MiB` or `32MiB`");
+    assert!(plan(&["--ring-bytes", "128KiB"]).is_err());
+    assert!(plan(&["--ring-bytes", "2GiB"]).is_err());
+    assert_eq!(plan(&["--ring-bytes", "1GiB"]).unwrap().ring_bytes, 1 << 30);
+}
+
+#[test]
+fn without_a_node_name_the_host_name_is_taken() {
+    let Ok(Request::Capture(args, origins)) = parse(["ktrace"]) else { panic!("not a capture") };
+    let host_name = nix::unistd::gethostname().unwrap().to_string_lossy().into_owned();
+    assert_eq!(Plan::from_args(&args, &origins).unwrap().node, host_name);
+}
+
+#[test]
+fn labels_given_as_flags_keep_their_commas() {
+    assert_eq!(plan(&["--label", "a=1,b=2"]).unwrap().labels, BTreeMap::from([("a".into(), "1,b=2".into())]));
+}
+
+#[test]
+fn preparing_creates_the_output_directory_and_clears_the_ready_file() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (out, ready) = (tmp.path().join("out"), tmp.path().join("ready"));
+    std::fs::write(&ready, "ready\n").unwrap();
+    let args = ["--out-dir", out.to_str().unwrap(), "--ready-file", ready.to_str().unwrap()];
+    plan(&args).unwrap().prepare().unwrap();
+    assert!(out.is_dir());
+    assert!(!ready.exists());
+}
+
+#[test]
+fn an_output_directory_below_a_file_is_refused_with_a_hint() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = plan(&["--out-dir", file.path().join("out").to_str().unwrap()]).unwrap().prepare().unwrap_err();
+    assert!(matches!(error, PlanError::OutDir { .. }));
+    assert_eq!(error.hint().unwrap(), "pass a directory that you may write to with `--out-dir`");
+}

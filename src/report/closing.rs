@@ -1,0 +1,100 @@
+//! The sealed manifest → the four closing lines: what was seen, what was lost, where the bundle is,
+//! what to run next. Behind them, also with `--quiet`, the reasons of a degraded capture.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use ktrace_bundle::ledger::{DropReason, Ledger};
+use ktrace_bundle::manifest::{EndedBy, Manifest};
+
+use super::escape::escape;
+
+/// Prints the closing lines to stderr. A closed stderr is not an error.
+pub fn print(manifest: &Manifest, bundle: &Path, quiet: bool) {
+    let _ = io::stderr().write_all(render(manifest, bundle, quiet).as_bytes());
+}
+
+fn render(manifest: &Manifest, bundle: &Path, quiet: bool) -> String {
+    let mut lines = Vec::new();
+    if !quiet {
+        lines.push(seen(manifest));
+        lines.push(lost(&manifest.ledger));
+        lines.push(format!("the bundle is {}", escape(&bundle.to_string_lossy())));
+        lines.push(format!("read it with: analyze {}", shell_word(bundle)));
+    }
+    lines.extend(manifest.degraded.iter().map(|reason| format!("degraded: {}", escape(reason))));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+fn seen(manifest: &Manifest) -> String {
+    let ledger = &manifest.ledger;
+    let tenths = manifest.duration_ns / 100_000_000;
+    let mut line = format!("saw {} events in {}.{} s{}", ledger.seen, tenths / 10, tenths % 10, ended(manifest));
+    let mut types: Vec<_> = ledger.by_type.iter().filter(|(_, it)| it.seen > 0).collect();
+    types.sort_by_key(|(_, it)| std::cmp::Reverse(it.seen));
+    let types: Vec<_> = types.into_iter().map(|(kind, it)| format!("{} {}", it.seen, kind.as_str())).collect();
+    if !types.is_empty() {
+        line += &format!(": {}", types.join(", "));
+    }
+    line
+}
+
+fn ended(manifest: &Manifest) -> &'static str {
+    match manifest.ended_by {
+        EndedBy::Deadline => "",
+        EndedBy::Signal => ", until a signal",
+        EndedBy::MaxEvents => ", until `--max-events`",
+        EndedBy::MaxBytes => ", until `--max-bytes`",
+        EndedBy::Command => ", until the command ended",
+        EndedBy::DiskFull => ", until the disk was full",
+        EndedBy::Error => ", until an error",
+    }
+}
+
+/// What the user asked to leave out is not lost, but it is named.
+fn lost(ledger: &Ledger) -> String {
+    let by_reason = |asked: bool| -> Vec<(DropReason, u64)> {
+        let dropped = ledger.dropped.iter().map(|(reason, count)| (*reason, *count));
+        dropped.filter(|(reason, count)| *count > 0 && is_asked(*reason) == asked).collect()
+    };
+    let list = |reasons: &[(DropReason, u64)]| {
+        let items: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {}", reason.as_str())).collect();
+        items.join(", ")
+    };
+    let (lost, left_out) = (by_reason(false), by_reason(true));
+    let mut line = match lost.iter().map(|(_, count)| count).sum::<u64>() {
+        0 => "nothing lost".to_owned(),
+        total => format!("lost {total} events: {}", list(&lost)),
+    };
+    if !left_out.is_empty() {
+        line += &format!("; left out as asked: {}", list(&left_out));
+    }
+    if ledger.missed > 0 {
+        line += &format!("; the kernel skipped at most {} more", ledger.missed);
+    }
+    line
+}
+
+fn is_asked(reason: DropReason) -> bool {
+    match reason {
+        DropReason::Sampled | DropReason::FilteredLate => true,
+        DropReason::EventCap
+        | DropReason::ByteCap
+        | DropReason::RingFull
+        | DropReason::Undecodable
+        | DropReason::WriteFailed => false,
+    }
+}
+
+/// The path as one word that a shell takes literally and a terminal shows as it is.
+fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:,@%=".contains(c)) {
+        return text.into_owned();
+    }
+    format!("'{}'", escape(&text).replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+#[path = "closing_tests.rs"]
+mod tests;

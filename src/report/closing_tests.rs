@@ -1,0 +1,101 @@
+//! Closing lines, word by word.
+
+use std::collections::BTreeMap;
+
+use chrono::DateTime;
+use ktrace_bundle::event::EventKind;
+use ktrace_bundle::ledger::TypeLedger;
+use ktrace_bundle::manifest::{Clocks, Collector, Cost, Head, Host, Schema};
+
+use super::*;
+use crate::error::Exit;
+
+fn a_manifest() -> Manifest {
+    let mut ledger = Ledger { observed: 30, ..Ledger::default() };
+    for (kind, seen) in [(EventKind::TcpState, 10), (EventKind::UdpSend, 20)] {
+        ledger.by_type.insert(kind, TypeLedger { seen, written: seen, ..TypeLedger::default() });
+    }
+    ledger.total_from_types();
+    Manifest {
+        head: Head {
+            schema: Schema::default(),
+            capture_id: "0".repeat(32),
+            collector: Collector::default(),
+            node: "n1".into(),
+            cluster: None,
+            labels: BTreeMap::new(),
+            start_at: DateTime::UNIX_EPOCH,
+            plan: BTreeMap::new(),
+            clocks: Clocks::default(),
+            host: Host::default(),
+            hooks: Vec::new(),
+            sources: Vec::new(),
+        },
+        end_at: DateTime::UNIX_EPOCH,
+        duration_ns: 30_049_000_000,
+        ended_by: EndedBy::Deadline,
+        complete: true,
+        degraded: Vec::new(),
+        ledger,
+        cost: Cost::default(),
+        members: Vec::new(),
+    }
+}
+
+fn lines(manifest: &Manifest) -> Vec<String> {
+    render(manifest, Path::new("./out/k.tgz"), false).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_complete_capture_closes_with_four_lines() {
+    let expected = [
+        "saw 30 events in 30.0 s: 20 udp_send, 10 tcp_state",
+        "nothing lost",
+        "the bundle is ./out/k.tgz",
+        "read it with: analyze ./out/k.tgz",
+    ];
+    assert_eq!(lines(&a_manifest()), expected);
+}
+
+#[test]
+fn losses_are_told_by_reason_apart_from_what_was_asked() {
+    let mut manifest = a_manifest();
+    manifest.ledger.dropped =
+        BTreeMap::from([(DropReason::EventCap, 7), (DropReason::RingFull, 3), (DropReason::FilteredLate, 2)]);
+    manifest.ledger.missed = 4;
+    assert_eq!(
+        lines(&manifest)[1],
+        "lost 10 events: 7 event_cap, 3 ring_full; left out as asked: 2 filtered_late; the kernel skipped at most 4 more"
+    );
+}
+
+#[test]
+fn the_reasons_of_a_degraded_capture_come_last_also_when_quiet() {
+    let mut manifest = a_manifest();
+    manifest.degraded = vec!["hook `udp` failed: \u{1b}[31m".into()];
+    let reason = "degraded: hook `udp` failed: \\u{1b}[31m";
+    assert_eq!(lines(&manifest).last().unwrap(), reason);
+    assert_eq!(render(&manifest, Path::new("k.tgz"), true), format!("{reason}\n"));
+}
+
+#[test]
+fn a_capture_that_saw_nothing_and_was_stopped_says_so() {
+    let mut manifest = a_manifest();
+    manifest.ledger = Ledger::default();
+    manifest.ended_by = EndedBy::Signal;
+    assert_eq!(lines(&manifest)[0], "saw 0 events in 30.0 s, until a signal");
+}
+
+#[test]
+fn a_path_that_a_shell_would_read_is_quoted() {
+    let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), false);
+    assert!(text.ends_with("analyze '/tmp/it'\\''s $HOME/k.tgz'\n"), "{text}");
+}
+
+#[test]
+fn the_exit_code_follows_from_the_manifest() {
+    let with = |ended_by, complete| Exit::of(&Manifest { ended_by, complete, ..a_manifest() });
+    assert_eq!(with(EndedBy::Signal, true), Exit::Complete);
+    assert_eq!(with(EndedBy::Deadline, false), Exit::Degraded);
+    assert_eq!(with(EndedBy::DiskFull, false), Exit::Error);
+}

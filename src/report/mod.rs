@@ -1,0 +1,23 @@
+//! What the collector says: progress while it runs, the closing lines, the result of `ktrace check`.
+//!
+//! stdout carries data (the bundle's path, the check), stderr carries talk. A reader that has gone
+//! away is never an error.
+
+pub mod check;
+pub mod closing;
+pub mod escape;
+pub mod progress;
+
+use std::io::{self, Write};
+
+/// Writes `text` to stdout.
+///
+/// # Errors
+/// Whatever the system says, except that nobody reads any more.
+pub fn to_stdout(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

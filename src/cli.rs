@@ -28,21 +28,24 @@ const OUTPUT: &str = "Output";
 const IDENTITY: &str = "Identity";
 
 const AFTER_HELP: &str = "\
-Each flag is also an environment variable: `--dns-only` is `KTRACE_DNS_ONLY=true`, `--max-bytes 1GiB` is
-`KTRACE_MAX_BYTES=1GiB`; several labels are separated by commas. A flag wins over its variable.
+Each flag is also an environment variable: `--max-bytes 1GiB` is
+`KTRACE_MAX_BYTES=1GiB`, `--dns-only` is `KTRACE_DNS_ONLY=true`. Labels in
+`KTRACE_LABEL` are separated by commas. A flag wins over its variable.
 
 Examples:
-  ktrace --duration 60s --dns-only            what happens to DNS on this machine, for a minute
-  ktrace --ports 5432 --label incident=4711   everything that has port 5432 at either end
-  ktrace --max-events 100000 --with-security=false
-  ktrace check                                what this machine supports; changes nothing
+  ktrace --duration 60s --dns-only            all DNS here for a minute
+  ktrace --ports 5432 --label incident=4711   one database, labelled
+  ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
+  ktrace check                                what this machine supports
 
 Exit codes:
-  0  bundle sealed and complete     4  bundle sealed, but something asked for is missing
-  1  error                          3  nothing could be attached
+  0  bundle sealed and complete
+  1  error
   2  usage
+  3  nothing could be attached
+  4  bundle sealed, but something that was asked for is missing
 
-The path of the bundle is the only line on stdout. Read it with `analyze BUNDLE`.";
+The only line on stdout is the path of the bundle: `analyze` reads it.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -63,22 +66,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print what this machine supports and how each hook would attach; changes nothing
+    /// Print what this machine supports; changes nothing
     Check,
 }
 
 /// The flags of a capture, as text.
 #[derive(Debug, Args)]
 pub struct CaptureArgs {
-    /// How long to capture, such as `30s`, `2m`, `1m30s`, `500ms`
-    #[arg(long, env = "KTRACE_DURATION", default_value = "30s", help_heading = LIMITS)]
+    /// How long, such as `30s`, `1m30s`, `500ms`
+    #[arg(long, env = "KTRACE_DURATION", default_value = "30s", help_heading = WHAT)]
     pub duration: String,
 
-    /// Directory for the bundle; created if missing
-    #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
-    pub out_dir: PathBuf,
-
-    /// Only traffic with one of `--dns-ports` at either end, UDP and TCP
+    /// Only DNS: UDP and TCP on `--dns-ports`
     #[arg(long, env = "KTRACE_DNS_ONLY", default_value = "false", value_name = "BOOL", help_heading = WHAT,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub dns_only: String,
@@ -87,17 +86,9 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_DNS_PORTS", default_value = "53", value_name = "PORTS", help_heading = WHAT)]
     pub dns_ports: String,
 
-    /// Only traffic with one of these ports at either end, such as `80,443` [default: all]
+    /// Only these ports, at either end, such as `80,443` [default: all]
     #[arg(long, env = "KTRACE_PORTS", help_heading = WHAT)]
     pub ports: Option<String>,
-
-    /// Events to keep; later ones are counted only
-    #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
-    pub max_events: String,
-
-    /// Bytes of `events.jsonl` to keep; later events are counted only
-    #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
-    pub max_bytes: String,
 
     /// Time connect calls and handshakes
     #[arg(long, env = "KTRACE_WITH_CONNECT_LATENCY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
@@ -109,10 +100,35 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_retransmits: String,
 
-    /// Record seccomp mode and effective capabilities of processes
+    /// Record seccomp mode and capabilities
     #[arg(long, env = "KTRACE_WITH_SECURITY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_security: String,
+
+    /// Events to keep; later ones are counted only
+    #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
+    pub max_events: String,
+
+    /// Bytes of `events.jsonl` to keep; later events are counted only
+    #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
+    pub max_bytes: String,
+
+    /// Buffer between kernel and collector, a power of two
+    #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
+    pub ring_bytes: String,
+
+    /// Directory for the bundle; created if missing
+    #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
+    pub out_dir: PathBuf,
+
+    /// File to create once events are being recorded
+    #[arg(long, env = "KTRACE_READY_FILE", value_name = "FILE", help_heading = OUTPUT)]
+    pub ready_file: Option<PathBuf>,
+
+    /// No progress and no closing lines on stderr, only errors
+    #[arg(long, env = "KTRACE_QUIET", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub quiet: String,
 
     /// Node name to record [default: host name]
     #[arg(long, env = "KTRACE_NODE", value_name = "NAME", help_heading = IDENTITY)]
@@ -125,19 +141,6 @@ pub struct CaptureArgs {
     /// Label to record; may be repeated
     #[arg(long, env = "KTRACE_LABEL", value_name = "KEY=VALUE", help_heading = IDENTITY)]
     pub label: Vec<String>,
-
-    /// Size of the buffer between kernel and collector, a power of two
-    #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
-    pub ring_bytes: String,
-
-    /// File to create once events are being recorded
-    #[arg(long, env = "KTRACE_READY_FILE", value_name = "FILE", help_heading = OUTPUT)]
-    pub ready_file: Option<PathBuf>,
-
-    /// No progress and no closing lines on stderr, only errors
-    #[arg(long, env = "KTRACE_QUIET", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
-          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub quiet: String,
 }
 
 /// Where each flag's value came from, by the flag's name without dashes in front.

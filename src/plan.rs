@@ -149,6 +149,9 @@ impl Draft<'_> {
         parse: impl FnOnce(&str) -> Result<T, E>,
         show: impl FnOnce(&T) -> Value,
     ) -> Result<T, PlanError> {
+        if raw.is_empty() {
+            return Err(self.refuse(flag, raw, ValueError::Empty));
+        }
         let value = parse(raw).map_err(|error| self.refuse(flag, raw, error))?;
         self.enter(flag, show(&value));
         Ok(value)

@@ -43,16 +43,14 @@ fn explain(error: &clap::Error) -> UsageError {
     let suggestion = text(ContextKind::SuggestedArg).or_else(|| text(ContextKind::SuggestedSubcommand));
     let did_you_mean = || suggestion.map_or_else(|| SEE_HELP.into(), |it| format!("did you mean `{it}`"));
     match error.kind() {
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+        // a word behind a flag is reported as a conflict with the command that it might be
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict => {
             let word = text(ContextKind::InvalidArg).or_else(|| text(ContextKind::InvalidSubcommand)).unwrap_or("");
             unknown(word, did_you_mean())
         }
         ErrorKind::InvalidValue if text(ContextKind::InvalidValue) == Some("") => {
             let flag = text(ContextKind::InvalidArg).and_then(|it| it.split(' ').next()).unwrap_or("the flag");
             UsageError { message: format!("`{flag}` needs a value"), hint: SEE_HELP.into() }
-        }
-        ErrorKind::ArgumentConflict => {
-            UsageError { message: "`check` takes no flags".into(), hint: "run `ktrace check` alone".into() }
         }
         _ => UsageError { message: first_line(error), hint: did_you_mean() },
     }
@@ -64,6 +62,9 @@ fn unknown(word: &str, hint: String) -> UsageError {
             message: format!("`{word}` is not a command"),
             hint: format!("a boolean takes its value after an equals sign, as in `--with-security={word}`"),
         },
+        _ if super::command().find_subcommand(word).is_some() => {
+            UsageError { message: format!("`{word}` takes no flags"), hint: format!("run `ktrace {word}` alone") }
+        }
         _ if word.starts_with('-') => UsageError { message: format!("unknown flag `{word}`"), hint },
         _ => UsageError { message: format!("unknown command `{word}`"), hint },
     }
@@ -104,7 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_command_is_met_with_the_right_one() {
+    fn a_word_that_is_no_command_is_named_wherever_it_stands() {
+        assert_eq!(explained(&["--quiet", "eth0"]).0, "unknown command `eth0`");
+        assert_eq!(explained(&["--quiet", "-x"]).0, "unknown flag `-x`");
         assert_eq!(explained(&["chekc"]), ("unknown command `chekc`".into(), "did you mean `check`".into()));
     }
 

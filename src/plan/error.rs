@@ -71,23 +71,31 @@ impl Hint for PlanError {
 
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(transparent)]
 pub enum ValueError {
+    /// Nothing, as from a variable that is set and empty.
+    #[error("the value is empty")]
+    Empty,
     /// Duration.
+    #[error(transparent)]
     Duration(#[from] DurationError),
     /// Size.
+    #[error(transparent)]
     Bytes(#[from] BytesError),
     /// Port list.
+    #[error(transparent)]
     Ports(#[from] PortsError),
     /// Node, cluster or label.
+    #[error(transparent)]
     Name(#[from] NameError),
     /// Boolean or count.
+    #[error(transparent)]
     Scalar(#[from] ScalarError),
 }
 
 impl Hint for ValueError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Empty => Some("give it a value, or leave it out".into()),
             Self::Duration(error) => error.hint(),
             Self::Bytes(error) => error.hint(),
             Self::Ports(error) => error.hint(),
@@ -100,7 +108,7 @@ impl Hint for ValueError {
 /// The value as the user wrote it.
 fn spelling(flag: &str, raw: &str, from: PlanSource) -> String {
     match from {
-        PlanSource::Flag => format!("`--{flag} {raw}`"),
+        PlanSource::Flag => format!("`--{flag}={raw}`"),
         PlanSource::Env => format!("`KTRACE_{}={raw}`", flag.replace('-', "_").to_uppercase()),
         PlanSource::File => format!("`{flag}` = `{raw}` in the configuration"),
         PlanSource::Default => format!("the default `{raw}` of `--{flag}`"),

@@ -75,7 +75,7 @@ fn dns_only_and_ports_exclude_each_other() {
 #[test]
 fn a_refused_value_is_quoted_as_it_was_given() {
     let (message, hint) = refusal(&["--ports", "80,70000"]);
-    assert_eq!(message, "`--ports 80,70000` cannot be used");
+    assert_eq!(message, "`--ports=80,70000` cannot be used");
     assert_eq!(hint.unwrap(), "pass ports from 1 to 65535");
 }
 

@@ -86,9 +86,10 @@ fn is_asked(reason: DropReason) -> bool {
     }
 }
 
-/// The path as one word that a shell takes literally and a terminal shows as it is.
+/// The path as one word that a shell takes literally and `analyze` does not take for a flag.
 fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
+    let text = if text.starts_with('-') { format!("./{text}").into() } else { text };
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+:,@%=".contains(c)) {
         return text.into_owned();
     }

@@ -90,6 +90,8 @@ fn a_capture_that_saw_nothing_and_was_stopped_says_so() {
 fn a_path_that_a_shell_would_read_is_quoted() {
     let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), false);
     assert!(text.ends_with("analyze '/tmp/it'\\''s $HOME/k.tgz'\n"), "{text}");
+    let text = render(&a_manifest(), Path::new("-x/k.tgz"), false);
+    assert!(text.ends_with("analyze ./-x/k.tgz\n"), "{text}");
 }
 
 #[test]

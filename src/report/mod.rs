@@ -10,13 +10,13 @@ pub mod progress;
 
 use std::io::{self, Write};
 
-/// Writes `text` to stdout.
+/// Writes `data` to stdout as it is.
 ///
 /// # Errors
 /// Whatever the system says, except that nobody reads any more.
-pub fn to_stdout(text: &str) -> io::Result<()> {
+pub fn to_stdout(data: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(data).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

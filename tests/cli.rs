@@ -1,0 +1,210 @@
+//! The command line from outside: what needs no root, attaches nothing and leaves nothing behind.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::process::{Command, Output, Stdio};
+
+fn ktrace(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktrace"));
+    // variables of the machine that runs the tests must not decide them
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KTRACE_")) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    ktrace(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Exit code 2, nothing on stdout, and these lines on stderr.
+#[track_caller]
+fn refused(output: &Output, lines: &[&str]) {
+    assert_eq!(stderr(output).lines().collect::<Vec<_>>(), lines);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+}
+
+#[test]
+fn help_goes_to_stdout_and_names_every_flag() {
+    let output = run(&["--help"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    for flag in [
+        "duration",
+        "out-dir",
+        "dns-only",
+        "dns-ports",
+        "ports",
+        "max-events",
+        "max-bytes",
+        "with-connect-latency",
+        "with-retransmits",
+        "with-security",
+        "node",
+        "cluster",
+        "label",
+        "ring-bytes",
+        "ready-file",
+        "quiet",
+    ] {
+        assert!(text.contains(&format!("  --{flag}")), "--{flag} is not in the help");
+    }
+    assert!(text.contains("Examples:") && text.contains("Exit codes:") && text.contains("check"));
+}
+
+#[test]
+fn version_goes_to_stdout() {
+    let output = run(&["--version"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.starts_with(concat!("ktrace ", env!("CARGO_PKG_VERSION"))), "{text}");
+}
+
+#[test]
+fn help_into_a_closed_pipe_ends_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = ktrace(&["--help"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_error_into_a_closed_stderr_keeps_its_exit_code() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(ktrace(&["--duration", "30"]).stderr(writer).status().unwrap().code(), Some(2));
+}
+
+#[test]
+fn an_unknown_flag_is_refused_with_its_neighbour() {
+    refused(&run(&["--dns-onyl"]), &["error: unknown flag `--dns-onyl`", "hint: did you mean `--dns-only`"]);
+}
+
+#[test]
+fn a_duration_without_a_unit_is_refused() {
+    refused(
+        &run(&["--duration", "30"]),
+        &["error: `--duration=30` cannot be used", "caused by: `30` has no unit", "hint: did you mean `30s`"],
+    );
+}
+
+#[test]
+fn a_port_beyond_the_range_is_refused() {
+    refused(
+        &run(&["--ports=70000"]),
+        &[
+            "error: `--ports=70000` cannot be used",
+            "caused by: port 70000 is not between 1 and 65535",
+            "hint: pass ports from 1 to 65535",
+        ],
+    );
+}
+
+#[test]
+fn a_node_name_with_a_slash_is_refused() {
+    refused(
+        &run(&["--node", "../etc/x"]),
+        &[
+            "error: `--node=../etc/x` cannot be used",
+            "caused by: it contains '/'",
+            "hint: use letters, digits, `.`, `_` and `-` only",
+        ],
+    );
+}
+
+#[test]
+fn dns_only_with_ports_is_refused() {
+    refused(
+        &run(&["--dns-only", "--ports", "80"]),
+        &[
+            "error: `--dns-only` and `--ports` exclude each other",
+            "hint: pass the ports that speak DNS with `--dns-ports`, or drop one of both",
+        ],
+    );
+}
+
+#[test]
+fn an_output_directory_that_cannot_be_is_refused_before_anything_is_attached() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let dir = file.path().join("out").display().to_string();
+    refused(
+        &run(&["--out-dir", &dir]),
+        &[
+            &format!("error: cannot write into the output directory `{dir}`"),
+            "caused by: Not a directory (os error 20)",
+            "hint: pass a directory that you may write to with `--out-dir`",
+        ],
+    );
+}
+
+#[test]
+fn an_output_directory_that_takes_no_files_is_refused_even_as_root() {
+    let output = run(&["--out-dir", "/proc/self"]);
+    let text = stderr(&output);
+    assert!(text.starts_with("error: cannot write into the output directory `/proc/self`\n"), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_ready_file_in_a_missing_directory_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (out, ready) = (tmp.path().join("out"), tmp.path().join("none/ready"));
+    let output = run(&["--out-dir", out.to_str().unwrap(), "--ready-file", ready.to_str().unwrap()]);
+    refused(
+        &output,
+        &[
+            &format!("error: cannot create the ready file `{}`", ready.display()),
+            "caused by: No such file or directory (os error 2)",
+            "hint: pass a file in a directory that you may write to",
+        ],
+    );
+}
+
+#[test]
+fn a_variable_is_read_and_named_when_refused() {
+    let output = ktrace(&[]).env("KTRACE_MAX_BYTES", "512M").output().unwrap();
+    refused(
+        &output,
+        &[
+            "error: `KTRACE_MAX_BYTES=512M` cannot be used",
+            "caused by: `512M` may mean two sizes",
+            "hint: write `512MiB` or `512MB`",
+        ],
+    );
+}
+
+#[test]
+fn an_empty_variable_is_refused() {
+    let output = ktrace(&[]).env("KTRACE_PORTS", "").output().unwrap();
+    refused(
+        &output,
+        &[
+            "error: `KTRACE_PORTS=` cannot be used",
+            "caused by: the value is empty",
+            "hint: give it a value, or leave it out",
+        ],
+    );
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let output = ktrace(&["--duration", "0s"]).env("KTRACE_DURATION", "soon").output().unwrap();
+    assert!(stderr(&output).starts_with("error: `--duration=0s` cannot be used\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn labels_in_a_variable_are_separated_by_commas() {
+    let output = ktrace(&[]).env("KTRACE_LABEL", "a=1,b").output().unwrap();
+    assert!(stderr(&output).starts_with("error: `KTRACE_LABEL=b` cannot be used\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn text_that_would_drive_the_terminal_is_shown_instead() {
+    let output = run(&["--cluster", "\u{1b}[2J"]);
+    assert!(stderr(&output).starts_with("error: `--cluster=\\u{1b}[2J` cannot be used\n"), "{}", stderr(&output));
+}

@@ -12,7 +12,7 @@ triple="$(rustc -vV | sed -n 's/^host: //p')"
 LIBBPF_SYS_LIBRARY_PATH="$(dirname "$(gcc -print-file-name=libelf.a)")"
 export LIBBPF_SYS_LIBRARY_PATH
 # with an explicit --target these flags reach the programs only, not the build scripts
-export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static"
+export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
 
 cargo build --locked --release --target "$triple" -p ktrace --features static
 cargo build --locked --release --target "$triple" -p ktrace-analyzer
@@ -21,8 +21,9 @@ out="$CARGO_TARGET_DIR/static"
 mkdir -p "$out"
 for name in ktrace analyze; do
 	install -m 0755 "$CARGO_TARGET_DIR/$triple/release/$name" "$out/$name"
-	if readelf --dynamic "$out/$name" | grep -q NEEDED; then
-		die "$out/$name still needs shared libraries"
-	fi
+	dynamic="$(readelf --dynamic "$out/$name")"
+	case "$dynamic" in
+	*NEEDED*) die "$out/$name still needs shared libraries" ;;
+	esac
 	say "built $out/$name, $(stat -c %s "$out/$name") bytes, no shared libraries"
 done

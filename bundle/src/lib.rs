@@ -4,8 +4,10 @@
 //! and the files that carry them ([`writer`], [`reader`]). No libbpf, no command line, no clock, no printing.
 
 pub mod attribution;
+pub mod dns;
 pub mod errno;
 pub mod event;
+mod histogram;
 pub mod ledger;
 pub mod line;
 pub mod manifest;
@@ -14,4 +16,5 @@ pub mod summary;
 pub mod tcp;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod totals;
 pub mod why;

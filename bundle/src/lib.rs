@@ -18,3 +18,4 @@ pub mod tcp;
 pub mod testing;
 pub mod totals;
 pub mod why;
+pub mod writer;

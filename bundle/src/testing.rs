@@ -6,11 +6,13 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::must_use_candidate)]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::attribution::{Attribution, Owner, OwnerSource, Security};
+use crate::dns::DnsPairs;
 use crate::event::{
     Connect, Datagram, Endpoint, Errno, Event, Identity, Payload, Proto, Retransmit, RetransmitKind, Role,
     SocketRecord, TcpClose, TcpStateChange, When,
@@ -22,7 +24,9 @@ use crate::manifest::{
     PlanSource, Schema,
 };
 use crate::tcp::TcpState;
+use crate::totals::SummaryBuilder;
 use crate::why::{Reason, Why};
+use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
 
 /// `boot_ns` at which every built window opens.
 pub const START_BOOT_NS: u64 = 5_000_000_000_000;
@@ -398,4 +402,28 @@ pub fn a_manifest(events: &[Event]) -> Manifest {
         cost: Cost::default(),
         members: Vec::new(),
     }
+}
+
+/// A sealed bundle in `out_dir` of what a collector would have written for these records: DNS replies
+/// annotated (port 53), `seq` set, summary and members filled in. `manifest` is [`a_manifest`] or a change of it.
+pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], manifest: Manifest) -> Sealed {
+    let name = BundleName { node: manifest.head.node.clone(), at: manifest.head.start_at };
+    let caps = WriterCaps { max_bytes: 1 << 30 };
+    let mut writer = BundleWriter::create(out_dir, &name, manifest.head.clone(), caps).expect("a writable directory");
+    let (mut dns, mut totals) = (DnsPairs::new([53].into(), 1 << 16), SummaryBuilder::new());
+    let mut push_sockets = |writer: &mut BundleWriter, totals: &mut SummaryBuilder, when| {
+        for socket in sockets.iter().filter(|s| s.when == when) {
+            totals.push_socket(socket);
+            writer.push_socket(socket).expect("a writable file");
+        }
+    };
+    push_sockets(&mut writer, &mut totals, When::Start);
+    for event in events {
+        dns.annotate(event, writer.next_seq());
+        writer.push(event).expect("a writable file");
+        totals.push_event(event);
+    }
+    push_sockets(&mut writer, &mut totals, When::End);
+    let summary = totals.build(&manifest, &dns);
+    writer.seal(manifest, &summary).expect("a writable directory")
 }

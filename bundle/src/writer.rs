@@ -1,0 +1,345 @@
+//! Records → the files of a bundle: loose ones as the capture goes, and a tgz that grows beside them.
+//!
+//! `events.jsonl` is the journal; `manifest.partial.json` stands beside it from the first moment, so that
+//! whatever ends the run, what is on disk can be read and judged. The writer owns the byte cap and the
+//! count of the lines that really reached the disk. It reads no clock and decides nothing about events.
+
+mod journal;
+mod loose;
+mod name;
+mod readme;
+mod tgz;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::event::{Event, EventKind, SocketRecord};
+use crate::line::{MAX_LINE_BYTES, write_event, write_socket};
+use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
+use crate::summary::Summary;
+
+pub use name::BundleName;
+
+use journal::Journal;
+use loose::Loose;
+use tgz::Tgz;
+
+/// Lines that `sockets.jsonl` holds at most; more are counted as omitted.
+pub const MAX_SOCKETS: u64 = 200_000;
+
+/// Bounds that the user sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriterCaps {
+    /// Length of `events.jsonl`, bytes; never exceeded.
+    pub max_bytes: u64,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is line `seq`.
+    Written,
+    /// It would exceed the byte cap; from the first time on, every event is refused.
+    ByteCap,
+    /// Its line would be longer than the contract allows.
+    TooLong,
+}
+
+/// Why the bundle cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No space or quota is left.
+    #[error("no space is left for `{path}`")]
+    DiskFull {
+        /// File that could not grow.
+        path: PathBuf,
+    },
+    /// Any other failure of the file system.
+    #[error("cannot write `{path}`")]
+    Io {
+        /// File or directory concerned.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// An earlier error ended the bundle.
+    #[error("the bundle was given up after an earlier error")]
+    GivenUp,
+    /// A record that JSON cannot carry.
+    #[error("a record cannot be written as JSON")]
+    Record(#[from] crate::line::LineError),
+    /// A manifest or summary that JSON cannot carry.
+    #[error("a document cannot be written as JSON")]
+    Document(#[from] serde_json::Error),
+}
+
+impl WriteError {
+    fn at(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+/// A bundle that is complete on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The compressed tar.
+    pub tgz: PathBuf,
+    /// The same members as loose files.
+    pub dir: PathBuf,
+}
+
+/// Writes one bundle.
+///
+/// After any error the writer has already saved what can be saved (see [`BundleWriter::abandon`]) and
+/// refuses further records; [`BundleWriter::written_by_type`] is then the truth about the lines on disk.
+#[derive(Debug)]
+pub struct BundleWriter {
+    loose: Loose,
+    head: Head,
+    caps: WriterCaps,
+    events: Journal<File, EventKind>,
+    sockets: Journal<File, ()>,
+    omitted_sockets: u64,
+    /// `None` once the bundle was given up.
+    tgz: Option<Tgz>,
+    line: Vec<u8>,
+    capped: bool,
+    newest_boot_ns: u64,
+    max_disorder_ns: u64,
+}
+
+impl BundleWriter {
+    /// Makes `out_dir` if need be and starts a bundle in it; `manifest.partial.json` is there on return.
+    /// A name that is taken gets `-2`, `-3` and so on.
+    ///
+    /// # Errors
+    /// If anything in `out_dir` cannot be made.
+    pub fn create(out_dir: &Path, name: &BundleName, head: Head, caps: WriterCaps) -> Result<Self, WriteError> {
+        let loose = Loose::create(out_dir, name)?;
+        let tgz = Tgz::create(&loose.tgz_path(), loose.stem(), name.at.timestamp(), caps.max_bytes)?;
+        let events = Journal::new(loose.create_file("events.jsonl")?);
+        let sockets = Journal::new(loose.create_file("sockets.jsonl")?);
+        let writer = Self {
+            loose,
+            head,
+            caps,
+            events,
+            sockets,
+            omitted_sockets: 0,
+            tgz: Some(tgz),
+            line: Vec::with_capacity(MAX_LINE_BYTES),
+            capped: false,
+            newest_boot_ns: 0,
+            max_disorder_ns: 0,
+        };
+        writer.write_partial(None)?;
+        Ok(writer)
+    }
+
+    /// Directory of the loose files.
+    pub fn dir(&self) -> &Path {
+        self.loose.dir()
+    }
+
+    /// The `seq` that the next event gets.
+    pub fn next_seq(&self) -> u64 {
+        self.events.lines() + 1
+    }
+
+    /// Lines of `events.jsonl`, those still on their way to the disk included; after an error only those on disk.
+    pub fn written(&self) -> u64 {
+        self.events.lines()
+    }
+
+    /// The same by event type; a type without a line is absent.
+    pub fn written_by_type(&self) -> BTreeMap<EventKind, u64> {
+        self.events.by_tag().clone()
+    }
+
+    /// Length of `events.jsonl`, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.events.bytes()
+    }
+
+    /// How far an event's `boot_ns` stepped back behind an earlier line's, at most, ns.
+    pub fn max_disorder_ns(&self) -> u64 {
+        self.max_disorder_ns
+    }
+
+    /// Replaces what is known of the capture, for the partial manifest from the next checkpoint on.
+    pub fn set_head(&mut self, head: Head) {
+        self.head = head;
+    }
+
+    /// Writes an event as the next line and sets its `seq`. An event that is refused keeps `seq` 0.
+    ///
+    /// # Errors
+    /// If the disk fails. Whether this event was written is then for [`BundleWriter::written_by_type`] to say.
+    pub fn push(&mut self, event: &mut Event) -> Result<Pushed, WriteError> {
+        if self.capped {
+            return Ok(Pushed::ByteCap);
+        }
+        event.seq = self.next_seq();
+        self.line.clear();
+        write_event(&mut self.line, event)?;
+        let refused = if self.line.len() > MAX_LINE_BYTES {
+            Some(Pushed::TooLong)
+        } else {
+            self.line.push(b'\n');
+            self.capped = self.events.bytes() + self.line.len() as u64 > self.caps.max_bytes;
+            self.capped.then_some(Pushed::ByteCap)
+        };
+        if let Some(refused) = refused {
+            event.seq = 0;
+            return Ok(refused);
+        }
+        self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
+        self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        let outcome = self.append(event.payload.kind());
+        self.or_give_up(outcome)?;
+        Ok(Pushed::Written)
+    }
+
+    fn append(&mut self, kind: EventKind) -> Result<(), WriteError> {
+        let Some(tgz) = &mut self.tgz else { return Err(WriteError::GivenUp) };
+        let journal = self.events.push(&self.line, kind);
+        journal.map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
+        tgz.line(&self.line)
+    }
+
+    /// Writes a line of `sockets.jsonl`, unless [`MAX_SOCKETS`] are there.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn push_socket(&mut self, socket: &SocketRecord) -> Result<(), WriteError> {
+        self.line.clear();
+        write_socket(&mut self.line, socket)?;
+        if self.sockets.lines() >= MAX_SOCKETS || self.line.len() > MAX_LINE_BYTES {
+            self.omitted_sockets += 1;
+            return Ok(());
+        }
+        self.line.push(b'\n');
+        let outcome = self.sockets.push(&self.line, ());
+        self.or_give_up(outcome.map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e)))
+    }
+
+    /// Brings every line so far into its file and rewrites `manifest.partial.json`; to be called each second.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), WriteError> {
+        let outcome = self.flush().and_then(|()| self.write_partial(Some(checkpoint)));
+        self.or_give_up(outcome)
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.events.flush().map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
+        self.sockets.flush().map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e))?;
+        self.tgz.as_mut().map_or(Ok(()), Tgz::flush)
+    }
+
+    fn write_partial(&self, checkpoint: Option<Checkpoint>) -> Result<(), WriteError> {
+        let partial = PartialManifest { head: self.head.clone(), checkpoint };
+        self.loose.replace("manifest.partial.json", &document(&partial)?, false)
+    }
+
+    /// On an error: the tgz goes, which gives its space back, and the journals keep what they can.
+    fn or_give_up<T>(&mut self, outcome: Result<T, WriteError>) -> Result<T, WriteError> {
+        if outcome.is_err() {
+            self.give_up();
+        }
+        outcome
+    }
+
+    fn give_up(&mut self) {
+        if let Some(tgz) = self.tgz.take() {
+            tgz.remove();
+        }
+        self.events.settle();
+        self.sockets.settle();
+    }
+
+    /// Completes the bundle: README, summary and manifest, first loose, then in the tgz, which gets its name
+    /// last. The manifest's members are filled in here; its ledger must say what [`BundleWriter::written`] says.
+    ///
+    /// # Errors
+    /// If the disk fails; there is no tgz then, and the loose files are as complete as the space allows. Call
+    /// [`BundleWriter::checkpoint`] just before, so that a full disk shows while `abandon` is still possible.
+    pub fn seal(mut self, mut manifest: Manifest, summary: &Summary) -> Result<Sealed, WriteError> {
+        let outcome = self.flush().and_then(|()| self.seal_loose(&mut manifest, summary));
+        if outcome.is_err() {
+            self.give_up();
+            self.seal_loose(&mut manifest, summary)?;
+        }
+        outcome?;
+        let sealed = Sealed { tgz: self.loose.tgz_path(), dir: self.loose.dir().to_owned() };
+        let Some(tgz) = self.tgz.take() else { return Err(WriteError::GivenUp) };
+        tgz.seal(&self.loose, self.events.bytes(), manifest.end_at.timestamp())?;
+        Ok(sealed)
+    }
+
+    fn seal_loose(&self, manifest: &mut Manifest, summary: &Summary) -> Result<(), WriteError> {
+        let summary = document(summary)?;
+        let readme = readme::text(manifest, self.loose.stem());
+        self.loose.replace("summary.json", &summary, true)?;
+        self.loose.replace("README.md", readme.as_bytes(), true)?;
+        manifest.members = self.journal_members();
+        for (name, bytes) in [("README.md", readme.len()), ("summary.json", summary.len())] {
+            let (bytes, name) = (bytes as u64, name.to_owned());
+            manifest.members.push(Member { name, bytes, records: None, omitted_count: None });
+        }
+        self.seal_manifest(manifest)
+    }
+
+    fn journal_members(&self) -> Vec<Member> {
+        let member = |name: &str, bytes, records, omitted| Member {
+            name: name.to_owned(),
+            bytes,
+            records: Some(records),
+            omitted_count: omitted,
+        };
+        vec![
+            member("events.jsonl", self.events.bytes(), self.events.lines(), None),
+            member("sockets.jsonl", self.sockets.bytes(), self.sockets.lines(), Some(self.omitted_sockets)),
+        ]
+    }
+
+    fn seal_manifest(&self, manifest: &Manifest) -> Result<(), WriteError> {
+        let sync = |journal: io::Result<()>, name| journal.map_err(|e| WriteError::at(&self.loose.path(name), e));
+        sync(self.events.medium().sync_all(), "events.jsonl")?;
+        sync(self.sockets.medium().sync_all(), "sockets.jsonl")?;
+        self.loose.replace("manifest.json", &document(manifest)?, true)?;
+        self.loose.remove("manifest.partial.json")
+    }
+
+    /// Ends the bundle without a tgz, with this manifest (its members are filled in), and returns the
+    /// directory of the loose files: `events.jsonl` ends with its last whole line.
+    ///
+    /// After an error the caller takes [`BundleWriter::written_by_type`] into the ledger first.
+    ///
+    /// # Errors
+    /// If even the manifest cannot be written; what was written before stays readable.
+    pub fn abandon(mut self, mut manifest: Manifest) -> Result<PathBuf, WriteError> {
+        self.give_up();
+        manifest.members = self.journal_members();
+        self.seal_manifest(&manifest)?;
+        Ok(self.loose.dir().to_owned())
+    }
+}
+
+fn document<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, WriteError> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "writer/tests.rs"]
+mod tests;

@@ -1,16 +1,21 @@
 //! `ktrace`: records what the kernel does on the network into one bundle.
 //!
-//! Wires the stages together: command line → plan → capture → closing lines. Decides nothing itself.
+//! Wires the stages together: command line → plan → preflight → capture → closing lines. Decides nothing itself.
 
+mod capture;
 mod cli;
+mod clock;
 mod error;
+mod hooks;
+mod kernel;
 mod plan;
+mod preflight;
 mod report;
 
 use std::process::ExitCode;
 
 use cli::Request;
-use error::Exit;
+use error::{Exit, Hint};
 use plan::{Plan, PlanError};
 
 fn main() -> ExitCode {
@@ -18,20 +23,49 @@ fn main() -> ExitCode {
         Ok(request) => request,
         Err(error) => return cli::usage::report(&error).into(),
     };
+    kernel::log::install();
     match request {
-        Request::Check => Exit::NothingAttached.into(),
+        Request::Check => check(),
         Request::Capture(args, origins) => match prepared(&args, &origins) {
-            Ok(_plan) => Exit::NothingAttached.into(),
-            Err(error) => {
-                error::report(&error);
-                Exit::Usage.into()
-            }
+            Ok(plan) => run(&plan),
+            Err(error) => failed(&error, Exit::Usage),
         },
     }
+    .into()
 }
 
 fn prepared(args: &cli::CaptureArgs, origins: &cli::Origins) -> Result<Plan, PlanError> {
     let plan = Plan::from_args(args, origins)?;
     plan.prepare()?;
     Ok(plan)
+}
+
+fn check() -> Exit {
+    let report = preflight::check();
+    match report::to_stdout(report.render().as_bytes()) {
+        Ok(()) => report.exit(),
+        Err(_) => Exit::Error,
+    }
+}
+
+fn run(plan: &Plan) -> Exit {
+    if let Err(error) = preflight::require() {
+        return failed(&error, Exit::NothingAttached);
+    }
+    match capture::run(plan) {
+        Ok(sealed) => {
+            report::closing::print(&sealed.manifest, &sealed.bundle, plan.quiet);
+            match report::to_stdout(format!("{}\n", sealed.bundle.display()).as_bytes()) {
+                Ok(()) => Exit::of(&sealed.manifest),
+                Err(_) => Exit::Error,
+            }
+        }
+        Err(error @ capture::CaptureError::Load(_)) => failed(&error, Exit::NothingAttached),
+        Err(error) => failed(&error, Exit::Error),
+    }
+}
+
+fn failed(error: &(impl std::error::Error + Hint), exit: Exit) -> Exit {
+    error::report(error);
+    exit
 }

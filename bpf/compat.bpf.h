@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Differences between kernels, here and nowhere else. Each entry names the first kernel of the new shape and
+ * the commit that made it. Callers see one name for one meaning.
+ */
+#pragma once
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/* 6.3 "capability: just use a 'u64' instead of a 'u32[2]' array" (f122a08b197d) */
+struct kernel_cap_struct___before_6_3 {
+	__u32 cap[2];
+} __attribute__((preserve_access_index));
+struct cred___before_6_3 {
+	struct kernel_cap_struct___before_6_3 cap_effective;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 compat_caps_eff(const struct cred *cred)
+{
+	const struct cred___before_6_3 *old = (const void *)cred;
+
+	if (bpf_core_field_exists(old->cap_effective.cap)) {
+		__u32 low = BPF_CORE_READ(old, cap_effective.cap[0]), high = BPF_CORE_READ(old, cap_effective.cap[1]);
+
+		return (__u64)high << 32 | low;
+	}
+	return BPF_CORE_READ(cred, cap_effective.val);
+}
+
+/* 5.5 "time: Optimize ns_to_timespec64() / fork: rename real_start_time" (cf25e24db61c) */
+struct task_struct___before_5_5 {
+	u64 real_start_time;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 compat_start_ns(const struct task_struct *leader)
+{
+	const struct task_struct___before_5_5 *old = (const void *)leader;
+
+	if (bpf_core_field_exists(old->real_start_time))
+		return BPF_CORE_READ(old, real_start_time);
+	return BPF_CORE_READ(leader, start_boottime);
+}
+
+/* 6.13+ keeps the name tcp_retransmit_skb for a record of its own; before, it shared tcp_event_sk_skb
+ * ("tcp: add a tracepoint field for the error of a retransmit", seen between 6.12 and 6.18) */
+struct trace_event_raw_tcp_event_sk_skb___shared {
+	const void *skaddr;
+} __attribute__((preserve_access_index));
+struct trace_event_raw_tcp_retransmit_skb___own {
+	const void *skaddr;
+	int err;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct sock *compat_retransmit_sk(void *ctx)
+{
+	struct trace_event_raw_tcp_retransmit_skb___own *own = ctx;
+	struct trace_event_raw_tcp_event_sk_skb___shared *shared = ctx;
+
+	if (bpf_core_type_exists(struct trace_event_raw_tcp_retransmit_skb___own))
+		return (struct sock *)BPF_CORE_READ(own, skaddr);
+	return (struct sock *)BPF_CORE_READ(shared, skaddr);
+}
+
+/* Only the record of its own tells that the segment could not be sent. */
+static __always_inline int compat_retransmit_err(void *ctx)
+{
+	struct trace_event_raw_tcp_retransmit_skb___own *own = ctx;
+
+	if (bpf_core_field_exists(own->err))
+		return BPF_CORE_READ(own, err);
+	return 0;
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * connect: how long was a program inside connect(2) on a TCP socket, what did it get, and what had it asked for?
+ *
+ * The handshake is tcp_state's business: for a non-blocking socket this call returns EINPROGRESS after
+ * microseconds. Context: the caller's own system call. Cost: 0.4 us a connect.
+ *
+ *   fexit       inet_stream_connect: io_uring too. It includes the blocking wait, as tcp_v4_connect would not.
+ *   tracepoint  sys_enter_connect, sys_exit_connect: everywhere, but not io_uring
+ *   kprobe      inet_stream_connect; many callers blocked at once can exhaust its return probes (nmissed)
+ */
+#include "ktrace.bpf.h"
+
+#define O_NONBLOCK 04000
+
+/* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 48 bytes. */
+struct kt_call {
+	__u64 start_ns;
+	__u64 sock; /* struct sock address, or (tracepoint) the descriptor */
+	__u8 addr[16]; /* what was asked; network order */
+	__u16 port;
+	__u16 family; /* 0: could not be read */
+	__u8 nonblocking;
+	__u8 reserved[3];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u64);
+	__type(value, struct kt_call);
+} connect_calls SEC(".maps");
+
+/* sockaddr_in and _in6 (user ABI): family, port, then 4 bytes of address, or flow info and 16. */
+struct kt_sockaddr {
+	__u16 family;
+	__be16 port;
+	__u8 rest[24];
+};
+
+static __always_inline void note_asked(struct kt_call *call, const struct kt_sockaddr *sa)
+{
+	if (sa->family == AF_INET)
+		__builtin_memcpy(call->addr, &sa->rest[0], 4);
+	else if (sa->family == AF_INET6)
+		__builtin_memcpy(call->addr, &sa->rest[4], 16);
+	else
+		return;
+	call->family = sa->family;
+	call->port = bpf_ntohs(sa->port);
+}
+
+static __always_inline void begin(struct kt_call *call)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+
+	call->start_ns = bpf_ktime_get_boot_ns();
+	bpf_map_update_elem(&connect_calls, &key, call, BPF_ANY);
+}
+
+/* connect(2) failed and the kernel has cleared both ends: the one asked for stands in for the remote one. */
+static __always_inline void restore_ends(struct kt_flow *f, const struct kt_call *call)
+{
+	if (f->rport)
+		return;
+	f->rport = call->port;
+	f->flags |= KT_FLOW_LADDR_GONE;
+	__builtin_memset(f->laddr, 0, sizeof(f->laddr));
+	__builtin_memset(f->raddr, 0, sizeof(f->raddr));
+	if (call->family == AF_INET && f->family == AF_INET6) {
+		f->raddr[10] = f->raddr[11] = 0xff;
+		*(__be32 *)&f->raddr[12] = *(__be32 *)call->addr;
+	} else {
+		__builtin_memcpy(f->raddr, call->addr, 16);
+	}
+}
+
+static __always_inline int finish(struct sock *sk, const struct kt_call *call, int ret)
+{
+	struct kt_counters *c = counters_of(KT_CONNECT);
+	struct kt_task owner = {};
+	struct kt_flow flow = {};
+	struct kt_connect *e;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!c || !sk || !kt_state.gate || ret <= -512 || !is_tcp(sk, false))
+		return 0;
+	read_flow(&flow, sk, NULL, false);
+	flow.role = KT_ROLE_CLIENT;
+	restore_ends(&flow, call);
+	set_owner(&owner, KT_OWNER_CURRENT);
+	if (!admit(c, &flow, &owner, NULL))
+		return 0;
+	e = take_place(&rare_ring, sizeof(*e), c, kt_config.max_events);
+	if (!e)
+		return 0;
+	fill_header(&e->hdr, KT_CONNECT, now, &flow, &owner);
+	e->syscall_ns = now - call->start_ns;
+	__builtin_memcpy(e->asked_addr, call->addr, 16);
+	e->asked_port = call->port;
+	e->asked_family = call->family;
+	e->err = ret < 0 ? -ret : 0;
+	e->nonblocking = call->nonblocking;
+	e->reserved = 0;
+	submit(&rare_ring, e, c);
+	return 0;
+}
+
+static __always_inline int end(struct sock *sk, int ret, bool by_fd)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_call *found = bpf_map_lookup_elem(&connect_calls, &key), call;
+
+	if (!found) /* began before the programs were attached */
+		return 0;
+	call = *found;
+	bpf_map_delete_elem(&connect_calls, &key);
+	if (by_fd)
+		sk = sock_of_fd(call.sock);
+	else if (!sk)
+		sk = (struct sock *)call.sock;
+	return finish(sk, &call, ret);
+}
+
+/* ---- the function -------------------------------------------------------------------------------------- */
+
+static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags)
+{
+	struct kt_sockaddr sa = {};
+	struct kt_call call = {};
+
+	call.sock = (__u64)BPF_CORE_READ(sock, sk);
+	call.nonblocking = !!(flags & O_NONBLOCK);
+	if (!bpf_probe_read_kernel(&sa, 16, uaddr) &&
+	    (sa.family != AF_INET6 || !bpf_probe_read_kernel(&sa, sizeof(sa), uaddr)))
+		note_asked(&call, &sa);
+	begin(&call);
+	return 0;
+}
+
+SEC("?fentry/inet_stream_connect")
+int BPF_PROG(connect__fentry, struct socket *sock, void *uaddr, int len, int flags)
+{
+	return on_entry(sock, uaddr, flags);
+}
+
+SEC("?fexit/inet_stream_connect")
+int BPF_PROG(connect__fexit, struct socket *sock, void *uaddr, int len, int flags, int ret)
+{
+	return end(NULL, ret, false);
+}
+
+SEC("?kprobe/inet_stream_connect")
+int BPF_KPROBE(connect__kprobe, struct socket *sock, void *uaddr, int len, int flags)
+{
+	return on_entry(sock, uaddr, flags);
+}
+
+SEC("?kretprobe/inet_stream_connect")
+int BPF_KRETPROBE(connect__kretprobe, int ret)
+{
+	return end(NULL, ret, false);
+}
+
+/* ---- the system call ------------------------------------------------------------------------------------ */
+
+SEC("?tracepoint/syscalls/sys_enter_connect")
+int connect__enter(struct trace_event_raw_sys_enter *ctx)
+{
+	void *uaddr = (void *)ctx->args[1];
+	__u32 len = ctx->args[2];
+	struct kt_sockaddr sa = {};
+	struct kt_call call = { .sock = ctx->args[0] };
+
+	if (len >= 16 && !bpf_probe_read_user(&sa, 16, uaddr) &&
+	    (sa.family != AF_INET6 || (len >= 24 && !bpf_probe_read_user(&sa, 24, uaddr))))
+		note_asked(&call, &sa);
+	begin(&call);
+	return 0;
+}
+
+SEC("?tracepoint/syscalls/sys_exit_connect")
+int connect__exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return end(NULL, ctx->ret, true);
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * tcp_retransmit: which connections send segments again, in which state, and whose are they?
+ *
+ * Context: softirq (timers, ACK processing) in most cases; `current` is never used. Cost: 0.3 us a retransmit.
+ */
+#include "ktrace.bpf.h"
+
+#define ICSK_TIME_LOSS_PROBE 5
+
+static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct kt_tcp_retransmit *fill)
+{
+	struct kt_counters *c = counters_of(KT_TCP_RETRANSMIT);
+	struct kt_task *owner = s ? &s->owner : NULL;
+	struct kt_tcp_retransmit *e;
+
+	if (!c || !admit(c, flow, owner, s))
+		return;
+	e = take_place(&rare_ring, sizeof(*e), c, kt_config.max_events);
+	if (!e)
+		return;
+	fill_header(&e->hdr, KT_TCP_RETRANSMIT, bpf_ktime_get_boot_ns(), flow, owner);
+	e->retrans = fill->retrans;
+	e->tx_segs = fill->tx_segs;
+	e->srtt_us = fill->srtt_us;
+	e->kind = fill->kind;
+	e->state = fill->state;
+	e->reserved[0] = e->reserved[1] = 0;
+	submit(&rare_ring, e, c);
+}
+
+static __always_inline int on_retransmit(struct sock *sk, const bool direct)
+{
+	struct kt_tcp_retransmit fill = {};
+	struct kt_flow flow = {};
+	struct tcp_sock *tp;
+	struct kt_sock *s;
+
+	if (!kt_state.gate)
+		return 0;
+	tp = direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+	if (!tp)
+		return 0;
+	s = sock_of(sk, false, direct);
+	read_flow(&flow, sk, s, direct);
+	if (s)
+		settle_child(s, flow.cookie);
+	fill.state = KT_FIELD(direct, sk, __sk_common.skc_state);
+	fill.retrans = KT_FIELD(direct, tp, total_retrans);
+	fill.tx_segs = KT_FIELD(direct, tp, segs_out);
+	fill.srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
+	if (fill.state == TCP_SYN_SENT)
+		fill.kind = KT_RETRANS_SYN;
+	else if (KT_FIELD(direct, tp, inet_conn.icsk_pending) == ICSK_TIME_LOSS_PROBE)
+		fill.kind = KT_RETRANS_PROBE;
+	emit(&flow, s, &fill);
+	return 0;
+}
+
+/* The listener's socket speaks for a child that does not exist yet; the ends come from the request. */
+static __always_inline int on_synack(struct sock *sk, struct request_sock *req, const bool direct)
+{
+	struct kt_tcp_retransmit fill = { .kind = KT_RETRANS_SYNACK, .state = TCP_SYN_RECV };
+	struct kt_flow flow = {};
+	struct kt_sock *s;
+
+	if (!kt_state.gate)
+		return 0;
+	s = sock_of(sk, false, direct);
+	read_flow(&flow, sk, s, direct);
+	flow.cookie = BPF_CORE_READ(req, __req_common.skc_cookie.counter);
+	flow.role = KT_ROLE_SERVER;
+	flow.family = BPF_CORE_READ(req, __req_common.skc_family);
+	flow.rport = bpf_ntohs(BPF_CORE_READ(req, __req_common.skc_dport));
+	flow.lport = BPF_CORE_READ(req, __req_common.skc_num);
+	if (flow.family == AF_INET) {
+		__builtin_memset(flow.laddr, 0, 16);
+		__builtin_memset(flow.raddr, 0, 16);
+		*(__be32 *)flow.laddr = BPF_CORE_READ(req, __req_common.skc_rcv_saddr);
+		*(__be32 *)flow.raddr = BPF_CORE_READ(req, __req_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO(&flow.laddr, req, __req_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+		BPF_CORE_READ_INTO(&flow.raddr, req, __req_common.skc_v6_daddr.in6_u.u6_addr8);
+	}
+	fill.retrans = BPF_CORE_READ(req, num_retrans) + 1;
+	emit(&flow, s, &fill);
+	return 0;
+}
+
+/* by 6.18 the tracepoint has an error argument and fires for segments that could not be sent, too */
+SEC("?tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_retransmit__tp_btf_err, struct sock *sk, struct sk_buff *skb, int err)
+{
+	return err ? 0 : on_retransmit(sk, true);
+}
+
+SEC("?tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_retransmit__tp_btf, struct sock *sk, struct sk_buff *skb)
+{
+	return on_retransmit(sk, true);
+}
+
+SEC("?tracepoint/tcp/tcp_retransmit_skb")
+int tcp_retransmit__tracepoint(void *ctx)
+{
+	return compat_retransmit_err(ctx) ? 0 : on_retransmit(compat_retransmit_sk(ctx), false);
+}
+
+SEC("?tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_retransmit__synack_tp_btf, struct sock *sk, struct request_sock *req)
+{
+	return on_synack(sk, req, true);
+}
+
+SEC("?tracepoint/tcp/tcp_retransmit_synack")
+int tcp_retransmit__synack_tracepoint(struct trace_event_raw_tcp_retransmit_synack *ctx)
+{
+	return on_synack((struct sock *)ctx->skaddr, (struct request_sock *)ctx->req, false);
+}

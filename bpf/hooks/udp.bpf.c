@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * udp: who sent and who read which datagram, how long was it, and to or from whom?
+ *
+ * Context: the caller's own system call (or its io_uring worker), so `current` is the owner.
+ * Cost: about 0.3 us a datagram.
+ *
+ *   tp_btf  sock_send_length, sock_recv_length (6.3): every system call and io_uring. They do not tell the peer
+ *           of an unconnected socket; cgroup/sendmsg and recvmsg do, in the same task, just before. A receive
+ *           without an address buffer never reaches cgroup/recvmsg: its peer stays unknown.
+ *   fexit   udp_sendmsg, udpv6_sendmsg and fentry skb_consume_udp: peers always known, failed receives not seen
+ *   kprobe  the same functions
+ */
+#include "ktrace.bpf.h"
+
+#define MSG_PEEK 2
+
+/* The peer that the current call named, or that its datagram came from. */
+struct kt_peer {
+	__u64 sock; /* cookie (cgroup) or address (kprobe): whose call this is */
+	__u8 addr[16];
+	__u16 port;
+	__u16 family; /* 0: nothing here */
+	__u8 reserved[4];
+};
+
+/* Filled by the cgroup programs, taken by the next length record of the same task. Lives with the task. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct kt_peer);
+} udp_peers SEC(".maps");
+
+/* Entry to return of the kprobed sends. key: pid_tgid, deleted at return. 8,192 x 40 bytes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u64);
+	__type(value, struct kt_peer);
+} udp_calls SEC(".maps");
+
+static __always_inline void set_peer(struct kt_flow *f, const struct kt_peer *peer)
+{
+	if (peer->family == AF_INET && f->family == AF_INET6) {
+		/* v4 through a v6 socket: keep the socket's family, write the address as v4-mapped */
+		__builtin_memset(f->raddr, 0, 10);
+		f->raddr[10] = f->raddr[11] = 0xff;
+		*(__be32 *)&f->raddr[12] = *(__be32 *)peer->addr;
+	} else {
+		__builtin_memcpy(f->raddr, peer->addr, 16);
+	}
+	f->rport = peer->port;
+	f->flags &= ~KT_FLOW_RADDR_UNKNOWN;
+}
+
+/* The task in its own system call. The copy in the socket's storage serves until another task, or the same
+ * one under another name (exec), uses the socket. */
+static __always_inline void current_owner(struct kt_sock *s)
+{
+	char comm[16];
+
+	if (s->owner.source == KT_OWNER_CURRENT && s->owner.tid == (__u32)bpf_get_current_pid_tgid() &&
+	    !bpf_get_current_comm(comm, sizeof(comm)) && *(__u64 *)comm == *(__u64 *)s->owner.thread &&
+	    *(__u64 *)&comm[8] == *(__u64 *)&s->owner.thread[8])
+		return;
+	set_owner(&s->owner, KT_OWNER_CURRENT);
+}
+
+static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_peer *peer, bool has_peer,
+				       const bool direct)
+{
+	struct kt_flow flow = {};
+	struct kt_counters *c;
+	struct kt_sock *s;
+	struct kt_udp *e;
+
+	if (!kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
+		return 0;
+	c = counters_of(kind);
+	s = sock_of(sk, true, direct);
+	if (!c || !s)
+		return 0;
+	if (!s->known) {
+		s->known = 1;
+		s->born_ns = bpf_ktime_get_boot_ns();
+		s->role = kind == KT_UDP_SEND ? KT_ROLE_CLIENT : KT_ROLE_SERVER;
+	}
+	current_owner(s);
+	read_flow(&flow, sk, s, direct);
+	if (has_peer)
+		set_peer(&flow, peer);
+	else if (!flow.rport)
+		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
+	if (!admit(c, &flow, &s->owner, s))
+		return 0;
+	e = take_place(&bulk_ring, sizeof(*e), c, kt_config.max_bulk);
+	if (!e)
+		return 0;
+	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &s->owner);
+	e->bytes = ret < 0 ? 0 : ret;
+	e->err = ret < 0 ? -ret : 0;
+	submit(&bulk_ring, e, c);
+	return 0;
+}
+
+/* ---- tp_btf ------------------------------------------------------------------------------------------ */
+
+static __always_inline int on_length(struct sock *sk, __u32 kind, int ret)
+{
+	struct kt_peer *stash, peer = {};
+	bool mine;
+
+	if (!is_udp(sk, true))
+		return 0;
+	stash = bpf_task_storage_get(&udp_peers, bpf_get_current_task_btf(), 0, 0);
+	mine = stash && stash->family && stash->sock == bpf_get_socket_cookie(sk);
+	if (mine) {
+		peer = *stash;
+		stash->family = 0;
+	}
+	return on_datagram(sk, kind, ret, &peer, mine, true);
+}
+
+SEC("?tp_btf/sock_send_length")
+int BPF_PROG(udp__send_tp_btf, struct sock *sk, int ret, int flags)
+{
+	return on_length(sk, KT_UDP_SEND, ret);
+}
+
+SEC("?tp_btf/sock_recv_length")
+int BPF_PROG(udp__recv_tp_btf, struct sock *sk, int ret, int flags)
+{
+	return flags & MSG_PEEK ? 0 : on_length(sk, KT_UDP_RECV, ret);
+}
+
+static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
+{
+	struct kt_peer *stash =
+		bpf_task_storage_get(&udp_peers, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (stash) {
+		stash->sock = bpf_get_socket_cookie(ctx);
+		stash->port = bpf_ntohs(ctx->user_port);
+	}
+	return stash;
+}
+
+static __always_inline int stash_v4(struct bpf_sock_addr *ctx)
+{
+	struct kt_peer *stash = stash_of(ctx);
+
+	if (stash) {
+		__builtin_memset(stash->addr, 0, sizeof(stash->addr));
+		*(__be32 *)stash->addr = ctx->user_ip4;
+		stash->family = AF_INET;
+	}
+	return 1; /* 0 would forbid the call */
+}
+
+static __always_inline int stash_v6(struct bpf_sock_addr *ctx)
+{
+	struct kt_peer *stash = stash_of(ctx);
+
+	if (stash) {
+		/* the context allows 4-byte reads only */
+		((__be32 *)stash->addr)[0] = ctx->user_ip6[0];
+		((__be32 *)stash->addr)[1] = ctx->user_ip6[1];
+		((__be32 *)stash->addr)[2] = ctx->user_ip6[2];
+		((__be32 *)stash->addr)[3] = ctx->user_ip6[3];
+		stash->family = AF_INET6;
+	}
+	return 1;
+}
+
+SEC("?cgroup/sendmsg4")
+int udp__sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return stash_v4(ctx);
+}
+
+SEC("?cgroup/recvmsg4")
+int udp__recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return stash_v4(ctx);
+}
+
+SEC("?cgroup/sendmsg6")
+int udp__sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return stash_v6(ctx);
+}
+
+SEC("?cgroup/recvmsg6")
+int udp__recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return stash_v6(ctx);
+}
+
+/* ---- fexit, kprobe ----------------------------------------------------------------------------------- */
+
+/* The address in a kernel copy of msg_name. sockaddr_in and _in6 are user ABI: family, port, then 4 bytes of
+ * address, or flow info and 16. */
+static __always_inline bool peer_of_name(struct kt_peer *peer, void *name)
+{
+	struct {
+		__u16 family;
+		__be16 port;
+		__u8 rest[24];
+	} sa = {};
+
+	if (!name || bpf_probe_read_kernel(&sa, 16, name))
+		return false;
+	if (sa.family == AF_INET6 && bpf_probe_read_kernel(&sa, sizeof(sa), name))
+		return false;
+	if (sa.family == AF_INET6)
+		__builtin_memcpy(peer->addr, &sa.rest[4], 16);
+	else if (sa.family == AF_INET)
+		__builtin_memcpy(peer->addr, &sa.rest[0], 4);
+	else
+		return false;
+	peer->family = sa.family;
+	peer->port = bpf_ntohs(sa.port);
+	return true;
+}
+
+/* A v6 socket sending to a v4-mapped address runs udp_sendmsg inside udpv6_sendmsg: the inner one records. */
+static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
+{
+	struct kt_peer peer = {};
+	bool named = peer_of_name(&peer, BPF_CORE_READ(msg, msg_name));
+
+	if (!is_udp(sk, true))
+		return 0;
+	if (v6) {
+		struct in6_addr *to = &sk->__sk_common.skc_v6_daddr;
+
+		if (named ? peer.family == AF_INET :
+			    (!to->in6_u.u6_addr32[0] && !to->in6_u.u6_addr32[1] &&
+			     to->in6_u.u6_addr32[2] == bpf_htonl(0xffff)))
+			return 0;
+	}
+	return on_datagram(sk, KT_UDP_SEND, ret, &peer, named, true);
+}
+
+SEC("?fexit/udp_sendmsg")
+int BPF_PROG(udp__send_fexit, struct sock *sk, struct msghdr *msg, size_t len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, false);
+}
+
+SEC("?fexit/udpv6_sendmsg")
+int BPF_PROG(udp__send6_fexit, struct sock *sk, struct msghdr *msg, size_t len, int ret)
+{
+	return on_sendmsg(sk, msg, ret, true);
+}
+
+/* The datagram's source, from its headers: they stay in place under the payload that is being read. */
+static __always_inline bool peer_of_skb(struct kt_peer *peer, struct sk_buff *skb)
+{
+	unsigned char *head = BPF_CORE_READ(skb, head);
+	unsigned char *ip = head + BPF_CORE_READ(skb, network_header);
+	unsigned char *udp = head + BPF_CORE_READ(skb, transport_header);
+	__be16 port = 0;
+	__u8 version = 0;
+
+	if (bpf_probe_read_kernel(&version, 1, ip) || bpf_probe_read_kernel(&port, 2, udp))
+		return false;
+	peer->port = bpf_ntohs(port);
+	if (version >> 4 == 4) {
+		peer->family = AF_INET;
+		return !bpf_probe_read_kernel(peer->addr, 4, ip + 12);
+	}
+	peer->family = AF_INET6;
+	return !bpf_probe_read_kernel(peer->addr, 16, ip + 8);
+}
+
+static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int len, const bool direct)
+{
+	struct kt_peer peer = {};
+	bool known;
+
+	if (len < 0 || !is_udp(sk, direct)) /* negative: MSG_PEEK leaves the datagram in the queue */
+		return 0;
+	known = peer_of_skb(&peer, skb);
+	return on_datagram(sk, KT_UDP_RECV, len, &peer, known, direct);
+}
+
+SEC("?fentry/skb_consume_udp")
+int BPF_PROG(udp__recv_fentry, struct sock *sk, struct sk_buff *skb, int len)
+{
+	return on_consume(sk, skb, len, true);
+}
+
+SEC("?kprobe/skb_consume_udp")
+int BPF_KPROBE(udp__recv_kprobe, struct sock *sk, struct sk_buff *skb, int len)
+{
+	return on_consume(sk, skb, len, false);
+}
+
+static __always_inline int on_send_entry(struct sock *sk, struct msghdr *msg)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer peer = {};
+
+	peer_of_name(&peer, BPF_CORE_READ(msg, msg_name));
+	peer.sock = (__u64)sk;
+	bpf_map_update_elem(&udp_calls, &key, &peer, BPF_ANY);
+	return 0;
+}
+
+/* The inner of two nested sends takes the entry; the outer one then finds none. */
+static __always_inline int on_send_return(int ret)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer *call = bpf_map_lookup_elem(&udp_calls, &key), peer;
+	struct sock *sk;
+
+	if (!call)
+		return 0;
+	peer = *call;
+	bpf_map_delete_elem(&udp_calls, &key);
+	sk = (struct sock *)peer.sock;
+	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer, peer.family != 0, false) : 0;
+}
+
+SEC("?kprobe/udp_sendmsg")
+int BPF_KPROBE(udp__send_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_send_entry(sk, msg);
+}
+
+SEC("?kprobe/udpv6_sendmsg")
+int BPF_KPROBE(udp__send6_kprobe, struct sock *sk, struct msghdr *msg)
+{
+	return on_send_entry(sk, msg);
+}
+
+SEC("?kretprobe/udp_sendmsg")
+int BPF_KRETPROBE(udp__sent_kprobe, int ret)
+{
+	return on_send_return(ret);
+}
+
+SEC("?kretprobe/udpv6_sendmsg")
+int BPF_KRETPROBE(udp__sent6_kprobe, int ret)
+{
+	return on_send_return(ret);
+}

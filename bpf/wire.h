@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The truth about bytes: every record, counter and setting that the kernel side and user space share.
+ * The structs reach Rust through the BTF of the linked object (see the anchors in core.bpf.c), so nothing
+ * mirrors them by hand. Fixed width, widest first, no holes, sizes asserted. Numbers are raw kernel
+ * numbers in host byte order unless a comment says otherwise; names are Rust's business. No payload bytes.
+ */
+#pragma once
+
+/* One kind = one record struct = one hook. */
+enum kt_kind {
+	KT_TCP_STATE = 0,
+	KT_UDP_SEND = 1,
+	KT_UDP_RECV = 2,
+	KT_CONNECT = 3,
+	KT_TCP_RETRANSMIT = 4,
+	KT_KIND_MAX = 5,
+};
+
+/* Why the kernel side refused an event that it had seen. */
+enum kt_drop {
+	KT_DROP_EVENT_CAP = 0,
+	KT_DROP_BYTE_CAP = 1,
+	KT_DROP_RING_FULL = 2,
+	KT_DROP_MAX = 3,
+};
+
+/* Which filter said no. */
+enum kt_filter {
+	KT_FILTER_SELF = 0, /* ktrace's own sockets */
+	KT_FILTER_PORTS = 1, /* --ports or --dns-only */
+	KT_FILTER_MAX = 2,
+};
+
+/* How the owner was found. The order is that of the bundle format, not a ranking. */
+enum kt_owner {
+	KT_OWNER_NONE = 0,
+	KT_OWNER_CURRENT = 1,
+	KT_OWNER_CONNECT = 2,
+	KT_OWNER_ACCEPT = 3,
+	KT_OWNER_LISTEN = 4,
+	KT_OWNER_FIRST_IO = 5,
+	KT_OWNER_CLOSE = 6,
+	KT_OWNER_INHERITED = 7,
+	KT_OWNER_FD_TABLE = 8,
+	KT_OWNER_KERNEL = 9,
+};
+
+enum kt_role {
+	KT_ROLE_NONE = 0,
+	KT_ROLE_CLIENT = 1,
+	KT_ROLE_SERVER = 2,
+	KT_ROLE_LISTENER = 3,
+};
+
+/* Which hierarchy kt_task.cgroup_id belongs to. */
+enum kt_cgroup {
+	KT_CGROUP_NONE = 0,
+	KT_CGROUP_V2 = 1,
+	KT_CGROUP_V1_MEMORY = 2,
+	KT_CGROUP_V1_PIDS = 3,
+};
+
+enum kt_retransmit_kind {
+	KT_RETRANS_DATA = 0,
+	KT_RETRANS_SYN = 1,
+	KT_RETRANS_SYNACK = 2,
+	KT_RETRANS_PROBE = 3,
+};
+
+/* kt_flow.flags */
+enum kt_flow_flags {
+	KT_FLOW_RADDR_UNKNOWN = 1, /* an unconnected receive whose peer no hook could tell */
+	KT_FLOW_LADDR_GONE = 2, /* the kernel cleared the local end before it could be read */
+};
+
+/* kt_tcp_state.flags */
+enum kt_state_flags {
+	KT_STATE_TIME_WAIT = 1, /* handed over to a TIME_WAIT mini-socket */
+	KT_STATE_HANDSHAKE = 2, /* handshake_ns is valid */
+	KT_STATE_DURATION = 4, /* duration_ns is valid */
+	KT_STATE_GAVE_UP = 8, /* left SYN_SENT for CLOSE without any error; gave_up_ns is valid */
+};
+
+/* kt_socket.when */
+enum kt_when {
+	KT_WHEN_START = 0,
+	KT_WHEN_END = 1,
+};
+
+/* A process as it was when it became the owner. */
+struct kt_task {
+	__u64 start_ns; /* group_leader->start_boottime */
+	__u64 cgroup_id; /* kn->id in the hierarchy that `cgroup` names */
+	__u64 caps_eff; /* bit n = capability n; 0 without --with-security */
+	__u32 pid; /* tgid, initial pid namespace */
+	__u32 tid;
+	__u32 ppid;
+	__u32 uid; /* real ids, initial user namespace */
+	__u32 gid;
+	__u32 ns_mnt; /* inode numbers */
+	__u32 ns_pid;
+	__u32 ns_user;
+	char comm[16]; /* of the thread-group leader */
+	char thread[16]; /* of the thread */
+	__u8 source; /* enum kt_owner */
+	__u8 cgroup; /* enum kt_cgroup */
+	__u8 seccomp; /* task->seccomp.mode */
+	__u8 reserved[5];
+};
+
+/* Both ends of a socket. */
+struct kt_flow {
+	__u64 cookie; /* 0: none was made yet */
+	__u8 laddr[16]; /* network order; AF_INET uses the first 4 bytes; all 0 = wildcard */
+	__u8 raddr[16];
+	__u32 netns; /* inode number of the socket's namespace */
+	__u16 lport; /* 0: not chosen yet */
+	__u16 rport; /* 0: not known */
+	__u16 family; /* AF_INET or AF_INET6 */
+	__u8 proto; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 role; /* enum kt_role */
+	__u8 flags; /* enum kt_flow_flags */
+	__u8 reserved[3];
+};
+
+struct kt_header {
+	__u64 boot_ns; /* CLOCK_BOOTTIME */
+	__u32 kind; /* enum kt_kind */
+	__u32 cpu;
+	struct kt_flow flow;
+	struct kt_task owner;
+};
+
+struct kt_tcp_state {
+	struct kt_header hdr;
+	__u64 handshake_ns;
+	__u64 duration_ns;
+	__u64 gave_up_ns;
+	/* the rest only when new_state is CLOSE */
+	__u64 tx_bytes; /* bytes_sent - bytes_retrans */
+	__u64 rx_bytes; /* bytes_received - the FIN */
+	__u32 tx_segs; /* segs_out */
+	__u32 rx_segs; /* segs_in */
+	__u32 retrans; /* total_retrans; also with KT_STATE_HANDSHAKE */
+	__u32 srtt_us; /* 0: never sampled */
+	__u32 min_rtt_us; /* ~0: never sampled */
+	__u16 err; /* sk_err */
+	__u16 soft_err; /* sk_err_soft */
+	__u8 old_state;
+	__u8 new_state;
+	__u8 flags; /* enum kt_state_flags */
+	__u8 reserved[5];
+};
+
+struct kt_udp {
+	struct kt_header hdr;
+	__u32 bytes; /* UDP payload length; 0 when err is set */
+	__u32 err; /* errno; 0: none */
+};
+
+struct kt_connect {
+	struct kt_header hdr;
+	__u64 syscall_ns;
+	__u8 asked_addr[16]; /* network order */
+	__u16 asked_port;
+	__u16 asked_family; /* 0: the address could not be read */
+	__u16 err; /* errno; 0: success */
+	__u8 nonblocking;
+	__u8 reserved;
+};
+
+struct kt_tcp_retransmit {
+	struct kt_header hdr;
+	__u32 retrans; /* retransmits of this socket so far, with this one */
+	__u32 tx_segs; /* segs_out; 0: not known (SYN-ACK) */
+	__u32 srtt_us; /* 0: never sampled */
+	__u8 kind; /* enum kt_retransmit_kind */
+	__u8 state;
+	__u8 reserved[2];
+};
+
+/* One socket in somebody's file table; comes through the iterator, not through a ring. */
+struct kt_socket {
+	struct kt_header hdr; /* kind is unused */
+	__u64 age_ns; /* 0: older than the capture */
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__u32 rx_queue; /* bytes not yet read; for a listener 0 */
+	__u32 tx_queue; /* bytes not yet acknowledged or sent */
+	__u32 backlog;
+	__u32 accept_queue;
+	__u32 tx_segs;
+	__u32 retrans;
+	__u32 srtt_us;
+	__u8 state;
+	__u8 reserved[3];
+};
+
+/* Account of one kind on one CPU. Atomic adds: an interrupt may run the same program on the same CPU. */
+struct kt_counters {
+	__u64 observed;
+	__u64 filtered[KT_FILTER_MAX];
+	__u64 seen;
+	__u64 submitted;
+	__u64 dropped[KT_DROP_MAX];
+};
+
+/* Settings that are fixed before load. */
+struct kt_config {
+	__u64 max_events; /* of all kinds together */
+	__u64 max_bulk; /* of UDP events, so that a flood cannot use up the rest */
+	__u32 filter_ports; /* bool: kt_ports decides */
+	__u32 with_security; /* bool */
+	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
+	__u32 reserved;
+};
+
+/* Settings and state that change while programs run. */
+struct kt_state {
+	__u64 admitted; /* events that took a place under max_events */
+	__u32 gate; /* bool: the window is open */
+	__u32 byte_capped; /* bool: the writer has refused a line */
+	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
+	__u32 when; /* enum kt_when, for the iterator */
+	__u64 next_id; /* last id given to a socket without a cookie */
+};
+
+#define KT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is part of the wire contract")
+KT_SIZE(struct kt_task, 96);
+KT_SIZE(struct kt_flow, 56);
+KT_SIZE(struct kt_header, 168);
+KT_SIZE(struct kt_tcp_state, 240);
+KT_SIZE(struct kt_udp, 176);
+KT_SIZE(struct kt_connect, 200);
+KT_SIZE(struct kt_tcp_retransmit, 184);
+KT_SIZE(struct kt_socket, 224);

@@ -1,0 +1,304 @@
+//! One capture from start to seal: the only place where the stages meet.
+//!
+//! attach → read sockets → open the gate → (ring → decode → pair → write) until the end → close the gate → wait
+//! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
+
+mod account;
+mod manifest;
+mod sink;
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ktrace_bundle::dns::DnsPairs;
+use ktrace_bundle::event::When;
+use ktrace_bundle::ledger::Ledger;
+use ktrace_bundle::manifest::{Checkpoint, EndedBy, Manifest};
+use ktrace_bundle::totals::SummaryBuilder;
+use ktrace_bundle::writer::{BundleName, BundleWriter, WriteError, WriterCaps};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::clock;
+use crate::error::Hint;
+use crate::hooks::{decode_socket, wire::Context};
+use crate::kernel::features::Features;
+use crate::kernel::loader::{self, LoadError};
+use crate::kernel::session::{Rings, Session, SessionError};
+use crate::kernel::skel::types::kt_when;
+use crate::plan::{Plan, PortFilter};
+use crate::report::progress::{DnsCounts, Progress, Snapshot};
+use sink::Sink;
+
+/// How often the rings are read when they are not filling up.
+const TURN: Duration = Duration::from_millis(20);
+/// How often lines are flushed and the partial manifest is rewritten.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Outstanding DNS queries that are remembered.
+const MAX_QUERIES: usize = 1 << 16;
+
+/// Why a capture left no sealed bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// Nothing could be attached.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel side failed while running.
+    #[error("the capture failed")]
+    Session(#[from] SessionError),
+    /// Signals could not be caught, so the capture could not be ended in order.
+    #[error("cannot catch signals")]
+    Signals(#[source] io::Error),
+    /// The ready file could not be made.
+    #[error("cannot write `{path}`")]
+    Ready {
+        /// `--ready-file`.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The bundle could not be written; what is there can be read with `analyze`.
+    #[error("the capture stopped early; what was written is in `{dir}`")]
+    Write {
+        /// Directory of loose files.
+        dir: PathBuf,
+        /// What failed.
+        source: WriteError,
+    },
+    /// Not even a directory for the bundle could be made.
+    #[error("cannot start a bundle in `{dir}`")]
+    Create {
+        /// `--out-dir`.
+        dir: PathBuf,
+        /// What failed.
+        source: WriteError,
+    },
+}
+
+impl Hint for CaptureError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Load(e) => e.hint(),
+            Self::Write { dir, source: WriteError::DiskFull { .. } } => {
+                Some(format!("make room, or use another `--out-dir`; `analyze {}` reads what there is", dir.display()))
+            }
+            Self::Write { dir, .. } => Some(format!("`analyze {}` reads what there is", dir.display())),
+            _ => None,
+        }
+    }
+}
+
+/// A capture that ended with a sealed bundle.
+pub struct Sealed {
+    /// Path of the tgz.
+    pub bundle: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// Runs one capture.
+///
+/// # Errors
+/// See [`CaptureError`]. Nothing stays attached.
+pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
+    let stop = stop_on_signals().map_err(CaptureError::Signals)?;
+    let features = Features::of_this_kernel();
+    let mut session = loader::load(plan, &features)?;
+    let first = clock::sample();
+    let context = Context {
+        node: Arc::from(plan.node.as_str()),
+        boot_ns: first.boot_ns,
+        utc: first.utc,
+        with_security: plan.with_security,
+    };
+    let head = manifest::head(plan, &first, session.reports());
+    let name = BundleName { node: plan.node.clone(), at: first.utc };
+    let caps = WriterCaps { max_bytes: plan.max_bytes };
+    let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
+        .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
+    let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
+    let mut sink = Sink::new(writer, SummaryBuilder::new(), dns, context.clone());
+    let mut degraded = session.degraded().to_vec();
+    degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
+    session.open_gate();
+    let start_boot_ns = clock::boot_ns();
+    let sink = RefCell::new(sink);
+    // one reference for both rings: the callbacks run one after the other, on this thread
+    let on_record = |record: &[u8]| sink.borrow_mut().take(record);
+    let rings = session.rings(&on_record)?;
+    if let Some(path) = &plan.ready_file {
+        announce(path).map_err(|source| CaptureError::Ready { path: path.clone(), source })?;
+    }
+    let mut window = Window { plan, session, rings: &rings, sink: &sink, stop: &stop, begin: Instant::now() };
+    let ended_by = window.run()?;
+    let mut session = window.session;
+    session.close_gate();
+    let end_boot_ns = clock::boot_ns();
+    session.wait_for_programs()?;
+    rings.take(Duration::ZERO)?;
+    drop(rings);
+    let mut sink = sink.into_inner();
+    sink.write_batch();
+    let counters = session.counters()?;
+    degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
+    let missed = session.missed();
+    drop(session); // detached from here on
+    let end = manifest::End { head, start_boot_ns, end_boot_ns, ended_by, degraded, counters, missed };
+    seal(plan, sink, end)
+}
+
+fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // a second signal while the first is being obeyed ends the process at once
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Whole file or none, so that a waiting program cannot see it half-written.
+fn announce(path: &Path) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    fs::write(&temporary, "ready\n")?;
+    fs::rename(&temporary, path)
+}
+
+/// Records the sockets that exist; returns what makes the bundle incomplete.
+fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut Sink) -> Option<String> {
+    let number = match when {
+        When::Start => kt_when::KT_WHEN_START,
+        When::End => kt_when::KT_WHEN_END,
+    };
+    let mut undecodable = 0u64;
+    let mut unwritten = None;
+    let mut seen = std::collections::HashSet::new();
+    let result = session.read_sockets(number, |record| match decode_socket(record, when, context) {
+        // several descriptors, one socket
+        Ok(socket) if socket.id.socket.is_some_and(|cookie| !seen.insert(cookie)) => {}
+        Ok(socket) => {
+            sink.summary.push_socket(&socket);
+            if let Err(e) = sink.writer.push_socket(&socket) {
+                unwritten = Some(e);
+            }
+        }
+        Err(_) => undecodable += 1,
+    });
+    match (result, unwritten, undecodable) {
+        (Err(e), ..) => Some(format!("the sockets could not be read to the end: {e}")),
+        (_, Some(e), _) => {
+            let text = format!("the sockets could not be written: {e}");
+            sink.failure.get_or_insert(e);
+            Some(text)
+        }
+        (.., 0) => None,
+        (.., count) => Some(format!("{count} sockets could not be decoded")),
+    }
+}
+
+/// The time between opening and closing the gate.
+struct Window<'a, 'cb> {
+    plan: &'a Plan,
+    session: Session,
+    rings: &'a Rings<'cb>,
+    sink: &'a RefCell<Sink>,
+    stop: &'a AtomicBool,
+    begin: Instant,
+}
+
+impl Window<'_, '_> {
+    fn run(&mut self) -> Result<EndedBy, SessionError> {
+        let mut progress = Progress::new(self.plan);
+        let mut checkpointed = self.begin;
+        let ended_by = loop {
+            let elapsed = self.begin.elapsed();
+            if self.stop.load(Ordering::Relaxed) {
+                break EndedBy::Signal;
+            }
+            let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+                break EndedBy::Deadline;
+            };
+            self.rings.take(TURN.min(left))?;
+            self.sink.borrow_mut().write_batch();
+            if self.sink.borrow().byte_capped {
+                self.session.byte_capped();
+            }
+            if checkpointed.elapsed() >= CHECKPOINT {
+                checkpointed = Instant::now();
+                self.checkpoint()?;
+                progress.update(&self.snapshot()?);
+            }
+            match &self.sink.borrow().failure {
+                Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,
+                Some(_) => break EndedBy::Error,
+                None => {}
+            }
+        };
+        progress.finish();
+        Ok(ended_by)
+    }
+
+    fn ledger(&self) -> Result<Ledger, SessionError> {
+        let sink = self.sink.borrow();
+        let missed = self.session.missed();
+        let disorder = sink.writer.max_disorder_ns();
+        Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
+    }
+
+    fn checkpoint(&self) -> Result<(), SessionError> {
+        let ledger = self.ledger()?;
+        let now = clock::sample();
+        let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
+        let mut sink = self.sink.borrow_mut();
+        match sink.writer.checkpoint(checkpoint) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                sink.failure = Some(e);
+                Ok(())
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, SessionError> {
+        let ledger = self.ledger()?;
+        let sink = self.sink.borrow();
+        let dns = matches!(self.plan.filter, PortFilter::Dns(_)).then(|| {
+            let counts = sink.dns.counts(clock::boot_ns());
+            DnsCounts { sent: counts.sent, answered: counts.answered, unanswered: counts.unanswered + counts.pending }
+        });
+        Ok(Snapshot {
+            elapsed: self.begin.elapsed(),
+            total: self.plan.duration,
+            written: ledger.written,
+            dropped: ledger.dropped_total(),
+            dns,
+        })
+    }
+}
+
+/// Writes the last members, or, where the disk has failed, saves what there is.
+fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, CaptureError> {
+    let dir = sink.writer.dir().to_owned();
+    if let Some(source) = sink.failure.take() {
+        end.ended_by = match source {
+            WriteError::DiskFull { .. } => EndedBy::DiskFull,
+            _ => EndedBy::Error,
+        };
+        sink.settle();
+        let manifest = manifest::finish(plan, &sink, end);
+        // its own failure would say no more than the first one
+        let _ = sink.writer.abandon(manifest);
+        return Err(CaptureError::Write { dir, source });
+    }
+    let manifest = manifest::finish(plan, &sink, end);
+    let summary = sink.summary.build(&manifest, &sink.dns);
+    match sink.writer.seal(manifest.clone(), &summary) {
+        Ok(sealed) => Ok(Sealed { bundle: sealed.tgz, manifest }),
+        Err(source) => Err(CaptureError::Write { dir, source }),
+    }
+}

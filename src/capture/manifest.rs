@@ -1,0 +1,148 @@
+//! Plan, host, coverage and ledger → the manifest, with the reasons why a bundle is not complete.
+
+use chrono::{DateTime, Utc};
+use ktrace_bundle::event::EventKind;
+use ktrace_bundle::ledger::{DropReason, Ledger};
+use ktrace_bundle::manifest::{
+    ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Manifest, PlanSource, Schema,
+};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::account;
+use super::sink::Sink;
+use crate::kernel::skel::types::kt_counters;
+use crate::plan::Plan;
+use crate::{cli, clock, preflight};
+
+/// What is known before the first event.
+pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
+    Head {
+        schema: Schema::default(),
+        capture_id: capture_id(first),
+        collector: Collector {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: cli::COMMIT.map(Into::into),
+            target: env!("KTRACE_TARGET").into(),
+        },
+        node: plan.node.clone(),
+        cluster: plan.cluster.clone(),
+        labels: plan.labels.clone(),
+        start_at: first.utc,
+        plan: plan.entries.clone(),
+        clocks: Clocks {
+            start_boot_ns: first.boot_ns,
+            end_boot_ns: None,
+            samples: vec![first.clone()],
+            max_step_ns: 0,
+            synchronized: clock::synchronized(),
+        },
+        host: preflight::host(),
+        hooks: hooks.to_vec(),
+        sources: Vec::new(),
+    }
+}
+
+/// 32 hex digits: the kernel's random UUID, or, without `/proc`, the time and our process id.
+fn capture_id(first: &ClockSample) -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/random/uuid") {
+        Ok(uuid) => uuid.trim().replace('-', ""),
+        Err(_) => format!("{:016x}{:016x}", first.boot_ns, std::process::id()),
+    }
+}
+
+/// How the window ended.
+pub struct End {
+    /// What was written before the first event.
+    pub head: Head,
+    /// Gate opened.
+    pub start_boot_ns: u64,
+    /// Gate closed.
+    pub end_boot_ns: u64,
+    /// Why.
+    pub ended_by: EndedBy,
+    /// What went wrong besides lost events.
+    pub degraded: Vec<String>,
+    /// The kernel's account, read after the drain.
+    pub counters: Vec<(EventKind, kt_counters)>,
+    /// Upper bound of events that programs missed.
+    pub missed: u64,
+}
+
+/// The manifest of a capture whose rings are drained.
+pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
+    let End { mut head, start_boot_ns, end_boot_ns, ended_by, mut degraded, counters, missed } = end;
+    let ledger = account::ledger(&counters, &sink.tally, &plan.filter, missed, sink.writer.max_disorder_ns());
+    let last = clock::sample();
+    let first = head.clocks.samples.first().cloned().unwrap_or_else(|| last.clone());
+    head.clocks.start_boot_ns = start_boot_ns;
+    head.clocks.end_boot_ns = Some(end_boot_ns);
+    head.clocks.max_step_ns = clock::step_ns(&first, &last);
+    head.clocks.samples.push(last);
+    head.start_at = utc_of(&first, start_boot_ns);
+    degraded.extend(hooks_missing(&head.hooks));
+    degraded.extend(events_lost(plan, &ledger));
+    Manifest {
+        end_at: utc_of(&first, end_boot_ns),
+        head,
+        duration_ns: end_boot_ns.saturating_sub(start_boot_ns),
+        ended_by,
+        complete: degraded.is_empty(),
+        degraded,
+        ledger,
+        cost: cost(),
+        members: Vec::new(), // the writer knows them
+    }
+}
+
+fn utc_of(sample: &ClockSample, boot_ns: u64) -> DateTime<Utc> {
+    let ns = i64::try_from(i128::from(boot_ns) - i128::from(sample.boot_ns)).unwrap_or(0);
+    sample.utc.checked_add_signed(chrono::TimeDelta::nanoseconds(ns)).unwrap_or(sample.utc)
+}
+
+fn hooks_missing(hooks: &[HookReport]) -> Vec<String> {
+    let sentence = |hook: &HookReport| match hook.outcome {
+        HookOutcome::Attached | HookOutcome::NotRequested => None,
+        HookOutcome::Unsupported => Some(format!("hook `{}` is not supported by this kernel", hook.name)),
+        HookOutcome::Failed => {
+            let why = hook.tried.last().map_or("", |t| t.why.as_str());
+            Some(format!("hook `{}` failed: {why}", hook.name))
+        }
+    };
+    hooks.iter().filter_map(sentence).collect()
+}
+
+/// A cap that the user set counts as asked; one that is only a default does not.
+fn events_lost(plan: &Plan, ledger: &Ledger) -> Vec<String> {
+    let dropped = |reason| ledger.dropped.get(&reason).copied().unwrap_or(0);
+    let by_default = |flag: &str| plan.entries.get(flag).is_none_or(|e| e.from == PlanSource::Default);
+    let mut lost = Vec::new();
+    let mut say = |count: u64, sentence: &str| {
+        if count > 0 {
+            lost.push(format!("{count} events were {sentence}"));
+        }
+    };
+    if by_default("max-events") {
+        say(dropped(DropReason::EventCap), "counted only: the default of `--max-events` was reached");
+    }
+    if by_default("max-bytes") {
+        say(dropped(DropReason::ByteCap), "counted only: the default of `--max-bytes` was reached");
+    }
+    say(dropped(DropReason::RingFull), "lost on the way: the ring was full, try a larger `--ring-bytes`");
+    say(dropped(DropReason::Undecodable), "not understood");
+    say(dropped(DropReason::WriteFailed), "lost because they could not be written");
+    if let Err(imbalance) = ledger.check() {
+        lost.push(format!("the ledger does not balance, which is a fault of ktrace: {imbalance}"));
+    }
+    lost
+}
+
+fn cost() -> Cost {
+    match getrusage(UsageWho::RUSAGE_SELF) {
+        Ok(usage) => Cost {
+            cpu_ns: (usage.user_time() + usage.system_time()).num_nanoseconds().unsigned_abs(),
+            peak_rss_bytes: usage.max_rss().unsigned_abs() * 1024,
+        },
+        Err(_) => Cost::default(),
+    }
+}

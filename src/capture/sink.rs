@@ -1,0 +1,134 @@
+//! The event path: ring → decode → pair DNS → line. One record at a time, on one thread, nothing blocks but the
+//! disk. Every record that comes in is counted under exactly one outcome.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::dns::DnsPairs;
+use ktrace_bundle::event::EventKind;
+use ktrace_bundle::totals::SummaryBuilder;
+use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
+
+use crate::hooks::{self, wire::Context};
+
+/// Records that are put in kernel order before they are written, at most: the rings are drained one after the
+/// other, so what came in since the last turn is in two pieces.
+const BATCH: usize = 4096;
+
+/// What user space did with the events of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines written.
+    pub written: u64,
+    /// Refused by the byte cap.
+    pub byte_cap: u64,
+    /// The line could not be written.
+    pub write_failed: u64,
+}
+
+impl Tally {
+    /// Records of this kind that could be decoded.
+    pub const fn decoded(&self) -> u64 {
+        self.written + self.byte_cap + self.write_failed
+    }
+}
+
+/// The user-space end of the event path.
+pub struct Sink {
+    /// The bundle.
+    pub writer: BundleWriter,
+    /// Totals of what was written.
+    pub summary: SummaryBuilder,
+    /// Queries and replies.
+    pub dns: DnsPairs,
+    /// Outcomes by kind.
+    pub tally: BTreeMap<EventKind, Tally>,
+    /// The first failure to write; nothing is written after it.
+    pub failure: Option<WriteError>,
+    /// The byte cap has refused a line.
+    pub byte_capped: bool,
+    context: Context,
+    batch: Batch,
+}
+
+/// Raw records with their times.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    index: Vec<(u64, std::ops::Range<usize>)>,
+}
+
+impl Sink {
+    /// An empty sink that writes to `writer`.
+    pub fn new(writer: BundleWriter, summary: SummaryBuilder, dns: DnsPairs, context: Context) -> Self {
+        Self {
+            writer,
+            summary,
+            dns,
+            tally: BTreeMap::new(),
+            failure: None,
+            byte_capped: false,
+            context,
+            batch: Batch::default(),
+        }
+    }
+
+    /// Takes one record as it comes from a ring.
+    pub fn take(&mut self, record: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(record);
+        // every record begins with its time; one that is too short for that fails to decode later
+        let boot_ns = record.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
+        self.batch.index.push((boot_ns, start..self.batch.bytes.len()));
+        if self.batch.index.len() >= BATCH {
+            self.write_batch();
+        }
+    }
+
+    /// Writes what was taken, in kernel order.
+    pub fn write_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
+        for (_, range) in batch.index.drain(..) {
+            self.write(batch.bytes.get(range).unwrap_or_default());
+        }
+        batch.bytes.clear();
+        self.batch = batch;
+    }
+
+    /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
+    fn write(&mut self, record: &[u8]) {
+        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
+        let kind = event.payload.kind();
+        let tally = self.tally.entry(kind).or_default();
+        if self.failure.is_some() {
+            tally.write_failed += 1;
+            return;
+        }
+        self.dns.annotate(&mut event, self.writer.next_seq());
+        match self.writer.push(&mut event) {
+            Ok(Pushed::Written) => {
+                tally.written += 1;
+                self.summary.push_event(&event);
+            }
+            Ok(Pushed::ByteCap) => {
+                tally.byte_cap += 1;
+                self.byte_capped = true;
+            }
+            Ok(Pushed::TooLong) => tally.write_failed += 1,
+            Err(e) => {
+                tally.write_failed += 1;
+                self.failure = Some(e);
+            }
+        }
+    }
+
+    /// After a failure: takes over from the writer which lines really are on disk.
+    pub fn settle(&mut self) {
+        let on_disk = self.writer.written_by_type();
+        for (kind, tally) in &mut self.tally {
+            let written = on_disk.get(kind).copied().unwrap_or(0);
+            tally.write_failed = (tally.written + tally.write_failed).saturating_sub(written);
+            tally.written = written;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `connect`: how long programs are inside `connect(2)` on TCP sockets, and what they get.
+
+use ktrace_bundle::event::{Connect as Call, Endpoint, Event, EventKind, Payload};
+
+use super::wire::{Context, DecodeError, RawEvent, address, errno};
+use super::{Hook, Store, Variant};
+use crate::kernel::features::Need;
+use crate::kernel::skel::types::kt_connect;
+use crate::plan::Plan;
+
+/// See the module.
+pub struct Connect;
+
+const NONBLOCKING_UNKNOWN: &str = "whether a socket is non-blocking: an `EINPROGRESS` tells it all the same";
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "fexit",
+        programs: &["connect__fentry", "connect__fexit"],
+        optional: &[],
+        needs: &[Need::Trampoline("inet_stream_connect")],
+        store: Store::Any,
+        limits: &[],
+    },
+    Variant {
+        name: "tracepoint",
+        programs: &["connect__enter", "connect__exit"],
+        optional: &[],
+        needs: &[Need::Tracepoint("syscalls", "sys_enter_connect"), Need::Tracepoint("syscalls", "sys_exit_connect")],
+        store: Store::Any,
+        limits: &["connects through io_uring", NONBLOCKING_UNKNOWN],
+    },
+    Variant {
+        name: "kprobe",
+        programs: &["connect__kprobe", "connect__kretprobe"],
+        optional: &[],
+        needs: &[Need::Kprobe("inet_stream_connect")],
+        store: Store::Any,
+        limits: &["calls beyond the number of return probes, when many block at once: see `ledger.missed`"],
+    },
+];
+
+impl Hook for Connect {
+    fn name(&self) -> &'static str {
+        "connect"
+    }
+
+    fn question(&self) -> &'static str {
+        "how long was a program inside connect(2), and what did it get?"
+    }
+
+    fn kinds(&self) -> &'static [EventKind] {
+        &[EventKind::Connect]
+    }
+
+    fn wanted(&self, plan: &Plan) -> bool {
+        plan.with_connect_latency
+    }
+
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError> {
+        let kt_connect { hdr, syscall_ns, asked_addr, asked_port, asked_family, err, nonblocking, reserved: _ } =
+            raw.read()?;
+        let asked = match asked_family {
+            0 => None,
+            family => {
+                Some(Endpoint { addr: address(family, asked_addr)?, port: (asked_port != 0).then_some(asked_port) })
+            }
+        };
+        let call = Call { syscall_ns, error: errno(err), nonblocking: nonblocking != 0, asked: None };
+        let mut event = context.event(hdr, Payload::Connect(call))?;
+        // said only where the socket went elsewhere
+        if let (Payload::Connect(call), Some(asked)) = (&mut event.payload, asked)
+            && asked != event.id.remote
+        {
+            call.asked = Some(asked);
+        }
+        Ok(event)
+    }
+}

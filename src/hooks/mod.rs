@@ -1,0 +1,104 @@
+//! Every hook, in one table: what it answers, how it can be attached, and how its bytes become events.
+//!
+//! A hook turns records of its kinds into [`Event`]s and nothing else: it does not read clocks, files or the
+//! ledger. Adding one: a file in `bpf/hooks`, a file here, a line in [`HOOKS`].
+
+mod connect;
+mod owner;
+mod sockets;
+mod tcp_retransmit;
+mod tcp_state;
+mod udp;
+pub mod wire;
+
+use ktrace_bundle::event::{Event, EventKind};
+
+use crate::kernel::features::Need;
+use crate::plan::Plan;
+pub use sockets::decode_socket;
+use wire::{Context, DecodeError, RawEvent};
+
+/// Which memory of sockets a variant's programs use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// None, or socket storage with the hash as fallback.
+    Any,
+    /// Only the hash: probed programs cannot reach socket storage.
+    Hash,
+}
+
+/// One way to attach a hook.
+#[derive(Debug)]
+pub struct Variant {
+    /// `tp_btf`, `fentry`, `kprobe`, `tracepoint`, `iter`.
+    pub name: &'static str,
+    /// BPF programs, all of which must load and attach.
+    pub programs: &'static [&'static str],
+    /// BPF programs that may be missing.
+    pub optional: &'static [Optional],
+    /// What the kernel must offer.
+    pub needs: &'static [Need],
+    /// Which memory of sockets they use.
+    pub store: Store,
+    /// What this variant cannot see, one sentence each.
+    pub limits: &'static [&'static str],
+}
+
+/// Programs of a variant that degrade it when they cannot be attached.
+#[derive(Debug)]
+pub struct Optional {
+    /// BPF programs.
+    pub programs: &'static [&'static str],
+    /// What is not seen without them.
+    pub limit: &'static str,
+}
+
+/// Something that ktrace attaches for.
+pub trait Hook: Sync {
+    /// Name in plan, manifest and documents.
+    fn name(&self) -> &'static str;
+
+    /// The question that it answers.
+    fn question(&self) -> &'static str;
+
+    /// Event kinds that it makes; empty for hooks that serve others.
+    fn kinds(&self) -> &'static [EventKind];
+
+    /// Whether the plan asks for it.
+    fn wanted(&self, plan: &Plan) -> bool;
+
+    /// Ways to attach it, best first.
+    fn variants(&self) -> &'static [Variant];
+
+    /// One record of one of its kinds.
+    ///
+    /// # Errors
+    /// The record is not what `wire.h` says; the caller counts it as undecodable.
+    fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError>;
+}
+
+/// All hooks, in the order in which they are attached.
+pub static HOOKS: &[&dyn Hook] = &[
+    &tcp_state::TcpState,
+    &owner::Owner,
+    &udp::Udp,
+    &connect::Connect,
+    &tcp_retransmit::TcpRetransmit,
+    &sockets::Sockets,
+];
+
+/// Turns one record from a ring into an event.
+///
+/// # Errors
+/// The record is too short to name its kind, of an unknown kind, or not what its hook expects.
+pub fn decode(bytes: &[u8], context: &Context) -> Result<Event, DecodeError> {
+    let raw = RawEvent::new(bytes)?;
+    match HOOKS.iter().find(|hook| hook.kinds().contains(&raw.kind())) {
+        Some(hook) => hook.decode(raw, context),
+        None => Err(DecodeError::NoHook(raw.kind())),
+    }
+}
+
+#[cfg(test)]
+#[path = "hooks_tests.rs"]
+mod tests;

@@ -1,0 +1,69 @@
+//! `owner`: whose an accepted TCP socket is. Serves `tcp_state`; makes no events of its own.
+
+use ktrace_bundle::event::{Event, EventKind};
+
+use super::wire::{Context, DecodeError, RawEvent};
+use super::{Hook, Optional, Store, Variant};
+use crate::kernel::features::Need;
+use crate::plan::Plan;
+
+/// See the module.
+pub struct Owner;
+
+static FIRST_IO: &[Optional] = &[Optional {
+    programs: &["owner__send", "owner__recv"],
+    limit: "the owner of a connection accepted through io_uring until it closes it",
+}];
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "fexit",
+        programs: &["owner__fexit"],
+        optional: FIRST_IO,
+        needs: &[Need::Trampoline("inet_csk_accept")],
+        store: Store::Any,
+        limits: &[],
+    },
+    Variant {
+        name: "tracepoint",
+        programs: &["owner__accept", "owner__accept4"],
+        optional: FIRST_IO,
+        needs: &[Need::Tracepoint("syscalls", "sys_exit_accept"), Need::Tracepoint("syscalls", "sys_exit_accept4")],
+        store: Store::Any,
+        limits: &[],
+    },
+    Variant {
+        name: "kprobe",
+        programs: &["owner__kprobe"],
+        optional: FIRST_IO,
+        needs: &[Need::Kprobe("inet_csk_accept")],
+        store: Store::Any,
+        limits: &[],
+    },
+];
+
+impl Hook for Owner {
+    fn name(&self) -> &'static str {
+        "owner"
+    }
+
+    fn question(&self) -> &'static str {
+        "which process accepted a connection?"
+    }
+
+    fn kinds(&self) -> &'static [EventKind] {
+        &[]
+    }
+
+    fn wanted(&self, _plan: &Plan) -> bool {
+        true
+    }
+
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn decode(&self, raw: RawEvent<'_>, _context: &Context) -> Result<Event, DecodeError> {
+        Err(DecodeError::NoHook(raw.kind()))
+    }
+}

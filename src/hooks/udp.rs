@@ -1,0 +1,86 @@
+//! `udp`: who sent and who read which datagram, to or from whom.
+
+use ktrace_bundle::event::{Datagram, Event, EventKind, Payload};
+
+use super::wire::{Context, DecodeError, RawEvent, errno};
+use super::{Hook, Optional, Store, Variant};
+use crate::kernel::features::Need;
+use crate::kernel::skel::types::kt_udp;
+use crate::plan::Plan;
+
+/// See the module.
+pub struct Udp;
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "fexit",
+        programs: &["udp__send_fexit", "udp__send6_fexit", "udp__recv_fentry"],
+        optional: &[],
+        needs: &[
+            Need::Trampoline("udp_sendmsg"),
+            Need::Trampoline("udpv6_sendmsg"),
+            Need::Trampoline("skb_consume_udp"),
+        ],
+        store: Store::Any,
+        limits: &["receives that fail"],
+    },
+    Variant {
+        name: "tp_btf",
+        programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
+        optional: &[Optional {
+            programs: &["udp__sendmsg4", "udp__sendmsg6", "udp__recvmsg4", "udp__recvmsg6"],
+            limit: "the remote end of unconnected sockets",
+        }],
+        needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
+        store: Store::Any,
+        limits: &["the remote end of a receive by `read()` or `recv()` on an unconnected socket"],
+    },
+    Variant {
+        name: "kprobe",
+        programs: &[
+            "udp__send_kprobe",
+            "udp__send6_kprobe",
+            "udp__sent_kprobe",
+            "udp__sent6_kprobe",
+            "udp__recv_kprobe",
+        ],
+        optional: &[],
+        needs: &[Need::Kprobe("udp_sendmsg"), Need::Kprobe("udpv6_sendmsg"), Need::Kprobe("skb_consume_udp")],
+        store: Store::Hash,
+        limits: &["receives that fail"],
+    },
+];
+
+impl Hook for Udp {
+    fn name(&self) -> &'static str {
+        "udp"
+    }
+
+    fn question(&self) -> &'static str {
+        "who sent and who read which datagram?"
+    }
+
+    fn kinds(&self) -> &'static [EventKind] {
+        &[EventKind::UdpSend, EventKind::UdpRecv]
+    }
+
+    fn wanted(&self, _plan: &Plan) -> bool {
+        true
+    }
+
+    fn variants(&self) -> &'static [Variant] {
+        VARIANTS
+    }
+
+    fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError> {
+        let kt_udp { hdr, bytes, err } = raw.read()?;
+        let errno = errno(u16::try_from(err).map_err(|_| DecodeError::Unknown { what: "errno", number: err })?);
+        let datagram =
+            Datagram { bytes: errno.is_none().then_some(u64::from(bytes)), error: errno, ..Datagram::default() };
+        let payload = match raw.kind() {
+            EventKind::UdpSend => Payload::UdpSend(datagram),
+            _ => Payload::UdpRecv(datagram),
+        };
+        context.event(hdr, payload)
+    }
+}

@@ -1,0 +1,132 @@
+//! The attach ladder: for each hook the best variant that this kernel offers and that has not failed yet.
+//!
+//! Pure choice from [`Features`] and the refusals so far; loading and attaching happen in `loader`.
+
+use ktrace_bundle::manifest::{HookOutcome, HookReport, TriedVariant};
+
+use super::features::{Answer, Features};
+use crate::hooks::{HOOKS, Hook, Variant};
+use crate::plan::Plan;
+
+/// What the kernel refused although it seemed to offer it.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    variants: Vec<(&'static str, &'static str, String)>,
+    optional: Vec<(&'static str, String)>,
+}
+
+impl Refusals {
+    /// A variant of a hook failed to load or attach.
+    pub fn variant(&mut self, hook: &'static str, variant: &'static str, why: String) {
+        self.variants.push((hook, variant, why));
+    }
+
+    /// An optional program failed to load or attach.
+    pub fn optional(&mut self, program: &'static str, why: String) {
+        self.optional.push((program, why));
+    }
+
+    fn of(&self, hook: &str, variant: &str) -> Option<&str> {
+        self.variants.iter().find(|(h, v, _)| *h == hook && *v == variant).map(|(_, _, why)| why.as_str())
+    }
+
+    fn of_program(&self, program: &str) -> Option<&str> {
+        self.optional.iter().find(|(p, _)| *p == program).map(|(_, why)| why.as_str())
+    }
+}
+
+/// What became of one hook.
+pub struct Choice {
+    /// The hook.
+    pub hook: &'static dyn Hook,
+    /// Whether the plan asks for it.
+    pub wanted: bool,
+    /// The variant to use.
+    pub variant: Option<&'static Variant>,
+    /// Programs to load and attach.
+    pub programs: Vec<&'static str>,
+    /// Variants passed over, best first.
+    pub tried: Vec<TriedVariant>,
+    /// What will not be seen.
+    pub limits: Vec<String>,
+    /// What should have been seen and will not.
+    pub degraded: Vec<String>,
+    refused: bool,
+}
+
+impl Choice {
+    /// Coverage of this hook for the manifest.
+    pub fn report(&self, attached_after_ns: Option<u64>) -> HookReport {
+        let outcome = match (self.wanted, self.variant) {
+            (false, _) => HookOutcome::NotRequested,
+            (true, Some(_)) => HookOutcome::Attached,
+            (true, None) if self.refused => HookOutcome::Failed,
+            (true, None) => HookOutcome::Unsupported,
+        };
+        HookReport {
+            name: self.hook.name().into(),
+            outcome,
+            variant: self.variant.map(|v| v.name.into()),
+            tried: self.tried.clone(),
+            attached_after_ns,
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// Chooses for every hook. Without a plan all of them are wanted.
+pub fn choose(plan: Option<&Plan>, features: &Features, refusals: &Refusals) -> Vec<Choice> {
+    HOOKS.iter().map(|hook| choose_one(*hook, plan, features, refusals)).collect()
+}
+
+fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features, refusals: &Refusals) -> Choice {
+    let wanted = plan.is_none_or(|plan| hook.wanted(plan));
+    let mut choice = Choice {
+        hook,
+        wanted,
+        variant: None,
+        programs: Vec::new(),
+        tried: Vec::new(),
+        limits: Vec::new(),
+        degraded: Vec::new(),
+        refused: false,
+    };
+    if !wanted {
+        return choice;
+    }
+    for variant in hook.variants() {
+        let refused = refusals.of(hook.name(), variant.name);
+        choice.refused |= refused.is_some();
+        match refused.map(str::to_owned).or_else(|| obstacle(variant, features)) {
+            Some(why) => choice.tried.push(TriedVariant { variant: variant.name.into(), why }),
+            None => {
+                take(&mut choice, variant, refusals);
+                break;
+            }
+        }
+    }
+    choice
+}
+
+fn take(choice: &mut Choice, variant: &'static Variant, refusals: &Refusals) {
+    choice.variant = Some(variant);
+    choice.programs.extend(variant.programs);
+    choice.limits.extend(variant.limits.iter().map(|&l| l.to_owned()));
+    for optional in variant.optional {
+        match optional.programs.iter().find_map(|p| refusals.of_program(p)) {
+            Some(why) => {
+                choice.limits.push(optional.limit.into());
+                choice.degraded.push(format!("hook `{}` does not see {}: {why}", choice.hook.name(), optional.limit));
+            }
+            None => choice.programs.extend(optional.programs),
+        }
+    }
+}
+
+/// Why this variant cannot be used, if that is certain.
+pub fn obstacle(variant: &Variant, features: &Features) -> Option<String> {
+    variant.needs.iter().find_map(|need| match features.answer(*need) {
+        Answer::No(why) => Some(format!("no {need}: {why}")),
+        Answer::Yes | Answer::Unknown(_) => None,
+    })
+}

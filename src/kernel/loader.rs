@@ -1,0 +1,213 @@
+//! Plan and ladder → loaded and attached programs, with the gate still closed.
+//!
+//! Loads once per attempt. When a program is refused, its variant is struck off and the next attempt takes the
+//! next one; every attempt strikes off at least one, so it ends. What cannot be had never takes the rest down.
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use ktrace_bundle::manifest::HookReport;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Link, ProgramType};
+
+use super::features::Features;
+use super::ladder::{Choice, Refusals, choose};
+use super::session::Session;
+use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
+use super::{log, skel};
+use crate::error::Hint;
+use crate::hooks::Store;
+use crate::plan::{Plan, PortFilter};
+
+/// Why no capture can start.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Every hook was refused.
+    #[error("no hook could be attached: {}", .0.join("; "))]
+    NothingAttached(Vec<String>),
+    /// libbpf failed in a way that no single program explains.
+    #[error("the BPF object cannot be {step}: {detail}")]
+    Object {
+        /// `opened`, `loaded`.
+        step: &'static str,
+        /// libbpf's words.
+        detail: String,
+    },
+}
+
+impl Hint for LoadError {
+    fn hint(&self) -> Option<String> {
+        Some("run `ktrace check` to see what this host supports and what is missing".into())
+    }
+}
+
+/// Loads and attaches what the plan asks for.
+///
+/// # Errors
+/// See [`LoadError`]; nothing stays attached.
+pub fn load(plan: &Plan, features: &Features) -> Result<Session, LoadError> {
+    let mut refusals = Refusals::default();
+    loop {
+        let choices = choose(Some(plan), features, &refusals);
+        if choices.iter().all(|c| c.variant.is_none() || c.hook.kinds().is_empty()) {
+            return Err(LoadError::NothingAttached(reasons(&choices)));
+        }
+        let skel = match open_and_load(plan, &choices) {
+            Ok(skel) => skel,
+            Err(refused) => {
+                strike_off(&mut refusals, &choices, refused)?;
+                continue;
+            }
+        };
+        match attach(&skel, &choices) {
+            Ok(attached) => return Ok(Session::new(attached, skel)),
+            Err(refused) => strike_off(&mut refusals, &choices, refused)?,
+        }
+    }
+}
+
+fn reasons(choices: &[Choice]) -> Vec<String> {
+    let wanted = choices.iter().filter(|c| c.wanted && !c.hook.kinds().is_empty());
+    wanted.flat_map(|c| c.tried.iter().map(|t| format!("{} {}: {}", c.hook.name(), t.variant, t.why))).collect()
+}
+
+/// A program that the kernel would not take, or `None` where libbpf blames no program.
+struct Refused {
+    program: Option<String>,
+    step: &'static str,
+    why: String,
+}
+
+fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> Result<(), LoadError> {
+    let Refused { program, step, why } = refused;
+    let owner = program.as_deref().and_then(|name| {
+        choices.iter().find_map(|c| {
+            let program = c.programs.iter().find(|p| **p == name)?;
+            Some((c.hook.name(), c.variant?, *program))
+        })
+    });
+    match owner {
+        Some((hook, variant, program)) if variant.programs.contains(&program) => {
+            refusals.variant(hook, variant.name, why);
+            Ok(())
+        }
+        Some((_, _, program)) => {
+            refusals.optional(program, why);
+            Ok(())
+        }
+        None => Err(LoadError::Object { step, detail: why }),
+    }
+}
+
+fn open_and_load(plan: &Plan, choices: &[Choice]) -> Result<KtraceSkel<'static>, Refused> {
+    let blameless = |step, e: &libbpf_rs::Error| Refused { program: None, step, why: last_words(e) };
+    let _ = log::take();
+    // A skeleton borrows the place of its object. One such place per attempt is never given back: a few bytes.
+    let place = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = KtraceSkelBuilder::default().open(place).map_err(|e| blameless("opened", &e))?;
+    configure(&mut open, plan, choices).map_err(|e| blameless("configured", &e))?;
+    for mut program in open.open_object_mut().progs_mut() {
+        let chosen = choices.iter().any(|c| c.programs.iter().any(|p| program.name() == *p));
+        program.set_autoload(chosen);
+    }
+    open.load().map_err(|e| {
+        let lines = log::take();
+        let programs = choices.iter().flat_map(|c| c.programs.iter().copied());
+        match log::culprit(&lines, programs) {
+            Some((program, why)) => Refused { program: Some(program.into()), step: "loaded", why },
+            None => Refused { program: None, step: "loaded", why: format!("{}: {}", log::chain(&e), lines.join("; ")) },
+        }
+    })
+}
+
+fn last_words(error: &libbpf_rs::Error) -> String {
+    match log::take().last() {
+        Some(line) => format!("{}: {line}", log::chain(error)),
+        None => log::chain(error),
+    }
+}
+
+/// UDP may use three quarters of the cap, so that a flood leaves room for everything rarer.
+const fn bulk_share(cap: u64) -> u64 {
+    cap - cap / 4
+}
+
+fn configure(open: &mut OpenKtraceSkel<'static>, plan: &Plan, choices: &[Choice]) -> libbpf_rs::Result<()> {
+    open.maps.bulk_ring.set_max_entries(plan.ring_bytes)?;
+    open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
+    let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
+    // task storage is younger than the variants that do without it
+    open.maps.udp_peers.set_autocreate(uses("udp__send_tp_btf"))?;
+    let hash = choices.iter().any(|c| c.variant.is_some_and(|v| v.store == Store::Hash));
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.kt_config = skel::types::kt_config {
+            max_events: plan.max_events,
+            max_bulk: bulk_share(plan.max_events),
+            filter_ports: u32::from(plan.filter != PortFilter::All),
+            with_security: u32::from(plan.with_security),
+            hash_store: u32::from(hash),
+            reserved: 0,
+        };
+        if let PortFilter::Ports(ports) | PortFilter::Dns(ports) = &plan.filter {
+            for port in ports {
+                if let Some(word) = rodata.kt_ports.get_mut(usize::from(port >> 6)) {
+                    *word |= 1 << (port & 63);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The links of one attempt; dropping them detaches.
+pub struct Attached {
+    /// Links of programs that run by themselves.
+    pub links: Vec<Link>,
+    /// Link of the socket iterator, which runs when read.
+    pub iterator: Option<Link>,
+    /// Coverage.
+    pub reports: Vec<HookReport>,
+    /// What should have been covered and is not.
+    pub degraded: Vec<String>,
+}
+
+fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {
+    let begin = Instant::now();
+    let mut attached = Attached { links: Vec::new(), iterator: None, reports: Vec::new(), degraded: Vec::new() };
+    for choice in choices {
+        for name in &choice.programs {
+            let link = attach_one(skel, name)?;
+            match choice.variant {
+                Some(variant) if variant.name == "iter" => attached.iterator = Some(link),
+                _ => attached.links.push(link),
+            }
+        }
+        attached.degraded.extend(choice.degraded.iter().cloned());
+        let after = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        attached.reports.push(choice.report(choice.variant.map(|_| after)));
+    }
+    Ok(attached)
+}
+
+fn attach_one(skel: &KtraceSkel<'static>, name: &str) -> Result<Link, Refused> {
+    let refused = |why: String| Refused { program: Some(name.into()), step: "attached", why };
+    let program = skel.object().progs_mut().find(|p| p.name() == name);
+    let program = program.ok_or_else(|| refused(format!("`{name}` is not in the BPF object")))?;
+    let link = if program.prog_type() == ProgramType::CgroupSockAddr {
+        let root = cgroup_root().ok_or_else(|| refused("no cgroup v2 hierarchy is mounted".into()))?;
+        let root = File::open(&root).map_err(|e| refused(format!("`{}`: {e}", root.display())))?;
+        program.attach_cgroup(root.as_raw_fd())
+    } else {
+        program.attach()
+    };
+    link.map_err(|e| refused(format!("`{name}` cannot be attached: {}", log::chain(&e))))
+}
+
+/// Where the cgroup v2 hierarchy is mounted.
+fn cgroup_root() -> Option<PathBuf> {
+    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
+    mounts.into_iter().find(|m| m.fs_type == "cgroup2").map(|m| m.mount_point)
+}

@@ -1,0 +1,22 @@
+//! The kernel side as Rust sees it: the skeleton, what this kernel supports, and the loaded programs.
+
+pub mod features;
+pub mod ladder;
+pub mod loader;
+pub mod log;
+pub mod session;
+pub mod tracefs;
+
+/// The linked BPF object and, through its BTF, the types of `bpf/wire.h`.
+#[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, unsafe_op_in_unsafe_fn)]
+#[allow(missing_docs)]
+pub mod skel {
+    include!(concat!(env!("OUT_DIR"), "/ktrace.skel.rs"));
+}
+
+/// Programs for trial loads.
+#[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, unsafe_op_in_unsafe_fn)]
+#[allow(missing_docs, dead_code)]
+pub mod preflight_skel {
+    include!(concat!(env!("OUT_DIR"), "/preflight.skel.rs"));
+}

@@ -1,0 +1,228 @@
+//! The attached programs of one capture: gate, rings, counters, iterator. Dropping it detaches everything.
+//!
+//! Order at the end of a window, each step needed for exact counts: close the gate, wait for programs that
+//! still run, drain the rings, read the counters.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use ktrace_bundle::event::EventKind;
+use ktrace_bundle::manifest::HookReport;
+use libbpf_rs::skel::Skel;
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys};
+
+use super::loader::Attached;
+use super::skel::KtraceSkel;
+use super::skel::types::{kt_counters, kt_socket, kt_state, kt_when};
+use crate::hooks::wire;
+
+/// A running kernel side. Fields drop in this order: links first.
+pub struct Session {
+    links: Vec<Link>,
+    iterator: Option<Link>,
+    reports: Vec<HookReport>,
+    degraded: Vec<String>,
+    skel: KtraceSkel<'static>,
+}
+
+/// Events still in the rings after a drain that should have emptied them, or a map that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// A map operation failed.
+    #[error("{what}: {source}")]
+    Map {
+        /// What was tried.
+        what: &'static str,
+        /// libbpf's error.
+        source: libbpf_rs::Error,
+    },
+    /// A counter of another size than `wire.h` says.
+    #[error(transparent)]
+    Wire(#[from] wire::DecodeError),
+}
+
+impl SessionError {
+    fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
+        move |source| Self::Map { what, source }
+    }
+}
+
+/// Which way the gate turns, and what else a running program looks at.
+#[derive(Clone, Copy)]
+enum Setting {
+    Gate(bool),
+    ByteCapped,
+    When(kt_when),
+    SelfPid(u32),
+}
+
+impl Session {
+    /// Takes over what the loader attached. The gate is closed.
+    pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
+        let Attached { links, iterator, reports, degraded } = attached;
+        let mut session = Self { links, iterator, reports, degraded, skel };
+        // right unless we run in a pid namespace; the iterator knows better
+        session.set(Setting::SelfPid(std::process::id()));
+        session
+    }
+
+    /// Coverage by hook.
+    pub fn reports(&self) -> &[HookReport] {
+        &self.reports
+    }
+
+    /// What should have been covered and is not, one sentence each.
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// From now on events are observed.
+    pub fn open_gate(&mut self) {
+        self.set(Setting::Gate(true));
+    }
+
+    /// From now on nothing new is observed; programs that have passed the gate still finish.
+    pub fn close_gate(&mut self) {
+        self.set(Setting::Gate(false));
+    }
+
+    /// The writer has refused a line: the kernel need not send any more.
+    pub fn byte_capped(&mut self) {
+        self.set(Setting::ByteCapped);
+    }
+
+    /// Returns when no program that was running at the time of the call runs any more.
+    ///
+    /// # Errors
+    /// The map that makes the kernel wait could not be updated.
+    pub fn wait_for_programs(&self) -> Result<(), SessionError> {
+        let inner = self.skel.maps.grace_inner.as_fd().as_raw_fd();
+        let grace = &self.skel.maps.grace;
+        grace
+            .update(&0u32.to_ne_bytes(), &inner.to_ne_bytes(), MapFlags::ANY)
+            .map_err(SessionError::map("cannot wait for running programs"))
+    }
+
+    /// Both rings, rare events first; `on_record` gets one record at a time.
+    ///
+    /// # Errors
+    /// A ring could not be mapped.
+    pub fn rings<'cb>(&self, on_record: impl Fn(&[u8]) + Copy + 'cb) -> Result<Rings<'cb>, SessionError> {
+        let mut builder = RingBufferBuilder::new();
+        let what = "cannot map a ring";
+        for map in [&self.skel.maps.rare_ring, &self.skel.maps.bulk_ring] {
+            let callback = move |bytes: &[u8]| {
+                on_record(bytes);
+                0
+            };
+            builder.add(map, callback).map_err(SessionError::map(what))?;
+        }
+        Ok(Rings(builder.build().map_err(SessionError::map(what))?))
+    }
+
+    /// Reads the sockets in all file tables; `on_record` gets one `struct kt_socket` at a time. Nothing happens
+    /// where the iterator is not supported.
+    ///
+    /// # Errors
+    /// The iterator failed half-way.
+    pub fn read_sockets(&mut self, when: kt_when, mut on_record: impl FnMut(&[u8])) -> io::Result<()> {
+        self.set(Setting::When(when));
+        let Some(link) = &self.iterator else { return Ok(()) };
+        let mut iterator = Iter::new(link).map_err(|e| io::Error::other(e.to_string()))?;
+        let mut buffer = vec![0; 64 * size_of::<kt_socket>()];
+        let mut held = 0;
+        loop {
+            let free = buffer.get_mut(held..).unwrap_or_default();
+            let got = match iterator.read(free) {
+                Ok(0) => return Ok(()),
+                Ok(got) => got,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            held += got;
+            let whole = held - held % size_of::<kt_socket>();
+            buffer.get(..whole).unwrap_or_default().chunks_exact(size_of::<kt_socket>()).for_each(&mut on_record);
+            buffer.copy_within(whole..held, 0);
+            held -= whole;
+        }
+    }
+
+    /// The account of every kind, summed over CPUs.
+    ///
+    /// # Errors
+    /// The map could not be read.
+    pub fn counters(&self) -> Result<Vec<(EventKind, kt_counters)>, SessionError> {
+        EventKind::ALL.into_iter().map(|kind| Ok((kind, self.counters_of(kind)?))).collect()
+    }
+
+    fn counters_of(&self, kind: EventKind) -> Result<kt_counters, SessionError> {
+        let key = wire::number_of(kind).to_ne_bytes();
+        let per_cpu = self.skel.maps.counters.lookup_percpu(&key, MapFlags::ANY);
+        let mut sum = kt_counters::default();
+        for cpu in per_cpu.map_err(SessionError::map("cannot read the counters"))?.unwrap_or_default() {
+            let kt_counters { observed, filtered, seen, submitted, dropped } = wire::read(&cpu)?;
+            sum.observed += observed;
+            sum.seen += seen;
+            sum.submitted += submitted;
+            sum.filtered.iter_mut().zip(filtered).for_each(|(s, n)| *s += n);
+            sum.dropped.iter_mut().zip(dropped).for_each(|(s, n)| *s += n);
+        }
+        Ok(sum)
+    }
+
+    /// How often a program was not run because it was running already on that CPU: an upper bound of lost events.
+    pub fn missed(&self) -> u64 {
+        self.skel.object().progs_mut().filter(|p| p.autoload()).map(|p| recursion_misses(p.as_fd().as_raw_fd())).sum()
+    }
+
+    fn set(&mut self, setting: Setting) {
+        let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else { return };
+        let state: *mut kt_state = &raw mut bss.kt_state;
+        // SAFETY: `state` points into the mapping of .bss, which lives as long as `skel`; programs on other CPUs
+        // read these words at any time, hence volatile, and a torn u32 does not exist.
+        unsafe {
+            match setting {
+                Setting::Gate(open) => (&raw mut (*state).gate).write_volatile(u32::from(open)),
+                Setting::ByteCapped => (&raw mut (*state).byte_capped).write_volatile(1),
+                Setting::When(when) => (&raw mut (*state).when).write_volatile(when.0),
+                Setting::SelfPid(pid) => (&raw mut (*state).self_pid).write_volatile(pid),
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // links detach before the maps that their programs use go away
+        self.links.clear();
+        self.iterator = None;
+    }
+}
+
+/// The two rings.
+pub struct Rings<'cb>(RingBuffer<'cb>);
+
+impl Rings<'_> {
+    /// Waits until a ring is filling up or the time is over, then takes everything that is there.
+    ///
+    /// # Errors
+    /// The rings cannot be read; a signal is not an error.
+    pub fn take(&self, wait: Duration) -> Result<(), SessionError> {
+        let interrupted = |e: &libbpf_rs::Error| e.kind() == libbpf_rs::ErrorKind::Interrupted;
+        match self.0.poll(wait) {
+            Err(e) if !interrupted(&e) => return Err(SessionError::map("cannot poll the rings")(e)),
+            _ => {}
+        }
+        // records are submitted without a wakeup, so the poll alone may not see them
+        self.0.consume().map_err(SessionError::map("cannot read the rings"))
+    }
+}
+
+fn recursion_misses(fd: i32) -> u64 {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = u32::try_from(size_of_val(&info)).unwrap_or(0);
+    // SAFETY: `info` is a plain struct of the size that is passed; the kernel writes no more than that.
+    let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut length) };
+    if result == 0 { info.recursion_misses } else { 0 }
+}

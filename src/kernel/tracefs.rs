@@ -1,0 +1,37 @@
+//! Finds tracefs, where classic tracepoints have their ids. Where nobody mounted it, mounts it for this process
+//! alone: in a mount namespace of our own, so that nothing changes on the node.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// libbpf looks in these two, and nowhere else.
+const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Where tracefs can be read, once [`ensure`] has succeeded.
+pub fn events_dir() -> Option<PathBuf> {
+    PLACES.iter().map(|p| Path::new(p).join("events")).find(|p| p.is_dir())
+}
+
+/// Whether this event can be attached by the classic way.
+pub fn has_event(category: &str, name: &str) -> bool {
+    events_dir().is_some_and(|dir| dir.join(category).join(name).join("id").exists())
+}
+
+/// Makes tracefs visible to this process. To be called while there is only one thread: a mount namespace
+/// belongs to the thread that makes it and to those that it starts later.
+///
+/// # Errors
+/// The mount was refused; classic tracepoints are then not available.
+pub fn ensure() -> io::Result<()> {
+    if events_dir().is_some() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // from here on nothing that we mount reaches anybody else
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    mount(Some("tracefs"), PLACES[0], Some("tracefs"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, None::<&str>)?;
+    Ok(())
+}

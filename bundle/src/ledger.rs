@@ -128,21 +128,21 @@ pub enum Imbalance {
 impl Ledger {
     /// Events that were seen and are not in the bundle, for whatever reason.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.values().sum()
+        sum(self.dropped.values())
     }
 
     /// Occurrences refused by any filter.
     pub fn filtered_total(&self) -> u64 {
-        self.filtered.values().sum()
+        sum(self.filtered.values())
     }
 
     /// Adds up the types into the totals; `observed`, `filtered`, `missed` stay as they are.
     pub fn total_from_types(&mut self) {
-        self.seen = self.by_type.values().map(|t| t.seen).sum();
-        self.written = self.by_type.values().map(|t| t.written).sum();
+        self.seen = sum(self.by_type.values().map(|t| &t.seen));
+        self.written = sum(self.by_type.values().map(|t| &t.written));
         self.dropped = DropReason::ALL
             .into_iter()
-            .map(|r| (r, self.by_type.values().filter_map(|t| t.dropped.get(&r)).sum()))
+            .map(|r| (r, sum(self.by_type.values().filter_map(|t| t.dropped.get(&r)))))
             .collect();
     }
 
@@ -152,30 +152,35 @@ impl Ledger {
     /// The first [`Imbalance`] found; the caller reports the bundle as untrustworthy.
     pub fn check(&self) -> Result<(), Imbalance> {
         let (filtered, dropped) = (self.filtered_total(), self.dropped_total());
-        if self.observed != filtered + self.seen {
+        if self.observed != filtered.saturating_add(self.seen) {
             return Err(Imbalance::Observed { observed: self.observed, filtered, seen: self.seen });
         }
-        if self.seen != self.written + dropped {
+        if self.seen != self.written.saturating_add(dropped) {
             return Err(Imbalance::Seen { of: "all", seen: self.seen, written: self.written, dropped });
         }
         for (kind, t) in &self.by_type {
-            let dropped = t.dropped.values().sum();
-            if t.seen != t.written + dropped {
+            let dropped = sum(t.dropped.values());
+            if t.seen != t.written.saturating_add(dropped) {
                 return Err(Imbalance::Seen { of: kind.as_str(), seen: t.seen, written: t.written, dropped });
             }
         }
         if !self.by_type.is_empty() {
-            let seen = self.by_type.values().map(|t| t.seen).sum();
+            let seen = sum(self.by_type.values().map(|t| &t.seen));
             if seen != self.seen {
                 return Err(Imbalance::Types { of: "seen", total: self.seen, sum: seen });
             }
-            let written = self.by_type.values().map(|t| t.written).sum();
+            let written = sum(self.by_type.values().map(|t| &t.written));
             if written != self.written {
                 return Err(Imbalance::Types { of: "written", total: self.written, sum: written });
             }
         }
         Ok(())
     }
+}
+
+/// The sum; an edited bundle can hold any numbers, and they must not stop its reader.
+fn sum<'a>(numbers: impl Iterator<Item = &'a u64>) -> u64 {
+    numbers.fold(0, |a, b| a.saturating_add(*b))
 }
 
 #[cfg(test)]
@@ -209,5 +214,12 @@ mod tests {
         let mut ledger = a_ledger();
         ledger.by_type.insert(EventKind::Connect, TypeLedger { seen: 1, ..TypeLedger::default() });
         assert_eq!(ledger.check(), Err(Imbalance::Seen { of: "connect", seen: 1, written: 0, dropped: 0 }));
+    }
+    #[test]
+    fn numbers_of_an_edited_bundle_do_not_overflow() {
+        let mut ledger = a_ledger();
+        ledger.filtered.insert("more".into(), u64::MAX);
+        ledger.dropped.insert(DropReason::EventCap, u64::MAX);
+        assert!(ledger.check().is_err());
     }
 }

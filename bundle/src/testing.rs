@@ -411,7 +411,7 @@ pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], 
     let caps = WriterCaps { max_bytes: 1 << 30 };
     let mut writer = BundleWriter::create(out_dir, &name, manifest.head.clone(), caps).expect("a writable directory");
     let (mut dns, mut totals) = (DnsPairs::new([53].into(), 1 << 16), SummaryBuilder::new());
-    let mut push_sockets = |writer: &mut BundleWriter, totals: &mut SummaryBuilder, when| {
+    let push_sockets = |writer: &mut BundleWriter, totals: &mut SummaryBuilder, when| {
         for socket in sockets.iter().filter(|s| s.when == when) {
             totals.push_socket(socket);
             writer.push_socket(socket).expect("a writable file");

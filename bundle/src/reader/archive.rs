@@ -156,3 +156,7 @@ impl<R: Read> Read for Metered<'_, R> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

@@ -146,7 +146,7 @@ impl<'a> Intake<'a> {
             match lines.advance() {
                 Ok(Next::Whole) => self.line(member, lines.whole(), lines.text())?,
                 Ok(Next::TooLong) => {
-                    self.bad_line(member, lines.whole(), &format!("longer than {MAX_LINE_BYTES} bytes"))?
+                    self.bad_line(member, lines.whole(), &format_args!("longer than {MAX_LINE_BYTES} bytes"))?
                 }
                 Ok(Next::Tail) if self.is_record(member, lines.text()) => {
                     self.line(member, lines.whole() + 1, lines.text())?;
@@ -190,7 +190,7 @@ impl<'a> Intake<'a> {
                 self.unknown_type(&name);
                 Ok(())
             }
-            Err(e) => self.bad_line(member, number, &e.to_string()),
+            Err(e) => self.bad_line(member, number, &e),
         }
     }
 
@@ -218,7 +218,7 @@ impl<'a> Intake<'a> {
         *types.entry(if is_room { name } else { "other".to_owned() }).or_default() += 1;
     }
 
-    fn bad_line(&mut self, member: Known, line: u64, error: &str) -> Result<(), ReadError> {
+    fn bad_line(&mut self, member: Known, line: u64, error: &dyn std::fmt::Display) -> Result<(), ReadError> {
         self.report.bad_lines += 1;
         if self.report.first_bad_lines.len() < MAX_BAD_LINES {
             self.report.first_bad_lines.push(BadLine { member: member.name(), line, error: printable(error) });
@@ -258,7 +258,7 @@ impl<'a> Intake<'a> {
         let Some(schema) = self.json::<Headed>(member, text).map(|h| h.schema) else { return Ok(()) };
         let wanted = if member == Known::Summary { SUMMARY_SCHEMA } else { SCHEMA_NAME };
         if schema.name != wanted {
-            self.distrust(format!("`{}` is a `{}`, not a `{wanted}`", member.name(), printable(&schema.name)));
+            self.distrust(format!("`{}` is a `{}`, not a `{wanted}`", member.name(), printable(schema.name)));
             return Ok(());
         }
         if schema.version > SCHEMA_VERSION {
@@ -289,7 +289,7 @@ impl<'a> Intake<'a> {
         match serde_json::from_slice(text) {
             Ok(value) => Some(value),
             Err(e) => {
-                self.distrust(format!("`{}` cannot be read: {}", member.name(), printable(&e.to_string())));
+                self.distrust(format!("`{}` cannot be read: {}", member.name(), printable(e)));
                 None
             }
         }
@@ -310,6 +310,9 @@ impl<'a> Intake<'a> {
         self.report.event_lines = of_events.and_then(|m| m.lines).unwrap_or(0);
         if self.is_foreign() && (self.report.bad_lines > 0 || self.report.cut.is_some()) {
             return Err(self.foreign("its lines are not ktrace events"));
+        }
+        if self.is_foreign() && self.measured.values().all(|m| m.bytes == 0) {
+            return Err(self.foreign("it is empty"));
         }
         if self.skewed > 0 && self.report.form != Form::Events {
             self.distrust(format!("{} lines of `events.jsonl` do not carry their line number as `seq`", self.skewed));
@@ -365,9 +368,9 @@ struct Headed {
 }
 
 /// A stranger's text, safe to print: control characters escaped, at most 200 characters.
-fn printable(text: &str) -> String {
+fn printable(text: impl std::fmt::Display) -> String {
     let mut out = String::new();
-    for c in text.chars().take(MAX_REPORT_TEXT) {
+    for c in text.to_string().chars().take(MAX_REPORT_TEXT) {
         if c.is_control() {
             out.extend(c.escape_default());
         } else {

@@ -1,0 +1,233 @@
+//! What could have been seen: hooks, ledger, cuts, and the analyzer's own bounds.
+//!
+//! Detectors state what they need ([`Needs`]); [`Coverage::gap`] answers whether that was there. It is the only
+//! judge of whether nothing found means nothing wrong.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::EventKind;
+use ktrace_bundle::ledger::{DropReason, Ledger};
+use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanEntry, PlanSource};
+use ktrace_bundle::reader::{Form, ReadReport};
+use ktrace_bundle::summary::Summary;
+
+use crate::escape;
+use crate::units::{percent, share};
+
+/// Missed events are an upper bound; below this share of all they do not make absence doubtful.
+const MISSED_SHARE: f64 = 0.01;
+/// Most sentences about what was not measured.
+const MAX_SENTENCES: usize = 32;
+
+/// What a detector needs before an empty result means that there was nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Hooks that must have been attached.
+    pub hooks: &'static [&'static str],
+    /// No event of those hooks may be missing.
+    pub lossless: bool,
+}
+
+/// What a bundle can and cannot tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coverage {
+    /// Hooks by name; `None` without any manifest.
+    pub hooks: Option<BTreeMap<String, HookReport>>,
+    /// Where every event went, as far as is known.
+    pub ledger: Option<Ledger>,
+    /// The capture was sealed.
+    pub sealed: bool,
+    /// The collector's own word on whether it recorded all that was asked for.
+    pub complete: bool,
+    /// Why not, one sentence each.
+    pub degraded: Vec<String>,
+    /// Where the bundle ends before its end.
+    pub cut: Option<String>,
+    /// Lines that are not records.
+    pub bad_lines: u64,
+    /// What does not agree with what.
+    pub integrity: Vec<String>,
+    /// What did not fit into the analyzer's tables.
+    pub overflow: Vec<(&'static str, u64)>,
+    /// What nobody may conclude, one sentence each.
+    pub not_measured: Vec<String>,
+    /// Caps that were set by the user.
+    pub user_caps: Vec<DropReason>,
+}
+
+impl Coverage {
+    /// The coverage that the manifests and the reader tell of.
+    pub fn new(report: &ReadReport, manifest: Option<&Manifest>, partial: Option<&PartialManifest>) -> Self {
+        let head = manifest.map(|m| &m.head).or_else(|| partial.map(|p| &p.head));
+        let checkpoint = partial.and_then(|p| p.checkpoint.as_ref());
+        let mut cut = report.cut.as_ref().map(|c| escape::line(&c.to_string()));
+        if cut.is_none() && manifest.is_none() && report.form != Form::Events {
+            cut = Some("the capture did not end properly: at most its last second is missing".to_owned());
+        }
+        Self {
+            hooks: head.map(|h| h.hooks.iter().map(|r| (r.name.clone(), r.clone())).collect()),
+            ledger: manifest.map(|m| m.ledger.clone()).or_else(|| checkpoint.map(|c| c.ledger.clone())),
+            sealed: manifest.is_some(),
+            complete: manifest.is_some_and(|m| m.complete),
+            degraded: manifest.map(|m| m.degraded.clone()).unwrap_or_default(),
+            cut,
+            bad_lines: report.bad_lines,
+            integrity: report.integrity.iter().map(|s| escape::line(s)).collect(),
+            overflow: Vec::new(),
+            not_measured: head.map(not_measured).unwrap_or_else(|| {
+                vec!["which hooks were attached, and what was lost: there is no manifest".to_owned()]
+            }),
+            user_caps: head.map(user_caps).unwrap_or_default(),
+        }
+    }
+
+    /// Adds the collector's own sentences.
+    pub(super) fn add_not_measured(&mut self, summary: Option<&Summary>) {
+        let theirs = summary.map(|s| s.not_measured.as_slice()).unwrap_or_default();
+        for sentence in theirs.iter().take(MAX_SENTENCES).map(|s| escape::line(s)) {
+            if !self.not_measured.contains(&sentence) {
+                self.not_measured.push(sentence);
+            }
+        }
+    }
+
+    /// Notes what did not fit.
+    pub(super) fn add_overflow(&mut self, what: &'static str, n: u64) {
+        if n > 0 {
+            self.overflow.push((what, n));
+        }
+    }
+
+    /// Events of these types that were seen and are not in the bundle.
+    pub fn lost(&self, kinds: &[EventKind]) -> u64 {
+        let Some(ledger) = &self.ledger else { return 0 };
+        if ledger.by_type.is_empty() {
+            return lost(&ledger.dropped);
+        }
+        kinds.iter().filter_map(|k| ledger.by_type.get(k)).map(|t| lost(&t.dropped)).fold(0, u64::saturating_add)
+    }
+
+    /// The share of all events that were seen and are not in the bundle.
+    pub fn lost_share(&self) -> f64 {
+        self.ledger.as_ref().map_or(0.0, |l| share(lost(&l.dropped), l.seen))
+    }
+
+    /// Whether a hook is known to have been attached.
+    pub fn attached(&self, hook: &str) -> bool {
+        self.hooks.as_ref().and_then(|h| h.get(hook)).is_some_and(|h| h.outcome == HookOutcome::Attached)
+    }
+
+    /// Why these needs were not met, if they were not.
+    pub fn gap(&self, needs: &Needs) -> Option<String> {
+        let Some(hooks) = &self.hooks else {
+            return Some(match (&self.cut, needs.lossless) {
+                (Some(cut), _) => format!("{cut}; there is no manifest to say what was measured"),
+                (None, _) => "no manifest: what was measured is not known".to_owned(),
+            });
+        };
+        needs
+            .hooks
+            .iter()
+            .find_map(|name| hook_gap(name, hooks.get(*name)))
+            .or_else(|| if needs.lossless { self.loss(needs.hooks) } else { None })
+    }
+
+    /// Whether the only gap is that the user asked for less.
+    pub fn gap_is_by_plan(&self, needs: &Needs) -> bool {
+        let Some(hooks) = &self.hooks else { return false };
+        let outcome = |name: &&str| hooks.get(*name).map(|h| h.outcome);
+        let all = || needs.hooks.iter().map(outcome);
+        all().any(|o| o == Some(HookOutcome::NotRequested))
+            && all().all(|o| matches!(o, Some(HookOutcome::NotRequested | HookOutcome::Attached)))
+    }
+
+    fn loss(&self, hooks: &[&str]) -> Option<String> {
+        if let Some(cut) = &self.cut {
+            return Some(cut.clone());
+        }
+        let Some(ledger) = &self.ledger else { return Some("no ledger: what was lost is not known".to_owned()) };
+        let kinds: Vec<EventKind> = hooks.iter().flat_map(|h| kinds_of(h)).copied().collect();
+        let lost = self.lost(&kinds);
+        if lost > 0 {
+            let names: Vec<&str> = kinds.iter().map(|k| k.as_str()).collect();
+            let noun = if lost == 1 { "event is" } else { "events are" };
+            return Some(format!("{lost} `{}` {noun} missing{}", names.join("` or `"), reasons(ledger)));
+        }
+        let missed = share(ledger.missed, ledger.observed.saturating_add(ledger.missed));
+        if missed >= MISSED_SHARE {
+            return Some(format!("up to {} events ({}) were missed by the hooks", ledger.missed, percent(missed)));
+        }
+        if self.bad_lines > 0 {
+            return Some(format!("{} lines cannot be read", self.bad_lines));
+        }
+        self.overflow.first().map(|(what, n)| format!("{n} records of more {what} than the analyzer keeps apart"))
+    }
+}
+
+/// ` (ring_full 40 of all types)`, or nothing.
+fn reasons(ledger: &Ledger) -> String {
+    let parts: Vec<String> =
+        ledger.dropped.iter().filter(|(_, n)| **n > 0).map(|(r, n)| format!("{} {n}", r.as_str())).collect();
+    if parts.is_empty() { String::new() } else { format!(" ({} of all types)", parts.join(", ")) }
+}
+
+fn hook_gap(name: &str, hook: Option<&HookReport>) -> Option<String> {
+    let why = match hook.map(|h| h.outcome) {
+        Some(HookOutcome::Attached) => return None,
+        Some(HookOutcome::NotRequested) => "was not requested",
+        Some(HookOutcome::Unsupported) => "is not supported by this kernel",
+        Some(HookOutcome::Failed) => "failed to attach",
+        None => "is not known to this capture",
+    };
+    Some(format!("hook `{name}` {why}"))
+}
+
+fn kinds_of(hook: &str) -> &'static [EventKind] {
+    match hook {
+        "tcp_state" => &[EventKind::TcpState],
+        "udp" => &[EventKind::UdpSend, EventKind::UdpRecv],
+        "connect" => &[EventKind::Connect],
+        "tcp_retransmit" => &[EventKind::TcpRetransmit],
+        _ => &[],
+    }
+}
+
+fn not_measured(head: &Head) -> Vec<String> {
+    let mut out = vec!["DNS answer codes (payload is never read)".to_owned()];
+    let is_true = |e: &PlanEntry| e.value == serde_json::Value::Bool(true) || e.value.as_str() == Some("true");
+    if head.plan.get("dns-only").is_some_and(is_true) {
+        out.push("traffic other than DNS (`--dns-only`)".to_owned());
+    } else if let Some(ports) = head.plan.get("ports").and_then(|p| ports_text(&p.value)) {
+        out.push(format!("traffic of other ports than {ports} (`--ports`)"));
+    }
+    for hook in &head.hooks {
+        out.extend(hook_gap(&escape::shown(&hook.name), Some(hook)));
+        out.extend(hook.limits.iter().map(|l| escape::line(l)));
+    }
+    out.truncate(MAX_SENTENCES);
+    out
+}
+
+fn ports_text(value: &serde_json::Value) -> Option<String> {
+    let text = match value {
+        serde_json::Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        serde_json::Value::String(text) => escape::shown(text),
+        serde_json::Value::Number(n) => n.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty() && text != "all").then_some(text)
+}
+
+fn user_caps(head: &Head) -> Vec<DropReason> {
+    let set = |flag: &str| head.plan.get(flag).is_some_and(|e| e.from != PlanSource::Default);
+    [("max-events", DropReason::EventCap), ("max-bytes", DropReason::ByteCap), ("sample", DropReason::Sampled)]
+        .into_iter()
+        .filter_map(|(flag, reason)| set(flag).then_some(reason))
+        .collect()
+}
+
+/// What a filter refused late was not wanted in the first place.
+fn lost(dropped: &BTreeMap<DropReason, u64>) -> u64 {
+    let real = dropped.iter().filter(|(reason, _)| **reason != DropReason::FilteredLate);
+    real.fold(0, |sum, (_, n)| sum.saturating_add(*n))
+}

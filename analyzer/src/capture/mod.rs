@@ -1,0 +1,316 @@
+//! Records of a bundle → the model that detectors judge.
+//!
+//! Streams: memory grows with connections and flows, not with events. A tgz delivers its manifest last, so nothing
+//! is judged while records come in; every table is bounded, and what no longer fits becomes part of the
+//! [`Coverage`], never a silent gap. Findings hold on to events by their `seq` ([`Evidence`]).
+
+mod connection;
+mod coverage;
+mod evidence;
+mod process;
+mod udp;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use ktrace_bundle::event::{Endpoint, Event, EventKind, Identity, Proto, Role, SocketRecord};
+use ktrace_bundle::manifest::{Checkpoint, Head, Manifest, PartialManifest};
+use ktrace_bundle::reader::{ReadReport, Record};
+use ktrace_bundle::summary::Summary;
+
+pub use connection::{Attempt, Closed, Connection, Failure, Mark};
+pub use coverage::{Coverage, Needs};
+pub use evidence::Evidence;
+pub use process::{ProcId, Process, Processes};
+pub use udp::{PENDING_NS, Rtts, SLOW_NS, UdpFlow};
+
+use udp::UdpFlows;
+
+/// Most connections, and most UDP flows, that are told apart.
+const MAX_FLOWS: usize = 400_000;
+
+/// Port of DNS, where the plan does not say otherwise.
+const DNS_PORT: u16 = 53;
+
+/// What makes a socket one and the same: its namespace, and its cookie or, in a line without one, its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum FlowKey {
+    Cookie(u32, u64),
+    Ends(u32, Endpoint, Endpoint),
+}
+
+impl FlowKey {
+    fn of(id: &Identity) -> Self {
+        match id.socket {
+            Some(cookie) => Self::Cookie(id.netns, cookie),
+            None => Self::Ends(id.netns, id.local, id.remote),
+        }
+    }
+}
+
+/// One end of a conversation as a finding names it: a process by name, and what it talks to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Name of the process; `None` if it is not known.
+    pub comm: Option<String>,
+    /// Network namespace.
+    pub netns: u32,
+    /// The other end.
+    pub remote: Endpoint,
+}
+
+/// A whole capture.
+#[derive(Debug)]
+pub struct Capture {
+    /// Node name, hostile.
+    pub node: Option<String>,
+    /// Id of the capture, hostile.
+    pub capture_id: Option<String>,
+    /// When the window opened.
+    pub start_at: Option<DateTime<Utc>>,
+    /// When it closed.
+    pub end_at: Option<DateTime<Utc>>,
+    /// Length of the window, ns.
+    pub duration_ns: u64,
+    /// `boot_ns` at which the window closed; without a manifest, of the last event.
+    pub window_end_ns: u64,
+    /// Events by type.
+    pub events: BTreeMap<EventKind, u64>,
+    /// TCP connections, listeners left out.
+    pub connections: Vec<Connection>,
+    /// UDP flows of clients to DNS servers.
+    pub dns: Vec<UdpFlow>,
+    /// UDP flows of clients, DNS included.
+    pub udp_flow_count: u64,
+    /// Everybody who owned a socket.
+    pub processes: Processes,
+    /// What could have been seen.
+    pub coverage: Coverage,
+    /// Whether there is a socket table of the window's end.
+    pub has_end_table: bool,
+}
+
+impl Capture {
+    /// The process that owns this connection.
+    pub fn owner(&self, connection: &Connection) -> Option<&Process> {
+        connection.owner().and_then(|id| self.processes.get(id))
+    }
+
+    /// Connection attempts by who tried to reach what.
+    pub fn attempts(&self) -> BTreeMap<Target, Vec<(&Connection, Attempt)>> {
+        let mut by_target: BTreeMap<Target, Vec<_>> = BTreeMap::new();
+        for c in &self.connections {
+            if let Some(attempt) = c.attempt(self.window_end_ns) {
+                let comm = self.owner(c).map(|p| p.comm.clone());
+                let target = Target { comm, netns: c.netns, remote: c.remote };
+                by_target.entry(target).or_default().push((c, attempt));
+            }
+        }
+        by_target
+    }
+
+    /// DNS flows by who asked whom.
+    pub fn dns_by_target(&self) -> BTreeMap<Target, Vec<&UdpFlow>> {
+        let mut by_target: BTreeMap<Target, Vec<_>> = BTreeMap::new();
+        for flow in &self.dns {
+            let comm = flow.owner.and_then(|id| self.processes.get(id)).map(|p| p.comm.clone());
+            by_target.entry(Target { comm, netns: flow.netns, remote: flow.server }).or_default().push(flow);
+        }
+        by_target
+    }
+
+    /// Number of events.
+    pub fn event_count(&self) -> u64 {
+        self.events.values().sum()
+    }
+}
+
+/// Builds a [`Capture`] from records as they come.
+#[derive(Debug)]
+pub struct Builder {
+    max_flows: usize,
+    events: BTreeMap<EventKind, u64>,
+    first: Option<(DateTime<Utc>, u64)>,
+    last: Option<(DateTime<Utc>, u64)>,
+    node: Option<String>,
+    connections: Vec<Connection>,
+    open: BTreeMap<FlowKey, usize>,
+    connection_overflow: u64,
+    udp: UdpFlows,
+    processes: Processes,
+    has_end_table: bool,
+    manifest: Option<Box<Manifest>>,
+    partial: Option<Box<PartialManifest>>,
+    summary: Option<Box<Summary>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::with_max_flows(MAX_FLOWS)
+    }
+}
+
+impl Builder {
+    /// A builder that tells at most so many connections, and as many UDP flows, apart.
+    pub fn with_max_flows(max_flows: usize) -> Self {
+        Self {
+            max_flows,
+            events: BTreeMap::new(),
+            first: None,
+            last: None,
+            node: None,
+            connections: Vec::new(),
+            open: BTreeMap::new(),
+            connection_overflow: 0,
+            udp: UdpFlows::default(),
+            processes: Processes::default(),
+            has_end_table: false,
+            manifest: None,
+            partial: None,
+            summary: None,
+        }
+    }
+
+    /// Adds a record.
+    pub fn push(&mut self, record: Record) {
+        match record {
+            Record::Event(event) => self.event(&event),
+            Record::Socket(socket) => self.socket(&socket),
+            Record::Manifest(m) => self.manifest = Some(m),
+            Record::Partial(p) => self.partial = Some(p),
+            Record::Summary(s) => self.summary = Some(s),
+        }
+    }
+
+    /// The model of all that was pushed.
+    pub fn finish(self, report: &ReadReport) -> Capture {
+        let window = self.window();
+        let dns_ports = self.head().map_or_else(|| vec![DNS_PORT], dns_ports);
+        let mut coverage = Coverage::new(report, self.manifest.as_deref(), self.partial.as_deref());
+        coverage.add_not_measured(self.summary.as_deref());
+        coverage.add_overflow("connections", self.connection_overflow);
+        coverage.add_overflow("UDP flows", self.udp.overflow);
+        coverage.add_overflow("processes", self.processes.overflow());
+        let node = self.head().map(|h| h.node.clone()).or_else(|| self.node.clone());
+        let capture_id = self.head().map(|h| h.capture_id.clone());
+        let flows = self.udp.finish(window.end_ns);
+        let udp_flow_count = flows.len() as u64;
+        let is_dns = |f: &UdpFlow| f.server.port.is_some_and(|p| dns_ports.contains(&p));
+        Capture {
+            node,
+            capture_id,
+            start_at: window.start_at,
+            end_at: window.end_at,
+            duration_ns: window.duration_ns,
+            window_end_ns: window.end_ns,
+            events: self.events,
+            connections: self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect(),
+            dns: flows.into_iter().filter(is_dns).collect(),
+            udp_flow_count,
+            processes: self.processes,
+            coverage,
+            has_end_table: self.has_end_table,
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        *self.events.entry(event.payload.kind()).or_default() += 1;
+        let moment = (event.at, event.boot_ns);
+        if self.first.is_none_or(|f| f.1 > moment.1) {
+            self.first = Some(moment);
+        }
+        if self.last.is_none_or(|l| l.1 < moment.1) {
+            self.last = Some(moment);
+        }
+        if self.node.is_none() && !event.id.node.is_empty() {
+            self.node = Some(event.id.node.to_string());
+        }
+        let proc = self.processes.intern(&event.id.owner);
+        match event.payload.kind() {
+            EventKind::UdpSend | EventKind::UdpRecv => self.udp.push(event, proc, self.max_flows),
+            EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => {
+                if let Some(connection) = self.connection(&event.id, |c| c.is_reopened_by(event)) {
+                    connection.apply(event, proc);
+                }
+            }
+        }
+    }
+
+    fn socket(&mut self, socket: &SocketRecord) {
+        let is_end = socket.when == ktrace_bundle::event::When::End;
+        self.has_end_table |= is_end;
+        if socket.id.proto == Proto::Udp {
+            return;
+        }
+        let proc = self.processes.intern(&socket.id.owner);
+        if let Some(connection) = self.connection(&socket.id, |_| false) {
+            connection.apply_socket(socket, proc);
+        }
+    }
+
+    /// The connection on this socket; a new one if there is none yet, or `begins_another` says so.
+    fn connection(&mut self, id: &Identity, begins_another: impl Fn(&Connection) -> bool) -> Option<&mut Connection> {
+        let key = FlowKey::of(id);
+        let known =
+            self.open.get(&key).copied().filter(|i| self.connections.get(*i).is_some_and(|c| !begins_another(c)));
+        let index = match known {
+            Some(index) => index,
+            None if self.connections.len() >= self.max_flows => {
+                self.connection_overflow += 1;
+                return None;
+            }
+            None => {
+                self.connections.push(Connection::new(id));
+                self.open.insert(key, self.connections.len() - 1);
+                self.connections.len() - 1
+            }
+        };
+        self.connections.get_mut(index)
+    }
+
+    fn head(&self) -> Option<&Head> {
+        self.manifest.as_ref().map(|m| &m.head).or_else(|| self.partial.as_ref().map(|p| &p.head))
+    }
+
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.partial.as_ref().and_then(|p| p.checkpoint.as_ref())
+    }
+
+    fn window(&self) -> Window {
+        let last_ns = self.last.map_or(0, |l| l.1);
+        let start_ns = self.head().map(|h| h.clocks.start_boot_ns).or(self.first.map(|f| f.1)).unwrap_or(0);
+        let start_at = self.head().map(|h| h.start_at).or(self.first.map(|f| f.0));
+        let by_checkpoint = self.checkpoint().filter(|c| c.boot_ns > last_ns).map(|c| (c.at, c.boot_ns));
+        let (end_at, end_ns) = match &self.manifest {
+            Some(m) => (Some(m.end_at), m.head.clocks.end_boot_ns.unwrap_or(start_ns.saturating_add(m.duration_ns))),
+            None => match by_checkpoint.or(self.last) {
+                Some((at, ns)) => (Some(at), ns),
+                None => (None, start_ns),
+            },
+        };
+        let duration_ns = self.manifest.as_ref().map_or(end_ns.saturating_sub(start_ns), |m| m.duration_ns);
+        Window { start_at, end_at, end_ns, duration_ns }
+    }
+}
+
+struct Window {
+    start_at: Option<DateTime<Utc>>,
+    end_at: Option<DateTime<Utc>>,
+    end_ns: u64,
+    duration_ns: u64,
+}
+
+/// Ports of the plan's `dns-ports`: a list, a number, or numbers with commas.
+fn dns_ports(head: &Head) -> Vec<u16> {
+    let Some(entry) = head.plan.get("dns-ports") else { return vec![DNS_PORT] };
+    let numbers = match &entry.value {
+        serde_json::Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    numbers.split(',').filter_map(|p| p.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,153 @@
+//! The processes of a capture, each once, and whose word counts when events disagree about an owner.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::attribution::{Attribution, Owner, OwnerSource};
+
+/// Most processes that are told apart.
+const MAX_PROCESSES: usize = 200_000;
+
+/// Index into the process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcId(u32);
+
+/// One process under one name; an `exec` makes another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Boot time of its start in ns, where known.
+    pub start_ns: Option<u64>,
+    /// Its name, as the captured machine gave it: hostile.
+    pub comm: String,
+}
+
+/// Every process that owned a socket.
+#[derive(Debug, Default)]
+pub struct Processes {
+    by_key: BTreeMap<Process, ProcId>,
+    list: Vec<Process>,
+    overflow: u64,
+}
+
+impl Processes {
+    /// The process behind this owner; `None` if it is not known, or the table is full.
+    pub fn intern(&mut self, owner: &Attribution<Owner>) -> Option<ProcId> {
+        let owner = owner.value()?;
+        if owner.source == OwnerSource::Kernel {
+            return None;
+        }
+        let process = Process { pid: owner.pid, start_ns: owner.proc_start_ns, comm: owner.comm.clone() };
+        if let Some(id) = self.by_key.get(&process) {
+            return Some(*id);
+        }
+        if self.list.len() >= MAX_PROCESSES {
+            self.overflow += 1;
+            return None;
+        }
+        let id = ProcId(u32::try_from(self.list.len()).ok()?);
+        self.list.push(process.clone());
+        self.by_key.insert(process, id);
+        Some(id)
+    }
+
+    /// The process with this index.
+    pub fn get(&self, id: ProcId) -> Option<&Process> {
+        self.list.get(id.0 as usize)
+    }
+
+    /// Number of processes.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether no process was seen.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Owners that no longer found a place.
+    pub const fn overflow(&self) -> u64 {
+        self.overflow
+    }
+}
+
+/// A socket's owner so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnerSoFar {
+    proc: Option<ProcId>,
+    rank: (u8, u64),
+}
+
+impl OwnerSoFar {
+    /// Weighs another statement: a process in its own context beats a file table, which beats an inherited
+    /// owner; among equals the later one counts.
+    pub fn weigh(&mut self, proc: Option<ProcId>, owner: &Attribution<Owner>, boot_ns: u64) {
+        let (Some(proc), Some(owner)) = (proc, owner.value()) else { return };
+        let rank = (trust(owner.source), boot_ns);
+        if self.proc.is_none() || rank >= self.rank {
+            *self = Self { proc: Some(proc), rank };
+        }
+    }
+
+    /// The owner, if any statement named one.
+    pub const fn get(self) -> Option<ProcId> {
+        self.proc
+    }
+}
+
+const fn trust(source: OwnerSource) -> u8 {
+    match source {
+        OwnerSource::Current
+        | OwnerSource::Connect
+        | OwnerSource::Accept
+        | OwnerSource::Listen
+        | OwnerSource::FirstIo
+        | OwnerSource::Close
+        | OwnerSource::Unstated => 2,
+        OwnerSource::FdTable => 1,
+        OwnerSource::Inherited | OwnerSource::Kernel => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(pid: u32, source: OwnerSource) -> Attribution<Owner> {
+        Attribution::Resolved(Owner {
+            source,
+            pid,
+            tid: None,
+            ppid: None,
+            uid: None,
+            gid: None,
+            comm: format!("p{pid}"),
+            thread: None,
+            proc_start_ns: None,
+            mnt_ns: None,
+            pid_ns: None,
+            user_ns: None,
+            sec: None,
+            cgroup_id: None,
+        })
+    }
+
+    #[test]
+    fn the_last_process_in_its_own_context_owns_the_connection() {
+        let mut processes = Processes::default();
+        let mut so_far = OwnerSoFar::default();
+        for (at, pid, source) in [
+            (1, 10, OwnerSource::Inherited),
+            (3, 12, OwnerSource::FirstIo),
+            (2, 11, OwnerSource::Accept),
+            (4, 10, OwnerSource::Inherited),
+            (5, 13, OwnerSource::FdTable),
+        ] {
+            let owner = owner(pid, source);
+            let proc = processes.intern(&owner);
+            so_far.weigh(proc, &owner, at);
+        }
+        assert_eq!(so_far.get().and_then(|id| processes.get(id)).map(|p| p.pid), Some(12));
+    }
+}

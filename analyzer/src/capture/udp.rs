@@ -1,0 +1,349 @@
+//! UDP flows of clients: what was asked of a server, what came back, and what never did.
+//!
+//! One flow is one socket and one remote end. Payload is never read, so replies are matched by order: within the
+//! newest burst of queries first come, first served; a query without a reply after 5 s is lost. A resolver that
+//! asks several servers at once (musl) takes the first answer: its other queries were served elsewhere.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, Payload, Role};
+
+use super::FlowKey;
+use super::evidence::Evidence;
+use super::process::ProcId;
+use crate::units::{MILLI, SECOND};
+
+/// A query older than this is lost. A hair below 5 s, so that the retry of glibc at 5 s finds it so.
+const LOST_AFTER_NS: u64 = 4_900 * MILLI;
+/// A query sent later than this before the window's end is not judged.
+pub const PENDING_NS: u64 = 5 * SECOND;
+/// Queries closer together than this belong to one burst.
+const BURST_NS: u64 = 250 * MILLI;
+/// Queries to several servers closer together than this are one question.
+const PARALLEL_NS: u64 = 100 * MILLI;
+/// The same number of bytes, sent again after a silence between these, is a retry.
+const RETRY_NS: std::ops::RangeInclusive<u64> = 900 * MILLI..=11 * SECOND;
+/// Queries of one flow whose time is kept while they wait.
+const MAX_OUTSTANDING: usize = 512;
+/// Remote ends of one socket that are compared with each other.
+const MAX_SIBLINGS: usize = 8;
+/// Replies at least this slow count as slow, and as very slow.
+pub const SLOW_NS: [u64; 2] = [500 * MILLI, SECOND];
+/// Replies between these came with a resolver's retry after its default of 5 s.
+const RETRY_CLUSTER_NS: std::ops::RangeInclusive<u64> = 4_900 * MILLI..=5_500 * MILLI;
+
+#[derive(Debug, Clone, Copy)]
+struct Query {
+    at: u64,
+    seq: u64,
+    bytes: Option<u64>,
+    burst: u32,
+}
+
+/// Replies whose round trip time is exact.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rtts {
+    /// How many there were.
+    pub n: u64,
+    /// Slow ones.
+    pub slow: Evidence,
+    /// Very slow ones.
+    pub very_slow: Evidence,
+    /// About 5 s: the resolver had asked again.
+    pub near_5s: u64,
+    /// The slowest, ns.
+    pub max_ns: u64,
+}
+
+/// Queries that failed with an error.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Failed {
+    /// How many.
+    pub n: u64,
+    /// The latest error.
+    pub errno: Option<Errno>,
+}
+
+/// What one socket asked of one remote end.
+#[derive(Debug, Clone)]
+pub struct UdpFlow {
+    /// Network namespace of the socket.
+    pub netns: u32,
+    /// Own end.
+    pub local: Endpoint,
+    /// The server.
+    pub server: Endpoint,
+    /// Last process that sent or received.
+    pub owner: Option<ProcId>,
+    /// Queries, with those that could not be sent.
+    pub sent: u64,
+    /// Queries that got their reply, late ones too.
+    pub answered: u64,
+    /// Queries without a reply.
+    pub lost: u64,
+    /// Queries to which another server's reply was the answer.
+    pub elsewhere: u64,
+    /// Queries refused with `ECONNREFUSED`.
+    pub refused: u64,
+    /// Queries that could not be sent.
+    pub failed: Failed,
+    /// Queries too young to be judged when the window closed.
+    pub pending: u64,
+    /// Age of the oldest of them, ns.
+    pub pending_age_ns: u64,
+    /// Times that the same query was sent again after a silence.
+    pub retries: u64,
+    /// The longest such silence, ns.
+    pub stalled_ns: u64,
+    /// Round trip times.
+    pub rtts: Rtts,
+    /// Queries that were lost, refused or not sent.
+    pub evidence: Evidence,
+    outstanding: VecDeque<Query>,
+    untimed: u64,
+    early: u64,
+    early_at: u64,
+    last: Option<Query>,
+    last_lost_at: u64,
+}
+
+impl UdpFlow {
+    fn new(event: &Event) -> Self {
+        Self {
+            netns: event.id.netns,
+            local: event.id.local,
+            server: event.id.remote,
+            owner: None,
+            sent: 0,
+            answered: 0,
+            lost: 0,
+            elsewhere: 0,
+            refused: 0,
+            failed: Failed::default(),
+            pending: 0,
+            pending_age_ns: 0,
+            retries: 0,
+            stalled_ns: 0,
+            rtts: Rtts::default(),
+            evidence: Evidence::default(),
+            outstanding: VecDeque::new(),
+            untimed: 0,
+            early: 0,
+            early_at: 0,
+            last: None,
+            last_lost_at: 0,
+        }
+    }
+
+    fn send(&mut self, at: u64, seq: u64, bytes: Option<u64>) {
+        self.expire(at);
+        self.sent = self.sent.saturating_add(1);
+        let mut query = Query { at, seq, bytes, burst: 0 };
+        if let Some(last) = self.last {
+            let silence = at.saturating_sub(last.at);
+            query.burst = last.burst.saturating_add(u32::from(silence > BURST_NS));
+            if RETRY_NS.contains(&silence) && last.bytes == bytes {
+                self.retry(at, silence, bytes);
+            }
+        }
+        self.last = Some(query);
+        if self.early > 0 && at <= self.early_at {
+            self.early -= 1;
+            self.answered = self.answered.saturating_add(1);
+        } else if self.outstanding.len() < MAX_OUTSTANDING {
+            self.outstanding.push_back(query);
+        } else {
+            self.untimed = self.untimed.saturating_add(1);
+        }
+    }
+
+    /// The client has stopped waiting for what it asks again.
+    fn retry(&mut self, at: u64, silence: u64, bytes: Option<u64>) {
+        let waited = at.saturating_sub(*RETRY_NS.start());
+        while let Some(q) = self.outstanding.front().copied().filter(|q| q.at <= waited && q.bytes == bytes) {
+            self.outstanding.pop_front();
+            self.lose(q);
+        }
+        if self.last_lost_at > 0 && at.saturating_sub(self.last_lost_at) <= *RETRY_NS.end() {
+            self.retries = self.retries.saturating_add(1);
+            self.stalled_ns = self.stalled_ns.max(silence);
+        }
+    }
+
+    /// Returns when the query was sent that this is taken to answer.
+    fn reply(&mut self, at: u64) -> Option<u64> {
+        self.expire(at);
+        if let Some(query) = self.take() {
+            self.answered = self.answered.saturating_add(1);
+            return Some(query.at);
+        }
+        for waiting in [&mut self.untimed, &mut self.elsewhere, &mut self.lost] {
+            if *waiting > 0 {
+                *waiting -= 1;
+                self.answered = self.answered.saturating_add(1);
+                return None;
+            }
+        }
+        self.early = self.early.saturating_add(1);
+        self.early_at = at;
+        None
+    }
+
+    /// An `ECONNREFUSED` that came back for a query, or instead of sending one.
+    fn refuse(&mut self, seq: u64, not_sent: bool) {
+        if not_sent {
+            self.sent = self.sent.saturating_add(1);
+        } else {
+            self.take();
+        }
+        self.refused = self.refused.saturating_add(1);
+        self.evidence.add(seq);
+    }
+
+    fn fail(&mut self, seq: u64, errno: Errno) {
+        self.sent = self.sent.saturating_add(1);
+        self.failed.n = self.failed.n.saturating_add(1);
+        self.failed.errno = Some(errno);
+        self.evidence.add(seq);
+    }
+
+    /// The oldest query of the newest burst.
+    fn take(&mut self) -> Option<Query> {
+        let newest = self.outstanding.back()?.burst;
+        let first = self.outstanding.partition_point(|q| q.burst < newest);
+        self.outstanding.remove(first)
+    }
+
+    /// Queries of the same moment were served by another server.
+    fn serve_elsewhere(&mut self, at: u64) {
+        let before = self.outstanding.len();
+        self.outstanding.retain(|q| q.at.abs_diff(at) > PARALLEL_NS);
+        self.elsewhere = self.elsewhere.saturating_add((before - self.outstanding.len()) as u64);
+    }
+
+    fn expire(&mut self, now: u64) {
+        while let Some(q) = self.outstanding.front().copied() {
+            if now.saturating_sub(q.at) < LOST_AFTER_NS {
+                break;
+            }
+            self.outstanding.pop_front();
+            self.lose(q);
+        }
+    }
+
+    fn lose(&mut self, query: Query) {
+        self.lost = self.lost.saturating_add(1);
+        self.last_lost_at = query.at;
+        self.evidence.add(query.seq);
+    }
+
+    fn finish(&mut self, window_end_ns: u64) {
+        self.expire(window_end_ns.saturating_sub(PENDING_NS - LOST_AFTER_NS));
+        let oldest = self.outstanding.front().map_or(window_end_ns, |q| q.at);
+        self.pending = self.untimed.saturating_add(self.outstanding.len() as u64);
+        self.pending_age_ns = window_end_ns.saturating_sub(oldest);
+    }
+
+    fn time(&mut self, seq: u64, datagram: &Datagram) {
+        let Some(rtt) = datagram.dns_rtt_ns else { return };
+        let [slow, very_slow] = SLOW_NS;
+        let r = &mut self.rtts;
+        r.n = r.n.saturating_add(1);
+        r.max_ns = r.max_ns.max(rtt);
+        r.near_5s = r.near_5s.saturating_add(u64::from(RETRY_CLUSTER_NS.contains(&rtt)));
+        if rtt >= slow {
+            r.slow.add(seq);
+        }
+        if rtt >= very_slow {
+            r.very_slow.add(seq);
+        }
+    }
+}
+
+/// Every UDP flow of a client.
+#[derive(Debug, Default)]
+pub(super) struct UdpFlows {
+    flows: BTreeMap<(FlowKey, Endpoint), UdpFlow>,
+    siblings: BTreeMap<FlowKey, Vec<Endpoint>>,
+    pub(super) overflow: u64,
+}
+
+impl UdpFlows {
+    /// Adds a datagram; at most `max` flows are kept.
+    pub(super) fn push(&mut self, event: &Event, proc: Option<ProcId>, max: usize) {
+        let (datagram, is_send) = match &event.payload {
+            Payload::UdpSend(d) => (d, true),
+            Payload::UdpRecv(d) => (d, false),
+            _ => return,
+        };
+        if event.id.role == Some(Role::Server) {
+            return;
+        }
+        let socket = FlowKey::of(&event.id);
+        if event.id.remote.addr.is_none() {
+            if !is_send && datagram.error.is_none() {
+                self.reply_from_somewhere(&socket, event.boot_ns);
+            }
+            return;
+        }
+        let Some(flow) = self.flow(socket, event, max) else { return };
+        flow.owner = proc.or(flow.owner);
+        let refused = datagram.error.and_then(Errno::name) == Some("ECONNREFUSED");
+        match (is_send, datagram.error) {
+            (_, Some(_)) if refused => flow.refuse(event.seq, is_send),
+            (true, Some(errno)) => flow.fail(event.seq, errno),
+            (true, None) => flow.send(event.boot_ns, event.seq, datagram.bytes),
+            (false, Some(_)) => {}
+            (false, None) => {
+                flow.time(event.seq, datagram);
+                if let Some(asked_at) = flow.reply(event.boot_ns) {
+                    self.serve_siblings(&socket, event.id.remote, asked_at);
+                }
+            }
+        }
+    }
+
+    /// The flows, judged at the window's end.
+    pub(super) fn finish(mut self, window_end_ns: u64) -> Vec<UdpFlow> {
+        self.flows.values_mut().for_each(|f| f.finish(window_end_ns));
+        self.flows.into_values().collect()
+    }
+
+    fn flow(&mut self, socket: FlowKey, event: &Event, max: usize) -> Option<&mut UdpFlow> {
+        let key = (socket, event.id.remote);
+        if !self.flows.contains_key(&key) {
+            if self.flows.len() >= max {
+                self.overflow += 1;
+                return None;
+            }
+            let siblings = self.siblings.entry(socket).or_default();
+            if siblings.len() < MAX_SIBLINGS {
+                siblings.push(event.id.remote);
+            }
+        }
+        Some(self.flows.entry(key).or_insert_with(|| UdpFlow::new(event)))
+    }
+
+    fn serve_siblings(&mut self, socket: &FlowKey, server: Endpoint, asked_at: u64) {
+        let Some(siblings) = self.siblings.get(socket).filter(|s| s.len() > 1) else { return };
+        for other in siblings.iter().filter(|s| **s != server) {
+            if let Some(flow) = self.flows.get_mut(&(*socket, *other)) {
+                flow.serve_elsewhere(asked_at);
+            }
+        }
+    }
+
+    /// A reply read without its sender's address: the server that has waited longest is taken to have sent it.
+    fn reply_from_somewhere(&mut self, socket: &FlowKey, at: u64) {
+        let Some(siblings) = self.siblings.get(socket) else { return };
+        let waiting = siblings
+            .iter()
+            .filter_map(|s| self.flows.get(&(*socket, *s))?.outstanding.front().map(|q| (q.at, *s)))
+            .min();
+        let Some(server) = waiting.map(|(_, s)| s).or_else(|| siblings.first().copied()) else { return };
+        let asked_at = self.flows.get_mut(&(*socket, server)).and_then(|f| f.reply(at));
+        if let Some(asked_at) = asked_at {
+            self.serve_siblings(socket, server, asked_at);
+        }
+    }
+}

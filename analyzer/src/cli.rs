@@ -1,0 +1,217 @@
+//! The command line of `analyze`: arguments → what to read and what to say about it.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ktrace_bundle::reader::{self, Limits, ReadReport};
+
+use crate::capture::{Builder, Capture};
+use crate::detectors;
+use crate::error::{Error, Exit};
+use crate::events;
+use crate::finding::Severity;
+use crate::report::{Report, json, text};
+
+/// Where bundles are looked for when none is named.
+const OUT_DIR: &str = "./out";
+
+const EXAMPLES: &str = "\
+Examples:
+  analyze                                        the newest bundle in ./out
+  analyze out/ktrace.node-1.20260124T215754Z.bundle.tgz
+  analyze BUNDLE --format json --fail-on warning for a pipeline
+  analyze --explain dns.no_reply                 how a rule decides
+  analyze events BUNDLE --seq 48213              the line behind `#48213`
+  analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
+
+Exit codes:
+  0 done   1 nothing readable   2 usage   5 the bundle is cut, not sealed or does not agree with itself
+  with --fail-on: 3 a critical finding   4 a warning   (5 comes first)";
+
+/// Read a ktrace bundle and name the cause.
+#[derive(Debug, Parser)]
+#[command(name = "analyze", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    analyze: Analyze,
+}
+
+#[derive(Debug, Args)]
+struct Analyze {
+    /// A `.bundle.tgz`, a bundle directory or a bare `events.jsonl` [default: the newest bundle in ./out]
+    bundle: Option<PathBuf>,
+    /// How to write the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Exit with 3 on a critical finding, and with `warning` also with 4 on a warning
+    #[arg(long, value_name = "SEVERITY", value_enum)]
+    fail_on: Option<FailOn>,
+    /// Say how a rule decides, and read nothing
+    #[arg(long, value_name = "RULE", conflicts_with = "bundle")]
+    explain: Option<String>,
+    /// Report every finding in full
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print events of a bundle, one line of JSON each
+    Events(Events),
+}
+
+#[derive(Debug, Args)]
+struct Events {
+    /// A `.bundle.tgz`, a bundle directory or a bare `events.jsonl` [default: the newest bundle in ./out]
+    bundle: Option<PathBuf>,
+    /// Line number, the `#` of a report; may be repeated
+    #[arg(long, value_name = "N")]
+    seq: Vec<u64>,
+    /// Only events with this value; inside objects with a dot, as in `ns.net=4026532001`; all conditions must hold
+    #[arg(long = "where", value_name = "KEY=VALUE")]
+    conditions: Vec<String>,
+    /// Print at most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    Warning,
+    Critical,
+}
+
+/// Runs the program.
+///
+/// # Errors
+/// [`Error`] when there is nothing to report; the caller prints it.
+pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e, out, err),
+    };
+    match cli.command {
+        Some(Command::Events(args)) => print_events(&args, out, err),
+        None => analyze(&cli.analyze, out, err),
+    }
+}
+
+/// Help and version go to stdout and are no errors; everything else is one, with a hint.
+fn usage(e: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
+    let text = e.render();
+    if e.use_stderr() {
+        write!(err, "{text}")?;
+        writeln!(err, "hint: `analyze --help` shows examples")?;
+        return Ok(Exit::Usage);
+    }
+    write!(out, "{text}")?;
+    Ok(Exit::Done)
+}
+
+fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
+    if let Some(rule) = &args.explain {
+        return explain(rule, out);
+    }
+    let path = bundle(args.bundle.as_deref())?;
+    let (capture, read) = load(&path)?;
+    let source = path.to_string_lossy();
+    let report = Report::new(&capture, &source);
+    match args.format {
+        Format::Text => text::write(out, &report, args.all)?,
+        Format::Json => json::write(out, &report, args.all)?,
+    }
+    out.flush()?;
+    talk(&capture, &read, err)?;
+    Ok(exit(&capture, &report, args.fail_on))
+}
+
+/// Reads a whole bundle into the model.
+///
+/// # Errors
+/// [`Error::Read`] if this is no bundle.
+pub fn load(path: &Path) -> Result<(Capture, ReadReport), Error> {
+    let mut builder = Builder::default();
+    let read = reader::read(path, &Limits::default(), &mut |record| builder.push(record)).map_err(Error::Read)?;
+    Ok((builder.finish(&read), read))
+}
+
+fn bundle(named: Option<&Path>) -> Result<PathBuf, Error> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
+        None => reader::newest_bundle(Path::new(OUT_DIR)).ok_or_else(|| Error::NoBundle(OUT_DIR.into())),
+    }
+}
+
+fn exit(capture: &Capture, report: &Report<'_>, fail_on: Option<FailOn>) -> Exit {
+    if capture.coverage.cut.is_some() || !capture.coverage.integrity.is_empty() {
+        return Exit::Cut;
+    }
+    match (report.worst(), fail_on) {
+        (Some(Severity::Critical), Some(_)) => Exit::Critical,
+        (Some(Severity::Warning), Some(FailOn::Warning)) => Exit::Warning,
+        _ => Exit::Done,
+    }
+}
+
+/// What the reader had to say, on stderr.
+fn talk(capture: &Capture, read: &ReadReport, err: &mut dyn Write) -> Result<(), Error> {
+    if let Some(cut) = &capture.coverage.cut {
+        writeln!(err, "warning: {cut}")?;
+    }
+    for sentence in &capture.coverage.integrity {
+        writeln!(err, "warning: {sentence}")?;
+    }
+    for bad in &read.first_bad_lines {
+        let error = crate::escape::line(&bad.error);
+        writeln!(err, "warning: line {} of `{}` cannot be read: {error}", bad.line, bad.member)?;
+    }
+    let unknown = read.unknown_types.values().fold(0_u64, |a, b| a.saturating_add(*b));
+    if unknown > 0 || read.unknown_members > 0 {
+        writeln!(err, "note: skipped {unknown} events of unknown types and {} unknown members", read.unknown_members)?;
+    }
+    Ok(())
+}
+
+fn print_events(args: &Events, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
+    let query = events::Query::new(&args.seq, &args.conditions, args.limit)?;
+    let path = bundle(args.bundle.as_deref())?;
+    let printed = events::print(&path, &query, out)?;
+    out.flush()?;
+    if printed.matched == 0 {
+        writeln!(err, "note: none of {} events matches", printed.read)?;
+    } else if printed.matched > args.limit {
+        writeln!(err, "note: {} of {} matching events shown: `--limit`", args.limit, printed.matched)?;
+    }
+    if let Some(cut) = &printed.cut {
+        writeln!(err, "warning: {}", crate::escape::line(cut))?;
+        return Ok(Exit::Cut);
+    }
+    Ok(Exit::Done)
+}
+
+fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {
+    let detector = detectors::by_id(rule).ok_or_else(|| Error::UnknownRule(rule.to_owned()))?;
+    let (e, needs) = (detector.explain(), detector.needs());
+    writeln!(out, "{} (version {})\n{}", detector.id(), detector.version(), e.question)?;
+    for (title, list) in [("decides", &e.decides), ("does not know", &e.limits), ("next", &e.next)] {
+        writeln!(out, "\n{title}")?;
+        list.iter().try_for_each(|s| text::sentence(out, s))?;
+    }
+    if !needs.hooks.is_empty() {
+        writeln!(out, "\nneeds")?;
+        let complete = if needs.lossless { ", and none of its events lost; else it is inconclusive" } else { "" };
+        let hooks = needs.hooks.join("` and `");
+        text::sentence(out, &format!("hook `{hooks}`{complete}"))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,147 @@
+//! `tcp.close_wait_leak`: connections that the peer has closed and the owner has not.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::{Endpoint, EventKind};
+use ktrace_bundle::tcp::TcpState;
+
+use super::{Detector, group, steps};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::units::{SECOND, count, duration, share};
+
+/// A socket that is in `CLOSE_WAIT` for less is about to be closed.
+const MIN_AGE_NS: u64 = 3 * SECOND;
+/// From so many on a server forgets to close.
+const WARNING_SERVER: u64 = 3;
+/// A client's connection pool notices closed connections late: so many are healthy.
+const WARNING_CLIENT: u64 = 10;
+/// From so many on the process is about to run out of descriptors.
+const CRITICAL: u64 = 100;
+
+/// See the module.
+pub(super) struct CloseWaitLeak;
+
+impl Detector for CloseWaitLeak {
+    fn id(&self) -> &'static str {
+        "tcp.close_wait_leak"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["tcp_state"], lossless: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does a process forget to close connections that its peer has closed?",
+            decides: vec![
+                format!("a connection counts when it is in `CLOSE_WAIT` as the window closes, for {} or longer", duration(MIN_AGE_NS)),
+                format!("warning: {WARNING_SERVER} or more of one server port, or {WARNING_CLIENT} or more of one client to one remote end"),
+                format!("critical: {CRITICAL} or more"),
+                "info: fewer".into(),
+            ],
+            limits: vec![
+                "a connection pool that has not looked at its idle connections yet looks the same".into(),
+                "for sockets older than the window, how long they have been so is only known to be the window's length".into(),
+            ],
+            next: vec!["look at what the process holds open, and whether the number grows; it is a bug of the process, not of the network".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut groups: BTreeMap<(bool, Target), Vec<&Connection>> = BTreeMap::new();
+        let mut open: BTreeMap<(bool, Target), u64> = BTreeMap::new();
+        for c in &capture.connections {
+            if c.end_state().is_none_or(|s| s == TcpState::Close) {
+                continue;
+            }
+            let key = key(capture, c);
+            if leaks(capture, c) {
+                groups.entry(key.clone()).or_default().push(c);
+            }
+            *open.entry(key).or_default() += 1;
+        }
+        let of_all = |key: &(bool, Target)| open.get(key).copied().unwrap_or_default();
+        groups.iter().map(|(key, members)| finding(capture, key, members, of_all(key))).collect()
+    }
+}
+
+/// A client's connections go by remote end, a server's by its own port.
+fn key(capture: &Capture, c: &Connection) -> (bool, Target) {
+    let is_client = c.is_client();
+    let remote = if is_client { c.remote } else { Endpoint { addr: None, port: c.local.port } };
+    (is_client, Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote })
+}
+
+fn leaks(capture: &Capture, c: &Connection) -> bool {
+    let in_table = c.at_end.is_some();
+    let proven = in_table || (!capture.has_end_table && capture.coverage.lost(&[EventKind::TcpState]) == 0);
+    let age = match c.close_wait {
+        Some(mark) => capture.window_end_ns.saturating_sub(mark.at),
+        None if was_leaking(c) => capture.duration_ns,
+        None => 0,
+    };
+    proven && c.end_state() == Some(TcpState::CloseWait) && age >= MIN_AGE_NS
+}
+
+fn was_leaking(c: &Connection) -> bool {
+    c.at_start.as_ref().is_some_and(|s| s.state == Some(TcpState::CloseWait))
+}
+
+fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], open: u64) -> Finding {
+    let (is_client, target) = key;
+    let n = members.len() as u64;
+    let threshold = if *is_client { WARNING_CLIENT } else { WARNING_SERVER };
+    let severity = match n {
+        _ if n >= CRITICAL => Severity::Critical,
+        _ if n >= threshold => Severity::Warning,
+        _ => Severity::Info,
+    };
+    let mut subject = group::of_connections(capture, target, members.iter().copied());
+    let (place, filter) = if *is_client {
+        (format!("to {}", subject.whom()), None)
+    } else {
+        subject.remote = None;
+        subject.local = Some(target.remote);
+        (target.remote.port.map_or_else(String::new, |p| format!("on its port {p}")), target.remote.port)
+    };
+    let before = members.iter().filter(|c| was_leaking(c)).count() as u64;
+    let title = format!(
+        "{} has not closed {} {place} that the other end has closed ({} more than when the window opened)",
+        subject.who(),
+        count(n, "connection", "connections"),
+        n - before
+    );
+    let list = match filter {
+        Some(port) => Some(Step::run(
+            "list them with their owner and what they have not read",
+            steps::inside(&subject, &format!("ss -tnpe state close-wait 'sport = :{port}'")),
+        )),
+        None => {
+            steps::sockets(&subject, "list them with their owner and what they have not read", "-tnpe state close-wait")
+        }
+    };
+    let mut next_steps: Vec<Step> = list.into_iter().collect();
+    if let Some(pid) = subject.pid() {
+        next_steps
+            .push(Step::run("compare with its limit of open files", format!("grep 'open files' /proc/{pid}/limits")));
+        next_steps.push(Step::run("see where its threads wait", format!("cat /proc/{pid}/task/*/wchan")));
+    }
+    next_steps.push(Step::think("in the program: close the connection when a read returns 0; as a stopgap restart it"));
+    Finding {
+        rule: "tcp.close_wait_leak",
+        severity,
+        title,
+        signal: Signal { name: "close_wait_count", value: n as f64, unit: "connections", threshold: threshold as f64 },
+        subject,
+        cause:
+            "the process got the end of the stream and did not close its own end: it does not read, or forgets to close"
+                .to_owned(),
+        impact: "each one holds a file descriptor and memory until the process closes it or ends".to_owned(),
+        next_steps,
+        share: share(n, open),
+        confidence: if *is_client { 0.7 } else { 0.9 },
+        evidence: Evidence::of(members.iter().filter_map(|c| c.close_wait.map(|m| m.seq))),
+        symptoms: Vec::new(),
+    }
+}

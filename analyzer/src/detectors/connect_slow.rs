@@ -1,0 +1,151 @@
+//! `connect.slow`: handshakes that complete, but late, by process and remote end.
+//!
+//! Judged by the handshake (`SYN_SENT` to `ESTABLISHED`), never by the system call: a non-blocking `connect(2)`
+//! returns at once.
+
+use super::{Detector, group, steps};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{MILLI, count, duration, percent, percentile, share};
+
+/// A handshake is slow from here on.
+const SLOW_NS: u64 = 500 * MILLI;
+/// A percentile says nothing about fewer handshakes.
+const MIN_HANDSHAKES: usize = 5;
+/// The percentile that must not be slow.
+const PERCENTILE: usize = 95;
+/// A SYN is sent again after 1 s; a handshake shorter than this did not wait for that.
+const WAITED_NS: u64 = 900 * MILLI;
+/// From this share of handshakes with a lost SYN on, it is noticed.
+const LOST_SYN_SHARE: f64 = 0.01;
+
+/// See the module.
+pub(super) struct ConnectSlow;
+
+impl Detector for ConnectSlow {
+    fn id(&self) -> &'static str {
+        "connect.slow"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["tcp_state"], lossless: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does connecting take long?",
+            decides: vec![
+                "the handshake is timed, from `SYN_SENT` to `ESTABLISHED`; the system call is not, it returns at once when it does not block".into(),
+                format!("warning: {} or more of the handshakes took {} or longer with a SYN sent again: the first one was lost", percent(LOST_SYN_SHARE), duration(WAITED_NS)),
+                format!("warning: the {PERCENTILE}th percentile of at least {MIN_HANDSHAKES} handshakes is {} or longer", duration(SLOW_NS)),
+                "info: a lost SYN among many".into(),
+            ],
+            limits: vec![
+                "a server's handshake says nothing about the path and is not judged".into(),
+                "whether the SYN, or its answer, was lost is not known".into(),
+            ],
+            next: vec!["1 s, 3 s and 7 s are one, two and three lost SYNs: look for drops on the way and for a full accept queue".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (target, members) in &capture.attempts() {
+            let mut handshakes: Vec<(u64, &Connection)> = members
+                .iter()
+                .filter(|(_, a)| *a == Attempt::Established)
+                .filter_map(|(c, _)| c.handshake_ns.map(|ns| (ns, *c)))
+                .collect();
+            handshakes.sort_by_key(|(ns, _)| *ns);
+            found.extend(lost_syns(capture, target, &handshakes).or_else(|| slow(capture, target, &handshakes)));
+        }
+        found
+    }
+}
+
+fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
+    let waited: Vec<(u64, &Connection)> =
+        handshakes.iter().filter(|(ns, c)| *ns >= WAITED_NS && c.syns_sent_again() > 0).copied().collect();
+    let (worst, _) = waited.last().copied()?;
+    let share = share(waited.len() as u64, handshakes.len() as u64);
+    let subject = group::of_connections(capture, target, waited.iter().map(|(_, c)| *c));
+    let title = format!(
+        "{} connects slowly to {}: {} of {} lost their first SYN and took up to {}",
+        subject.who(),
+        subject.whom(),
+        waited.len(),
+        count(handshakes.len() as u64, "handshake", "handshakes"),
+        duration(worst)
+    );
+    let mut evidence = evidence(&waited);
+    waited.iter().for_each(|(_, c)| evidence.merge(&c.retransmits.syn));
+    Some(Finding {
+        rule: "connect.slow",
+        severity: if share >= LOST_SYN_SHARE { Severity::Warning } else { Severity::Info },
+        title,
+        signal: Signal { name: "lost_syn_share", value: share * 100.0, unit: "percent", threshold: LOST_SYN_SHARE * 100.0 },
+        cause: "a SYN or its SYN-ACK was lost and sent again after 1 s, 3 s or 7 s: dropped on the way, or the server's accept queue was full"
+            .to_owned(),
+        impact: format!("the process waited up to {} to connect", duration(worst)),
+        next_steps: next_steps(&subject),
+        share,
+        confidence: 0.95,
+        evidence,
+        symptoms: Vec::new(),
+        subject,
+    })
+}
+
+fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
+    let times: Vec<u64> = handshakes.iter().map(|(ns, _)| *ns).collect();
+    let p = percentile(&times, PERCENTILE)?;
+    if times.len() < MIN_HANDSHAKES || p < SLOW_NS {
+        return None;
+    }
+    let slow: Vec<(u64, &Connection)> = handshakes.iter().filter(|(ns, _)| *ns >= SLOW_NS).copied().collect();
+    let subject = group::of_connections(capture, target, slow.iter().map(|(_, c)| *c));
+    let title = format!(
+        "{} connects slowly to {}: {} of {} took {} or longer",
+        subject.who(),
+        subject.whom(),
+        slow.len(),
+        count(times.len() as u64, "handshake", "handshakes"),
+        duration(SLOW_NS)
+    );
+    Some(Finding {
+        rule: "connect.slow",
+        severity: Severity::Warning,
+        title,
+        signal: Signal {
+            name: "handshake_p95",
+            value: p as f64 / MILLI as f64,
+            unit: "ms",
+            threshold: (SLOW_NS / MILLI) as f64,
+        },
+        cause: "no SYN had to be sent again, so the path is long or queues: a far away or overloaded link or host"
+            .to_owned(),
+        impact: format!("the process waits {} and more to connect", duration(SLOW_NS)),
+        next_steps: next_steps(&subject),
+        share: share(slow.len() as u64, times.len() as u64),
+        confidence: 0.85,
+        evidence: evidence(&slow),
+        symptoms: Vec::new(),
+        subject,
+    })
+}
+
+fn evidence(handshakes: &[(u64, &Connection)]) -> Evidence {
+    Evidence::of(handshakes.iter().filter_map(|(_, c)| c.established.map(|m| m.seq)))
+}
+
+fn next_steps(subject: &Subject) -> Vec<Step> {
+    let mut out: Vec<Step> = steps::route(subject).into_iter().collect();
+    out.extend(steps::listeners(subject.remote, "-ltn"));
+    out.push(Step::run(
+        "on the server: see overflows of accept queues",
+        "nstat -az TcpExtListenOverflows TcpExtListenDrops",
+    ));
+    out.push(steps::filters(subject));
+    out.extend(steps::watch(subject, "tcp"));
+    out
+}

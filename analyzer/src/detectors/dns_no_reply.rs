@@ -1,0 +1,239 @@
+//! `dns.no_reply`: queries that no server answered, by process and server.
+
+use ktrace_bundle::event::{Errno, EventKind};
+
+use super::{Detector, group, steps};
+use crate::capture::{Capture, Evidence, Needs, PENDING_NS, Target, UdpFlow};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{SECOND, count, duration, percent, share};
+
+/// From this share of failed queries on, nothing works.
+const CRITICAL_SHARE: f64 = 0.9;
+/// From this share of failed queries on, it is noticed.
+const WARNING_SHARE: f64 = 0.05;
+/// A single failed query is an accident, unless the client was seen waiting for it.
+const MIN_FAILED: u64 = 2;
+/// Waiting queries are only worth a word when the oldest is this old.
+const PENDING_AGE_NS: u64 = SECOND;
+
+/// See the module.
+pub(super) struct DnsNoReply;
+
+/// The account of one process name and one server.
+#[derive(Debug, Default)]
+struct Account {
+    sent: u64,
+    answered: u64,
+    lost: u64,
+    refused: u64,
+    not_sent: u64,
+    errno: Option<Errno>,
+    elsewhere: u64,
+    pending: u64,
+    pending_age_ns: u64,
+    retries: u64,
+    stalled_ns: u64,
+    evidence: Evidence,
+}
+
+impl Account {
+    /// `lost_replies` are receives that the capture itself lost: as many queries may have been answered.
+    fn of(flows: &[&UdpFlow], lost_replies: u64) -> Self {
+        let mut a = Self::default();
+        for f in flows {
+            a.sent = a.sent.saturating_add(f.sent);
+            a.answered = a.answered.saturating_add(f.answered);
+            a.lost = a.lost.saturating_add(f.lost);
+            a.refused = a.refused.saturating_add(f.refused);
+            a.not_sent = a.not_sent.saturating_add(f.failed.n);
+            a.errno = f.failed.errno.or(a.errno);
+            a.elsewhere = a.elsewhere.saturating_add(f.elsewhere);
+            a.pending = a.pending.saturating_add(f.pending);
+            a.pending_age_ns = a.pending_age_ns.max(if f.pending > 0 { f.pending_age_ns } else { 0 });
+            a.retries = a.retries.saturating_add(f.retries);
+            a.stalled_ns = a.stalled_ns.max(f.stalled_ns);
+            a.evidence.merge(&f.evidence);
+        }
+        a.lost = a.lost.saturating_sub(lost_replies);
+        a
+    }
+
+    const fn failed(&self) -> u64 {
+        self.lost.saturating_add(self.refused).saturating_add(self.not_sent)
+    }
+
+    const fn judged(&self) -> u64 {
+        self.sent.saturating_sub(self.pending).saturating_sub(self.elsewhere)
+    }
+
+    fn share(&self) -> f64 {
+        share(self.failed(), self.judged())
+    }
+
+    fn severity(&self) -> Option<Severity> {
+        let failed = self.failed();
+        let proven =
+            failed >= MIN_FAILED || (failed > 0 && self.retries > 0) || (self.refused > 0 && self.answered == 0);
+        if proven && failed >= MIN_FAILED && self.share() >= CRITICAL_SHARE {
+            Some(Severity::Critical)
+        } else if proven && self.share() >= WARNING_SHARE {
+            Some(Severity::Warning)
+        } else if (failed > 0 && self.judged() == failed) || self.only_pending() {
+            Some(Severity::Info)
+        } else {
+            None
+        }
+    }
+
+    const fn only_pending(&self) -> bool {
+        self.judged() == 0 && self.answered == 0 && self.pending >= MIN_FAILED && self.pending_age_ns >= PENDING_AGE_NS
+    }
+}
+
+impl Detector for DnsNoReply {
+    fn id(&self) -> &'static str {
+        "dns.no_reply"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["udp"], lossless: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does a process get answers from its DNS server?",
+            decides: vec![
+                "replies are counted against queries by process, server and socket; a query without a reply after 5 s is unanswered".into(),
+                format!("critical: {} or more of the queries failed, at least {MIN_FAILED}", percent(CRITICAL_SHARE)),
+                format!("warning: {} or more failed, at least {MIN_FAILED}, or one after which the client fell silent and asked again, or one that was refused and none answered", percent(WARNING_SHARE)),
+                "info: a single query that stayed unanswered, or queries that are too young to judge".into(),
+                "`ECONNREFUSED` on a query means that nothing listens on the server's port; other errors that the query never left".into(),
+            ],
+            limits: vec![
+                format!("queries sent less than {} before the window's end are not judged", duration(PENDING_NS)),
+                "a query whose answer came from another server, asked at the same moment on the same socket, counts as served".into(),
+                "payload is never read: which name was asked, and whether the answer was an error, is not known".into(),
+                "DNS over TCP, TLS or HTTPS is not counted".into(),
+            ],
+            next: vec!["ask the server from the same network namespace, then follow the route and look for filters on it".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);
+        let targets = capture.dns_by_target();
+        let found = targets.iter().filter_map(|(target, flows)| {
+            let account = Account::of(flows, lost_replies);
+            let severity = account.severity()?;
+            let others_answer = targets.iter().any(|(t, f)| {
+                t != target && t.comm == target.comm && t.netns == target.netns && f.iter().any(|f| f.answered > 0)
+            });
+            Some(finding(capture, target, flows, account, severity, others_answer))
+        });
+        found.collect()
+    }
+}
+
+fn finding(
+    capture: &Capture,
+    target: &Target,
+    flows: &[&UdpFlow],
+    account: Account,
+    severity: Severity,
+    others_answer: bool,
+) -> Finding {
+    let subject = group::of_flows(capture, target, flows);
+    let (who, whom) = (subject.who(), subject.whom());
+    let n = account.judged();
+    let title = if account.only_pending() {
+        let age = duration(account.pending_age_ns);
+        format!(
+            "{who} was still waiting for {whom} when the window closed: {} unanswered for up to {age}",
+            queries(account.pending)
+        )
+    } else if account.refused > account.lost {
+        format!("{who} is refused by the DNS server {whom}: {} of {} failed", account.failed(), queries(n))
+    } else if account.not_sent > account.lost {
+        format!("{who} cannot send to the DNS server {whom}: {} of {} failed", account.failed(), queries(n))
+    } else if account.answered == 0 {
+        format!("{who} gets no reply from the DNS server {whom}: {} of {} unanswered", account.failed(), queries(n))
+    } else {
+        format!("{who} misses replies from the DNS server {whom}: {} of {} unanswered", account.failed(), queries(n))
+    };
+    let measured = capture.coverage.ledger.is_some();
+    Finding {
+        rule: "dns.no_reply",
+        severity,
+        title,
+        signal: Signal {
+            name: "unanswered_query_share",
+            value: account.share() * 100.0,
+            unit: "percent",
+            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+        },
+        cause: cause(&account),
+        impact: impact(&account, others_answer),
+        next_steps: next_steps(&subject, &account),
+        share: account.share(),
+        confidence: if severity == Severity::Info || !measured { 0.6 } else { 0.95 },
+        evidence: account.evidence,
+        symptoms: Vec::new(),
+        subject,
+    }
+}
+
+fn queries(n: u64) -> String {
+    count(n, "query", "queries")
+}
+
+fn cause(account: &Account) -> String {
+    if account.only_pending() {
+        return "the window closed before the usual 5 s were over, so this may still have been answered".to_owned();
+    }
+    if account.refused > account.lost {
+        return "the server's host answers that nothing listens on this port (ICMP port unreachable)".to_owned();
+    }
+    if account.not_sent > account.lost {
+        let errno = account.errno.map_or_else(String::new, |e| format!(" (`{e}`)"));
+        return format!("the query did not leave this machine{errno}: no route, or a local rule that forbids it");
+    }
+    if account.answered == 0 {
+        return "nothing comes back, not even an error: the server is down, or queries or replies are dropped on the way"
+            .to_owned();
+    }
+    if account.retries > 0 {
+        let wait = duration(account.stalled_ns);
+        return format!(
+            "the server answers, but single queries or replies get lost; the client waited {wait} and asked again"
+        );
+    }
+    "the server answers, but single queries or replies get lost on the way, or the server is overloaded".to_owned()
+}
+
+fn impact(account: &Account, others_answer: bool) -> String {
+    if account.only_pending() {
+        return "lookups of this process wait".to_owned();
+    }
+    if account.retries > 0 && account.answered > 0 {
+        return format!("lookups of this process stall for {}", duration(account.stalled_ns));
+    }
+    if others_answer {
+        return "its other servers answer: lookups work, after waiting for this one".to_owned();
+    }
+    if account.answered == 0 {
+        return "this process can resolve no name by this server".to_owned();
+    }
+    "some lookups of this process wait for a retry, or fail".to_owned()
+}
+
+fn next_steps(subject: &Subject, account: &Account) -> Vec<Step> {
+    let mut out = Vec::new();
+    if account.refused <= account.lost {
+        out.extend(steps::route(subject));
+        out.push(steps::filters(subject));
+    }
+    out.extend(steps::dig(subject));
+    out.extend(steps::listeners(subject.remote, "-lunp"));
+    out.extend(steps::watch(subject, "udp"));
+    out
+}

@@ -1,0 +1,147 @@
+//! `evidence.lossy`: what the bundle itself is missing, so that nobody reads silence as health.
+
+use ktrace_bundle::ledger::DropReason;
+use ktrace_bundle::manifest::HookOutcome;
+
+use super::Detector;
+use crate::capture::{Capture, Coverage, Evidence, Needs};
+use crate::escape;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{MILLI, count, duration, percent, share};
+
+/// Missed events are an upper bound: below this share of all they are only mentioned.
+const MISSED_SHARE: f64 = 0.01;
+/// Lines that step back further than this make order within a flow doubtful.
+const DISORDER_NS: u64 = MILLI;
+/// Most sentences that are repeated.
+const MAX_REASONS: usize = 8;
+
+/// See the module.
+pub(super) struct Lossy;
+
+/// Something that is missing, and whether it is anybody's fault.
+struct Gap {
+    text: String,
+    severity: Severity,
+}
+
+impl Detector for Lossy {
+    fn id(&self) -> &'static str {
+        "evidence.lossy"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &[], lossless: false }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "is anything missing from this bundle?",
+            decides: vec![
+                "warning: events were dropped, a requested hook was not attached, the bundle is cut or does not agree with itself, or lines cannot be read".into(),
+                "info: what a cap that the user set left out".into(),
+                format!("events that a hook may have missed count from {} on, lines out of order from {} on", percent(MISSED_SHARE), duration(DISORDER_NS)),
+            ],
+            limits: vec!["without a manifest nothing is known about what is missing: every rule is then inconclusive".into()],
+            next: vec!["capture again with a larger `--ring-bytes`, fewer ports or a larger cap".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let c = &capture.coverage;
+        let mut gaps: Vec<Gap> = [drops(c), hooks(c), damage(c), doubts(c)].into_iter().flatten().collect();
+        if gaps.iter().all(|g| g.severity < Severity::Warning) {
+            gaps.extend(degraded(c));
+        }
+        let Some(severity) = gaps.iter().map(|g| g.severity).max() else { return Vec::new() };
+        vec![finding(c, &gaps, severity)]
+    }
+}
+
+fn drops(c: &Coverage) -> Vec<Gap> {
+    let Some(ledger) = &c.ledger else { return Vec::new() };
+    let real = ledger.dropped.iter().filter(|(r, n)| **n > 0 && **r != DropReason::FilteredLate);
+    real.map(|(reason, n)| {
+        let by_user = c.user_caps.contains(reason);
+        let whose = if by_user { ", as the user asked" } else { "" };
+        let severity = if by_user { Severity::Info } else { Severity::Warning };
+        let of = percent(share(*n, ledger.seen));
+        Gap {
+            text: format!("{} dropped ({}, {of}{whose})", count(*n, "event was", "events were"), reason.as_str()),
+            severity,
+        }
+    })
+    .collect()
+}
+
+fn hooks(c: &Coverage) -> Vec<Gap> {
+    let hooks = c.hooks.iter().flat_map(|h| h.values());
+    hooks
+        .filter_map(|h| {
+            let why = match h.outcome {
+                HookOutcome::Attached | HookOutcome::NotRequested => return None,
+                HookOutcome::Unsupported => "is not supported by this kernel",
+                HookOutcome::Failed => "failed to attach",
+            };
+            let text = format!("hook `{}` {why}", escape::shown(&h.name));
+            Some(Gap { text, severity: Severity::Warning })
+        })
+        .collect()
+}
+
+fn damage(c: &Coverage) -> Vec<Gap> {
+    let mut out: Vec<String> = c.cut.iter().cloned().collect();
+    out.extend(c.integrity.iter().take(MAX_REASONS).cloned());
+    if c.bad_lines > 0 {
+        out.push(format!("{} cannot be read", count(c.bad_lines, "line", "lines")));
+    }
+    out.into_iter().map(|text| Gap { text, severity: Severity::Warning }).collect()
+}
+
+/// The collector's own reasons, where nothing above says the same.
+fn degraded(c: &Coverage) -> impl Iterator<Item = Gap> {
+    let reasons = if c.complete { &[] } else { c.degraded.as_slice() };
+    reasons.iter().take(MAX_REASONS).map(|d| Gap { text: escape::line(d), severity: Severity::Warning })
+}
+
+fn doubts(c: &Coverage) -> Vec<Gap> {
+    let mut out = Vec::new();
+    if let Some(l) = &c.ledger {
+        let missed = share(l.missed, l.observed.saturating_add(l.missed));
+        if l.missed > 0 {
+            let severity = if missed >= MISSED_SHARE { Severity::Warning } else { Severity::Info };
+            let text = format!("up to {} missed by the hooks", count(l.missed, "event was", "events were"));
+            out.push(Gap { text, severity });
+        }
+        if l.max_disorder_ns > DISORDER_NS {
+            let text = format!("lines are out of order by up to {}", duration(l.max_disorder_ns));
+            out.push(Gap { text, severity: Severity::Info });
+        }
+    }
+    out.extend(c.overflow.iter().map(|(what, n)| Gap {
+        text: format!("{} of more {what} than the analyzer keeps apart", count(*n, "record", "records")),
+        severity: Severity::Warning,
+    }));
+    out
+}
+
+fn finding(c: &Coverage, gaps: &[Gap], severity: Severity) -> Finding {
+    let texts: Vec<&str> = gaps.iter().map(|g| g.text.as_str()).collect();
+    let share = c.lost_share();
+    Finding {
+        rule: "evidence.lossy",
+        severity,
+        title: format!("this bundle does not tell everything: {}", texts.join("; ")),
+        signal: Signal { name: "dropped_event_share", value: share * 100.0, unit: "percent", threshold: 0.0 },
+        subject: Subject::default(),
+        cause: "the capture, or the copy of its bundle, lost part of what happened".to_owned(),
+        impact: "what is reported was seen; what is not reported may have happened all the same".to_owned(),
+        next_steps: vec![Step::think(
+            "capture again: a larger `--ring-bytes`, fewer ports (`--ports`, `--dns-only`) or larger caps (`--max-events`, `--max-bytes`)",
+        )],
+        share,
+        confidence: 1.0,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+    }
+}

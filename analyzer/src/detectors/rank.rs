@@ -1,0 +1,71 @@
+//! The order of findings, and which of them only show another's effect.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::Endpoint;
+
+use crate::finding::{Finding, Subject};
+
+/// A finding of the second rule, with a signal of this name, about the same subject is explained by the first.
+const EXPLAINS: &[(&str, &str, &str)] = &[
+    ("tcp.connect_timeout", "tcp.retransmits", "syn_retransmit_count"),
+    ("tcp.unreachable", "tcp.retransmits", "syn_retransmit_count"),
+    ("connect.slow", "tcp.retransmits", "syn_retransmit_count"),
+    ("tcp.connect_timeout", "connect.slow", "lost_syn_share"),
+    ("dns.no_reply", "dns.slow", "slow_reply_share"),
+];
+
+/// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.
+pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by(order);
+    let causes = causes_of(&findings);
+    let symptoms: Vec<(usize, &'static str)> =
+        findings.iter().zip(&causes).filter_map(|(f, cause)| Some(((*cause)?, f.rule))).collect();
+    for (cause, rule) in symptoms {
+        if let Some(cause) = findings.get_mut(cause).filter(|c| !c.symptoms.contains(&rule)) {
+            cause.symptoms.push(rule);
+        }
+    }
+    findings.into_iter().zip(causes).filter(|(_, cause)| cause.is_none()).map(|(f, _)| f).collect()
+}
+
+/// For each finding the place of the one that explains it; never one that is itself explained.
+fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
+    let mut by_rule: BTreeMap<(&str, Key<'_>), usize> = BTreeMap::new();
+    for (place, f) in findings.iter().enumerate() {
+        by_rule.entry((f.rule, key(&f.subject))).or_insert(place);
+    }
+    let direct: Vec<Option<usize>> = findings.iter().map(|f| cause_of(f, findings, &by_rule)).collect();
+    let root = |first: usize| {
+        let above = direct.get(first).copied().flatten();
+        above.unwrap_or(first)
+    };
+    direct.iter().map(|cause| cause.map(root)).collect()
+}
+
+/// A mild cause does not hide a grave symptom.
+fn cause_of(f: &Finding, findings: &[Finding], by_rule: &BTreeMap<(&str, Key<'_>), usize>) -> Option<usize> {
+    EXPLAINS
+        .iter()
+        .filter(|(_, symptom, signal)| *symptom == f.rule && *signal == f.signal.name)
+        .filter_map(|(cause, _, _)| by_rule.get(&(*cause, key(&f.subject))).copied())
+        .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
+}
+
+type Key<'a> = (Option<&'a str>, Option<u32>, Option<Endpoint>);
+
+fn key(subject: &Subject) -> Key<'_> {
+    (subject.comm.as_deref(), subject.netns, subject.remote)
+}
+
+fn order(a: &Finding, b: &Finding) -> Ordering {
+    let weight = |f: &Finding| f.share * f.confidence;
+    b.severity
+        .cmp(&a.severity)
+        .then(weight(b).total_cmp(&weight(a)))
+        .then(a.rule.cmp(b.rule))
+        .then(b.evidence.total().cmp(&a.evidence.total()))
+        .then_with(|| a.title.cmp(&b.title))
+        .then_with(|| a.subject.netns.cmp(&b.subject.netns))
+}

@@ -1,0 +1,162 @@
+//! `tcp.refused`: connection attempts that the peer answers with a reset.
+
+use super::races::Races;
+use super::{Detector, group, steps};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::units::{SECOND, count, duration, percent, share};
+
+/// From this share of refused attempts on, nothing gets through.
+const CRITICAL_SHARE: f64 = 0.9;
+const MIN_CRITICAL: usize = 3;
+/// From this share of refused attempts on, it is noticed.
+const WARNING_SHARE: f64 = 0.05;
+const MIN_MIXED: usize = 2;
+/// One refused attempt is an accident beside so many that worked, whatever they went to.
+const HEALTHY_CONNECTS: u64 = 20;
+/// A server that is refused so often, for so long, and then works, was only starting.
+const STARTING_COUNT: usize = 5;
+const STARTING_NS: u64 = 2 * SECOND;
+
+/// See the module.
+pub(super) struct Refused;
+
+impl Detector for Refused {
+    fn id(&self) -> &'static str {
+        "tcp.refused"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["tcp_state"], lossless: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "are connection attempts refused?",
+            decides: vec![
+                "an attempt counts when it ends `SYN_SENT` -> `CLOSE` with `ECONNREFUSED`".into(),
+                format!("critical: {} or more of the attempts, at least {MIN_CRITICAL}", percent(CRITICAL_SHARE)),
+                format!(
+                    "warning: {} or more, at least {MIN_MIXED}, or one without any success",
+                    percent(WARNING_SHARE)
+                ),
+                format!(
+                    "info: one beside {HEALTHY_CONNECTS} connections of that process name that worked; up to {STARTING_COUNT} within {} before the server worked; those after which another address of the same port worked at once (happy eyeballs)",
+                    duration(STARTING_NS)
+                ),
+            ],
+            limits: vec![
+                "a reset can come from the host, from a rule that rejects, or from a load balancer without backends"
+                    .into(),
+            ],
+            next: vec![
+                "see on the server whether anything listens on that port, then look for a rule that rejects".into(),
+            ],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let races = Races::new(capture);
+        let attempts = capture.attempts();
+        let worked = |target: &Target| -> u64 {
+            let same = attempts.iter().filter(|(t, _)| t.comm == target.comm && t.netns == target.netns);
+            same.flat_map(|(_, m)| m).filter(|(_, a)| *a == Attempt::Established).count() as u64
+        };
+        let mut found = Vec::new();
+        for (target, members) in &attempts {
+            let refused: Vec<&Connection> = members.iter().filter(|(_, a)| is_refused(*a)).map(|(c, _)| *c).collect();
+            if refused.is_empty() {
+                continue;
+            }
+            let severity = severity(capture, &races, members, &refused, || worked(target));
+            found.extend(severity.map(|s| finding(capture, target, &refused, members.len() as u64, s)));
+        }
+        found
+    }
+}
+
+fn is_refused(attempt: Attempt) -> bool {
+    attempt == Attempt::Failed(Failure::Refused)
+}
+
+fn severity(
+    capture: &Capture,
+    races: &Races,
+    members: &[(&Connection, Attempt)],
+    refused: &[&Connection],
+    worked: impl Fn() -> u64,
+) -> Option<Severity> {
+    let share = share(refused.len() as u64, members.len() as u64);
+    let settled = refused.iter().all(|c| races.settled_elsewhere(c, Failure::Refused));
+    let accident = refused.len() == 1 && worked() >= HEALTHY_CONNECTS;
+    if settled || accident || was_starting(capture, members, refused) {
+        return Some(Severity::Info);
+    }
+    let without_success = refused.len() == members.len();
+    if share >= CRITICAL_SHARE && refused.len() >= MIN_CRITICAL {
+        Some(Severity::Critical)
+    } else if without_success || (refused.len() >= MIN_MIXED && share >= WARNING_SHARE) {
+        Some(Severity::Warning)
+    } else {
+        Some(Severity::Info)
+    }
+}
+
+/// Refused for a moment, and never again after the first success.
+fn was_starting(capture: &Capture, members: &[(&Connection, Attempt)], refused: &[&Connection]) -> bool {
+    let times = || refused.iter().filter_map(|c| c.failed_at());
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return false };
+    let established = members.iter().filter(|(c, _)| c.attempt(capture.window_end_ns) == Some(Attempt::Established));
+    let first_success = established.filter_map(|(c, _)| c.established.map(|m| m.at)).min();
+    refused.len() <= STARTING_COUNT
+        && last.saturating_sub(first) <= STARTING_NS
+        && first_success.is_some_and(|at| at > last)
+}
+
+fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts: u64, severity: Severity) -> Finding {
+    let subject = group::of_connections(capture, target, refused.iter().copied());
+    let share = share(refused.len() as u64, attempts);
+    let title = format!(
+        "{} is refused by {}: {} of {}",
+        subject.who(),
+        subject.whom(),
+        refused.len(),
+        count(attempts, "attempt", "attempts")
+    );
+    let cause = if share >= CRITICAL_SHARE {
+        "the other end answers with a reset: nothing listens on that port, or a rule rejects the connection"
+    } else {
+        "the other end refuses some connections: its listener was away for a while, or only some backends have one"
+    };
+    let mut next_steps: Vec<Step> = steps::listeners(subject.remote, "-ltnp").into_iter().collect();
+    next_steps.extend(steps::route(&subject));
+    next_steps.push(steps::filters(&subject));
+    next_steps.extend(steps::try_connect(&subject));
+    Finding {
+        rule: "tcp.refused",
+        severity,
+        title,
+        signal: Signal {
+            name: "refused_connect_share",
+            value: share * 100.0,
+            unit: "percent",
+            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+        },
+        subject,
+        cause: cause.to_owned(),
+        impact: "these connections fail at once; the process has to do without, or try again".to_owned(),
+        next_steps,
+        share,
+        confidence: 0.95,
+        evidence: evidence(refused),
+        symptoms: Vec::new(),
+    }
+}
+
+/// The events that tell of failed attempts.
+pub(super) fn evidence(failed: &[&Connection]) -> Evidence {
+    let seq = |c: &&Connection| {
+        c.closed.as_ref().map(|x| x.mark.seq).or_else(|| c.connect.as_ref().map(|(mark, _)| mark.seq))
+    };
+    Evidence::of(failed.iter().filter_map(seq))
+}

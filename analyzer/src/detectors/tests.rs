@@ -1,0 +1,175 @@
+use std::collections::BTreeSet;
+
+use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
+use ktrace_bundle::ledger::DropReason;
+use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::testing::{EventBuilder, an_event};
+
+use super::*;
+use crate::capture::tests::{capture, capture_with};
+use crate::finding::Severity;
+
+const WEB: &str = "10.0.0.5:8080";
+
+fn findings(capture: &Capture) -> Vec<Finding> {
+    ranked(&run(capture))
+}
+
+fn told(events: impl IntoIterator<Item = EventBuilder>) -> Vec<(&'static str, Severity)> {
+    findings(&capture(events)).iter().map(|f| (f.rule, f.severity)).collect()
+}
+
+fn syn(ms: u64, socket: u64) -> EventBuilder {
+    an_event().to(WEB).socket(socket).tcp_state(TcpState::Close, TcpState::SynSent).at_ms(ms)
+}
+
+/// An attempt that its owner leaves after so many ms.
+fn given_up(ms: u64, socket: u64, after: u64) -> [EventBuilder; 2] {
+    let close = TcpClose { gave_up_after_ns: Some(after * 1_000_000), ..TcpClose::default() };
+    let end = an_event().to(WEB).socket(socket).closed(TcpState::SynSent, close).at_ms(ms + after);
+    [syn(ms, socket), end]
+}
+
+fn refused(ms: u64, socket: u64) -> [EventBuilder; 2] {
+    let end = an_event().to(WEB).socket(socket).closed(TcpState::SynSent, TcpClose::default());
+    [syn(ms, socket), end.error("ECONNREFUSED").at_ms(ms + 1)]
+}
+
+fn worked(ms: u64, socket: u64) -> [EventBuilder; 2] {
+    [syn(ms, socket), an_event().to(WEB).socket(socket).established_after_ms(1).at_ms(ms + 1)]
+}
+
+#[test]
+fn every_rule_is_found_by_its_own_name() {
+    let ids: BTreeSet<&str> = DETECTORS.iter().map(|d| d.id()).collect();
+    assert_eq!(ids.len(), DETECTORS.len());
+    assert!(ids.iter().all(|id| by_id(id).is_some_and(|d| d.id() == *id)));
+    assert!(by_id("no.such_rule").is_none());
+}
+
+#[test]
+fn a_capture_of_nothing_is_clear() {
+    assert!(run(&capture([])).iter().all(|(_, outcome)| *outcome == Outcome::Clear));
+}
+
+#[test]
+fn an_application_that_gives_up_after_half_a_second_is_told_of() {
+    assert_eq!(told(given_up(100, 1, 500)), [("tcp.connect_timeout", Severity::Warning)]);
+}
+
+#[test]
+fn an_impatient_application_is_told_of_only_when_it_repeats() {
+    assert_eq!(told([given_up(0, 1, 100), given_up(1000, 2, 100)].into_iter().flatten()), []);
+    let thrice = [given_up(0, 1, 100), given_up(1000, 2, 100), given_up(2000, 3, 100)];
+    assert_eq!(told(thrice.into_iter().flatten()), [("tcp.connect_timeout", Severity::Critical)]);
+}
+
+#[test]
+fn a_slow_loser_of_the_same_family_is_no_happy_eyeballs() {
+    let winner = an_event().to("10.0.0.6:8080").socket(9).established_after_ms(1).at_ms(599);
+    let start = an_event().to("10.0.0.6:8080").socket(9).tcp_state(TcpState::Close, TcpState::SynSent).at_ms(598);
+    let events = given_up(100, 1, 500).into_iter().chain([start, winner]);
+    assert_eq!(told(events), [("tcp.connect_timeout", Severity::Warning)]);
+}
+
+#[test]
+fn syns_sent_again_are_a_symptom_of_the_timeout() {
+    let again = |ms| an_event().to(WEB).socket(1).tcp_retransmit(RetransmitKind::Syn, TcpState::SynSent).at_ms(ms);
+    let events = given_up(0, 1, 8000).into_iter().chain([again(1000), again(3000), again(7000)]);
+    let found = findings(&capture(events));
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].rule, &found[0].symptoms), ("tcp.connect_timeout", &vec!["tcp.retransmits"]));
+}
+
+#[test]
+fn a_server_that_was_only_starting_is_a_note() {
+    let events = [refused(0, 1), refused(500, 2), worked(1000, 3), worked(1500, 4)];
+    assert_eq!(told(events.into_iter().flatten()), [("tcp.refused", Severity::Info)]);
+    let broken = [worked(0, 1), refused(500, 2), refused(1000, 3), refused(1500, 4)];
+    assert_eq!(told(broken.into_iter().flatten()), [("tcp.refused", Severity::Warning)]);
+}
+
+#[test]
+fn one_refused_connect_among_many_that_worked_is_a_note() {
+    let many = (0..30).flat_map(|n| worked(100 * n, 100 + n).map(|e| e.to("10.0.0.9:80")));
+    assert_eq!(told(refused(5000, 1).into_iter().chain(many)), [("tcp.refused", Severity::Info)]);
+}
+
+#[test]
+fn queries_that_are_too_young_are_a_note() {
+    let send = |ms, socket| an_event().udp_send().socket(socket).at_ms(ms);
+    assert_eq!(told([send(56_000, 1), send(58_000, 2)]), [("dns.no_reply", Severity::Info)]);
+    assert_eq!(told([send(59_500, 1), send(59_600, 2)]), []);
+}
+
+#[test]
+fn a_client_that_asked_again_in_vain_is_told_of() {
+    let send = |ms| an_event().udp_send().at_ms(ms);
+    assert_eq!(told([send(56_000), send(58_000)]), [("dns.no_reply", Severity::Warning)]);
+}
+
+#[test]
+fn one_query_without_a_reply_is_a_note() {
+    assert_eq!(told([an_event().udp_send().at_ms(1)]), [("dns.no_reply", Severity::Info)]);
+}
+
+#[test]
+fn replies_that_the_capture_lost_are_not_blamed_on_the_server() {
+    let sends = (0..8).map(|n| an_event().udp_send().bytes(40 + n).socket(n).at_ms(1000 * n));
+    let losing = |lost: u64| {
+        capture_with(sends.clone(), move |m| {
+            let t = m.ledger.by_type.entry(EventKind::UdpRecv).or_default();
+            t.dropped.insert(DropReason::RingFull, lost);
+            m.ledger.total_from_types();
+        })
+    };
+    let rules = |c: &Capture| findings(c).iter().map(|f| f.rule).collect::<Vec<_>>();
+    assert_eq!(rules(&losing(8)), ["evidence.lossy"]);
+    assert_eq!(rules(&losing(1)), ["dns.no_reply", "evidence.lossy"]);
+}
+
+#[test]
+fn findings_have_one_order_whatever_order_they_come_in() {
+    let events = refused(0, 1).into_iter().chain(given_up(3000, 2, 700).map(|e| e.to("10.0.0.7:1")));
+    let mut found = findings(&capture(events));
+    let forth = rank::rank(found.clone());
+    found.reverse();
+    assert_eq!(rank::rank(found), forth);
+}
+
+#[test]
+fn a_hostile_name_reaches_neither_a_command_nor_the_terminal() {
+    let comm = "a;`reboot`\n\u{1b}[2J";
+    let events = (0..3).flat_map(|n| refused(1000 * n, n)).map(|e| e.by(comm, 7));
+    let found = findings(&capture(events));
+    assert!(found[0].title.contains(r"a;`reboot`\u{a}\u{1b}[2J"), "{}", found[0].title);
+    for command in found[0].next_steps.iter().filter_map(|s| s.command.as_deref()) {
+        assert!(!command.contains("reboot"), "{command}");
+    }
+}
+
+#[test]
+fn processes_of_one_name_are_one_finding_with_the_worst_first() {
+    let events = (0..5).flat_map(|n| refused(1000 * n, n).map(|e| e.by("api", if n == 0 { 5 } else { 9 })));
+    let found = findings(&capture(events));
+    assert_eq!((found.len(), &found[0].subject.pids), (1, &vec![9, 5]));
+    assert!(found[0].title.starts_with("`api` (pid 9 and 1 more)"), "{}", found[0].title);
+}
+
+#[test]
+fn thousands_of_findings_fit_into_a_document_that_counts_the_rest() {
+    let events =
+        (0..900_u64).flat_map(|n| refused(50 * n, n).map(|e| e.to(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1))));
+    let c = capture(events);
+    let report = crate::report::Report::new(&c, "b.tgz");
+    let mut out = Vec::new();
+    crate::report::json::write(&mut out, &report, false).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let kept = document["findings"].as_array().unwrap().len() as u64;
+    assert!(out.len() <= (32 << 10) + 1 && kept > 5, "{} bytes, {kept} findings", out.len());
+    assert_eq!(document["omitted_count"].as_u64(), Some(900 - kept));
+    out.clear();
+    crate::report::json::write(&mut out, &report, true).unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(all["findings"].as_array().unwrap().len(), 900);
+}

@@ -1,0 +1,122 @@
+//! `tcp.unreachable`: connection attempts that the network, or this machine, turns down with an error.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::Errno;
+
+use super::races::Races;
+use super::{Detector, group, refused, steps};
+use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::units::{count, percent, share};
+
+/// From this share of failed attempts on, nothing gets through.
+const CRITICAL_SHARE: f64 = 0.9;
+const MIN_CRITICAL: u64 = 3;
+/// From this share of failed attempts on, it is noticed.
+const WARNING_SHARE: f64 = 0.01;
+
+/// See the module.
+pub(super) struct Unreachable;
+
+impl Detector for Unreachable {
+    fn id(&self) -> &'static str {
+        "tcp.unreachable"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["tcp_state"], lossless: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "are connection attempts turned down as unreachable, or on this machine?",
+            decides: vec![
+                "an attempt counts when it ends with an error other than refused and timed out: `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`, `EPERM` and the like, also one seen on the way (ICMP)".into(),
+                format!("critical: {} or more of the attempts, at least {MIN_CRITICAL}", percent(CRITICAL_SHARE)),
+                format!("warning: {} or more; info below, and where another address of the same port worked at once (happy eyeballs)", percent(WARNING_SHARE)),
+            ],
+            limits: vec!["which router or which rule said so is not known".into()],
+            next: vec!["see the route and the neighbour entry, then look for rules that reject".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let races = Races::new(capture);
+        let mut found = Vec::new();
+        for (target, members) in &capture.attempts() {
+            let mut by_errno: BTreeMap<Errno, Vec<&Connection>> = BTreeMap::new();
+            for (c, attempt) in members {
+                if let Attempt::Failed(Failure::Unreachable(errno)) = attempt {
+                    by_errno.entry(*errno).or_default().push(c);
+                }
+            }
+            let attempts = members.len() as u64;
+            found.extend(by_errno.iter().map(|(e, failed)| finding(capture, &races, target, *e, failed, attempts)));
+        }
+        found
+    }
+}
+
+fn finding(
+    capture: &Capture,
+    races: &Races,
+    target: &Target,
+    errno: Errno,
+    failed: &[&Connection],
+    attempts: u64,
+) -> Finding {
+    let n = failed.len() as u64;
+    let share = share(n, attempts);
+    let severity = if failed.iter().all(|c| races.settled_elsewhere(c, Failure::Unreachable(errno))) {
+        Severity::Info
+    } else if share >= CRITICAL_SHARE && n >= MIN_CRITICAL {
+        Severity::Critical
+    } else if share >= WARNING_SHARE {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
+    let subject = group::of_connections(capture, target, failed.iter().copied());
+    let title = format!(
+        "{} cannot reach {}: {n} of {} failed with `{errno}`",
+        subject.who(),
+        subject.whom(),
+        count(attempts, "attempt", "attempts")
+    );
+    let mut next_steps: Vec<Step> = steps::route(&subject).into_iter().collect();
+    next_steps.push(Step::run("see whether neighbours answer", steps::inside(&subject, "ip neigh show")));
+    next_steps.push(steps::filters(&subject));
+    next_steps.extend(steps::try_connect(&subject));
+    Finding {
+        rule: "tcp.unreachable",
+        severity,
+        title,
+        signal: Signal {
+            name: "unreachable_connect_share",
+            value: share * 100.0,
+            unit: "percent",
+            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+        },
+        subject,
+        cause: cause(errno).to_owned(),
+        impact: "these connections fail; the process has to do without, or try again".to_owned(),
+        next_steps,
+        share,
+        confidence: 0.9,
+        evidence: refused::evidence(failed),
+        symptoms: Vec::new(),
+    }
+}
+
+fn cause(errno: Errno) -> &'static str {
+    match errno.name() {
+        Some("EHOSTUNREACH" | "EHOSTDOWN") => {
+            "the last hop does not find the host (no neighbour entry), or a rule rejects with ICMP"
+        }
+        Some("ENETUNREACH" | "ENETDOWN") => "there is no route to that network, here or on a router on the way",
+        Some("EADDRNOTAVAIL") => "no local address or port is free for this destination: the port range is used up",
+        Some("EPERM" | "EACCES") => "a local policy forbids it: a filter rule, a security module or a cgroup program",
+        _ => "the error comes from this machine's network stack",
+    }
+}

@@ -1,0 +1,116 @@
+//! What can go wrong, what it means to the caller, and the one place that prints it.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use ktrace_bundle::reader::ReadError;
+
+use crate::detectors::DETECTORS;
+
+/// Exit codes of `analyze`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Nothing could be read, or the report could not be written.
+    Unreadable,
+    /// Wrong usage.
+    Usage,
+    /// `--fail-on`: a critical finding.
+    Critical,
+    /// `--fail-on warning`: a warning, and nothing worse.
+    Warning,
+    /// The bundle is cut, not sealed, or does not agree with itself; what is readable was reported.
+    Cut,
+}
+
+impl Exit {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Unreadable => 1,
+            Self::Usage => 2,
+            Self::Critical => 3,
+            Self::Warning => 4,
+            Self::Cut => 5,
+        }
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a bundle, or not readable.
+    #[error("{0}")]
+    Read(ReadError),
+    /// No bundle was named and none lies in the default place.
+    #[error("no bundle in `{}`", .0.display())]
+    NoBundle(PathBuf),
+    /// `--explain` of a rule that does not exist.
+    #[error("there is no rule `{0}`")]
+    UnknownRule(String),
+    /// `--where` without `=`.
+    #[error("`{0}` is not `key=value`")]
+    Condition(String),
+    /// The output broke.
+    #[error("cannot write the report")]
+    Write(#[from] io::Error),
+}
+
+impl Error {
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Read(_) | Self::NoBundle(_) => Exit::Unreadable,
+            Self::UnknownRule(_) | Self::Condition(_) => Exit::Usage,
+            // a reader such as `head` that has seen enough is no failure
+            Self::Write(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Write(_) => Exit::Unreadable,
+        }
+    }
+
+    /// One thing to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Read(ReadError::Open { .. }) => "check the path and its permissions".to_owned(),
+            Self::Read(ReadError::Foreign { .. }) => {
+                "name a `.bundle.tgz`, a bundle directory or an `events.jsonl`".to_owned()
+            }
+            Self::Read(ReadError::Newer { .. }) => "use the `analyze` of the release that wrote it".to_owned(),
+            Self::NoBundle(_) => "name a bundle: `analyze PATH`, or capture one with `ktrace`".to_owned(),
+            Self::UnknownRule(_) => {
+                let rules: Vec<&str> = DETECTORS.iter().map(|d| d.id()).collect();
+                format!("rules are {}", rules.join(", "))
+            }
+            Self::Condition(_) => "for example `--where type=udp_send --where pid=1847`".to_owned(),
+            Self::Write(_) => return None,
+        })
+    }
+
+    /// Prints the error, its causes and its hint.
+    pub fn print(&self, err: &mut dyn Write) {
+        if self.exit() == Exit::Done {
+            return;
+        }
+        // nothing is left to tell it to when stderr is gone
+        let _gone = self.write(err);
+    }
+
+    fn write(&self, err: &mut dyn Write) -> io::Result<()> {
+        writeln!(err, "error: {}", crate::escape::line(&self.to_string()))?;
+        let mut source = match self {
+            Self::Read(e) => e.source(),
+            _ => self.source(),
+        };
+        while let Some(cause) = source {
+            writeln!(err, "caused by: {}", crate::escape::line(&cause.to_string()))?;
+            source = cause.source();
+        }
+        match self.hint() {
+            Some(hint) => writeln!(err, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a detector says: findings with their evidence, and rules explained.
+
+use ktrace_bundle::event::Endpoint;
+
+use crate::capture::Evidence;
+use crate::escape;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing; nothing to wake anybody for.
+    Info,
+    /// Something does not work as it should.
+    Warning,
+    /// Something does not work.
+    Critical,
+}
+
+impl Severity {
+    /// The name as it stands in a report.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// The number that made the rule fire.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    /// What was measured.
+    pub name: &'static str,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// From where on it counts.
+    pub threshold: f64,
+}
+
+/// Whom and what a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subject {
+    /// Name of the process: hostile. `None` if the owner is not known.
+    pub comm: Option<String>,
+    /// The processes of that name, most concerned first.
+    pub pids: Vec<u32>,
+    /// Own end; the address is absent where the connections differ.
+    pub local: Option<Endpoint>,
+    /// Other end.
+    pub remote: Option<Endpoint>,
+    /// Network namespace.
+    pub netns: Option<u32>,
+}
+
+impl Subject {
+    /// The process most concerned.
+    pub fn pid(&self) -> Option<u32> {
+        self.pids.first().copied()
+    }
+
+    /// The process in a sentence, escaped: `` `dig` (pid 4711 and 2 more) ``.
+    pub fn who(&self) -> String {
+        let comm = match self.comm.as_deref() {
+            Some(comm) if !comm.is_empty() => format!("`{}`", escape::shown(comm)),
+            _ => "a process that is not known".to_owned(),
+        };
+        match (self.pid(), self.pids.len()) {
+            (None, _) => comm,
+            (Some(pid), 1) => format!("{comm} (pid {pid})"),
+            (Some(pid), n) => format!("{comm} (pid {pid} and {} more)", n - 1),
+        }
+    }
+
+    /// The other end in a sentence.
+    pub fn whom(&self) -> String {
+        self.remote.map_or_else(|| "an end that is not known".to_owned(), |r| r.to_string())
+    }
+}
+
+/// One thing to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it tells.
+    pub text: String,
+    /// What to type; made of the finding's own numbers and addresses, never of names.
+    pub command: Option<String>,
+}
+
+impl Step {
+    /// A step with a command.
+    pub fn run(text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { text: text.into(), command: Some(command.into()) }
+    }
+
+    /// A step without one.
+    pub fn think(text: impl Into<String>) -> Self {
+        Self { text: text.into(), command: None }
+    }
+}
+
+/// Something that a rule found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Id of the rule.
+    pub rule: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// One true sentence that names process and destination, escaped.
+    pub title: String,
+    /// What made the rule fire.
+    pub signal: Signal,
+    /// Who and what.
+    pub subject: Subject,
+    /// Why this happens, as far as the evidence carries.
+    pub cause: String,
+    /// What it does to the process.
+    pub impact: String,
+    /// What to do next, read-only first.
+    pub next_steps: Vec<Step>,
+    /// Part of the subject's traffic that is concerned, 0 to 1.
+    pub share: f64,
+    /// How sure the rule is, 0 to 1.
+    pub confidence: f64,
+    /// The events that prove it.
+    pub evidence: Evidence,
+    /// Rules whose finding about the same subject is explained by this one.
+    pub symptoms: Vec<&'static str>,
+}
+
+/// A rule in words; its thresholds come from the constants that decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The question it answers.
+    pub question: &'static str,
+    /// How it decides, one sentence each.
+    pub decides: Vec<String>,
+    /// What it cannot know, one sentence each.
+    pub limits: Vec<String>,
+    /// What to do about it, one sentence each.
+    pub next: Vec<String>,
+}
+
+/// What a rule came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It found something.
+    Found(Vec<Finding>),
+    /// It found nothing, and would have.
+    Clear,
+    /// It found nothing, and might have missed it.
+    Inconclusive {
+        /// What was missing.
+        why: String,
+        /// The user asked for less.
+        by_plan: bool,
+    },
+}

@@ -1,0 +1,206 @@
+//! The report for a person: counts, the verdict, findings with what to do next, and what nobody may conclude.
+
+use std::io::{self, Write};
+
+use super::{Report, Verdict};
+use crate::capture::Capture;
+use crate::escape::{shell_word, shown};
+use crate::finding::{Finding, Signal, Step};
+use crate::units::{count, duration, percent};
+
+/// Findings that are told in full, and those that get at least a line, unless all are asked for.
+const IN_FULL: usize = 3;
+const IN_SHORT: usize = 20;
+/// Lines are wrapped here.
+const WIDTH: usize = 100;
+/// As wide as the labels of a finding's fields.
+const INDENT: &str = "                 ";
+
+/// Writes the report; with `all`, every finding in full.
+///
+/// # Errors
+/// Only if the output does.
+pub fn write(out: &mut dyn Write, report: &Report<'_>, all: bool) -> io::Result<()> {
+    head(out, report.capture)?;
+    writeln!(out)?;
+    wrapped(out, "verdict: ", &verdict(report), "         ")?;
+    let in_full = if all { usize::MAX } else { IN_FULL };
+    let in_short = if all { usize::MAX } else { IN_SHORT };
+    for (n, finding) in report.findings.iter().enumerate().take(in_full) {
+        write_finding(out, n + 1, finding, report.source)?;
+    }
+    let rest = report.findings.get(in_full.min(report.findings.len())..).unwrap_or_default();
+    if !rest.is_empty() {
+        writeln!(out)?;
+    }
+    for (n, finding) in rest.iter().enumerate().take(in_short) {
+        let label = format!("{}. {} {}: ", n + 1 + in_full, finding.severity.as_str(), finding.rule);
+        wrapped(out, &label, &finding.title, "   ")?;
+    }
+    if rest.len() > in_short {
+        writeln!(out, "{} more: `--all`", rest.len() - in_short)?;
+    }
+    unjudged(out, report)?;
+    sentences(out, "not measured", &report.capture.coverage.not_measured)
+}
+
+fn head(out: &mut dyn Write, capture: &Capture) -> io::Result<()> {
+    let node = capture.node.as_deref().map_or_else(|| "unknown node".to_owned(), shown);
+    write!(out, "ktrace capture of {node}")?;
+    if let (Some(start), Some(end)) = (capture.start_at, capture.end_at) {
+        let (start, end) = (start.format("%Y-%m-%d %H:%M:%S"), end.format("%H:%M:%S UTC"));
+        write!(out, ", {start} to {end} ({})", duration(capture.duration_ns))?;
+    }
+    if !capture.coverage.sealed {
+        write!(out, ", not sealed")?;
+    }
+    writeln!(out)?;
+    let parts = [
+        count(capture.event_count(), "event", "events"),
+        count(capture.connections.len() as u64, "TCP connection", "TCP connections"),
+        count(capture.udp_flow_count, "UDP flow", "UDP flows"),
+        count(capture.processes.len() as u64, "process", "processes"),
+    ];
+    writeln!(out, "{}", parts.join(", "))
+}
+
+fn verdict(report: &Report<'_>) -> String {
+    let word = report.verdict.as_str();
+    match (report.verdict, report.findings.first()) {
+        (Verdict::Critical | Verdict::Warning, Some(first)) => format!("{word}: {}", first.title),
+        (Verdict::Ok, None) => format!("{word}: nothing found by {}", rules(report.clear.len())),
+        (Verdict::Ok, Some(_)) => format!("{word}: nothing worse than a note"),
+        _ => format!("{word}: nothing found, but {} could not judge", rules(report.inconclusive.len())),
+    }
+}
+
+fn rules(n: usize) -> String {
+    count(n as u64, "rule", "rules")
+}
+
+fn write_finding(out: &mut dyn Write, n: usize, finding: &Finding, source: &str) -> io::Result<()> {
+    writeln!(out, "\n{n}. {} {}", finding.severity.as_str().to_uppercase(), finding.rule)?;
+    wrapped(out, "   ", &finding.title, "   ")?;
+    field(out, "cause", &finding.cause)?;
+    field(out, "impact", &finding.impact)?;
+    field(out, "signal", &signal(&finding.signal))?;
+    if let Some(place) = place(finding) {
+        field(out, "where", &place)?;
+    }
+    field(out, "confidence", &percent(finding.confidence))?;
+    if !finding.symptoms.is_empty() {
+        field(out, "also shows as", &finding.symptoms.join(", "))?;
+    }
+    write_evidence(out, finding, source)?;
+    match (entered(finding), finding.subject.netns) {
+        (Some(pid), Some(netns)) => {
+            writeln!(out, "   next (if pid {pid} has ended, `lsns -t net` names another one in netns {netns})")?;
+        }
+        _ => writeln!(out, "   next")?,
+    }
+    for (n, step) in finding.next_steps.iter().enumerate() {
+        write_step(out, n + 1, step)?;
+    }
+    Ok(())
+}
+
+fn write_step(out: &mut dyn Write, n: usize, step: &Step) -> io::Result<()> {
+    wrapped(out, &format!("     {n}. "), &step.text, "        ")?;
+    match &step.command {
+        Some(command) => writeln!(out, "          {command}"),
+        None => Ok(()),
+    }
+}
+
+fn signal(signal: &Signal) -> String {
+    let name = signal.name.replace('_', " ");
+    let number = |v: f64| if v == v.trunc() { format!("{v:.0}") } else { format!("{v:.1}") };
+    let unit = if signal.unit == "percent" { "%" } else { signal.unit };
+    format!("{name} {} {unit} (threshold {} {unit})", number(signal.value), number(signal.threshold))
+}
+
+fn place(finding: &Finding) -> Option<String> {
+    let s = &finding.subject;
+    let ends = match (s.local, s.remote) {
+        (Some(local), Some(remote)) => Some(format!("{local} -> {remote}")),
+        (None, Some(remote)) => Some(format!("-> {remote}")),
+        (Some(local), None) => Some(local.to_string()),
+        (None, None) => None,
+    };
+    let netns = s.netns.map(|n| format!("netns {n}"));
+    let parts: Vec<String> = [ends, netns].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn write_evidence(out: &mut dyn Write, finding: &Finding, source: &str) -> io::Result<()> {
+    let seqs = finding.evidence.seqs();
+    let Some(first) = seqs.first() else { return Ok(()) };
+    let list = seqs.iter().map(|s| format!("#{s}")).collect::<Vec<_>>().join(" ");
+    let total = count(finding.evidence.total(), "event", "events");
+    field(out, "evidence", &format!("{list} ({total} in all)"))?;
+    writeln!(out, "{INDENT}analyze events {} --seq {first}", shell_word(source))
+}
+
+/// The process whose network namespace the commands enter, if any does.
+fn entered(finding: &Finding) -> Option<u32> {
+    let enters = |s: &Step| s.command.as_deref().is_some_and(|c| c.starts_with("nsenter "));
+    finding.subject.pid().filter(|_| finding.next_steps.iter().any(enters))
+}
+
+fn unjudged(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> {
+    if !report.inconclusive.is_empty() {
+        writeln!(out, "\ninconclusive")?;
+        for u in &report.inconclusive {
+            wrapped(out, &format!("   {:<20} ", u.rule), &u.why, "                        ")?;
+        }
+    }
+    if !report.clear.is_empty() {
+        writeln!(out)?;
+        wrapped(out, "clear: ", &report.clear.join(", "), "       ")?;
+    }
+    Ok(())
+}
+
+fn sentences(out: &mut dyn Write, title: &str, list: &[String]) -> io::Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{title}")?;
+    list.iter().try_for_each(|s| sentence(out, s))
+}
+
+/// One item of a list of sentences.
+///
+/// # Errors
+/// Only if the output does.
+pub fn sentence(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    wrapped(out, "   - ", text, "     ")
+}
+
+fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
+    wrapped(out, &format!("   {name:<14}"), value, INDENT)
+}
+
+/// Text after a label, wrapped between words.
+fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
+    let mut line = label.to_owned();
+    let mut column = label.chars().count();
+    let mut is_first = true;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if !is_first && column + 1 + length > WIDTH {
+            writeln!(out, "{}", line.trim_end())?;
+            line = indent.to_owned();
+            column = indent.chars().count();
+            is_first = true;
+        }
+        if !is_first {
+            line.push(' ');
+            column += 1;
+        }
+        line.push_str(word);
+        column += length;
+        is_first = false;
+    }
+    writeln!(out, "{}", line.trim_end())
+}

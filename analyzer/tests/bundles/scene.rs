@@ -1,0 +1,243 @@
+//! A capture built event by event, and written as an unpacked bundle.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use ktrace_bundle::dns::DnsPairs;
+use ktrace_bundle::event::{Event, EventKind, RetransmitKind, Role, SocketRecord, TcpClose};
+use ktrace_bundle::ledger::DropReason;
+use ktrace_bundle::line;
+use ktrace_bundle::manifest::{Manifest, Member};
+use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::testing::{EventBuilder, a_manifest, an_event};
+
+/// Something that the manifest says differently.
+type Change = Box<dyn Fn(&mut Manifest)>;
+
+/// What a story is told with.
+pub struct Scene {
+    comm: &'static str,
+    pid: u32,
+    remote: String,
+    next_socket: u64,
+    events: Vec<Event>,
+    sockets: Vec<SocketRecord>,
+    changes: Vec<Change>,
+}
+
+impl Scene {
+    /// One process that talks to one remote end, unless a step says otherwise.
+    pub fn of(comm: &'static str, pid: u32, remote: &str) -> Self {
+        Self {
+            comm,
+            pid,
+            remote: remote.to_owned(),
+            next_socket: 1000,
+            events: Vec::new(),
+            sockets: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// An event of this process on this socket, `us` µs into the window.
+    pub fn event(&self, us: u64, socket: u64) -> EventBuilder {
+        let local = format!("10.42.1.15:{}", 40_000 + socket % 20_000);
+        an_event().by(self.comm, self.pid).from(&local).to(&self.remote).socket(socket).at_us(us)
+    }
+
+    /// From here on the process talks to another remote end.
+    pub fn now_to(&mut self, remote: &str) -> &mut Self {
+        self.remote = remote.to_owned();
+        self
+    }
+
+    /// From here on another process talks.
+    pub fn now_by(&mut self, comm: &'static str, pid: u32) -> &mut Self {
+        (self.comm, self.pid) = (comm, pid);
+        self
+    }
+
+    /// A socket that was not used before.
+    pub fn socket(&mut self) -> u64 {
+        self.next_socket += 1;
+        self.next_socket
+    }
+
+    pub fn push(&mut self, event: Event) -> &mut Self {
+        self.events.push(event);
+        self
+    }
+
+    pub fn push_socket(&mut self, socket: SocketRecord) -> &mut Self {
+        self.sockets.push(socket);
+        self
+    }
+
+    pub fn query(&mut self, ms: u64, socket: u64) -> &mut Self {
+        let event = self.event(ms * 1000, socket).udp_send().build();
+        self.push(event)
+    }
+
+    pub fn reply(&mut self, ms: u64, socket: u64) -> &mut Self {
+        let event = self.event(ms * 1000 + 900, socket).udp_recv().build();
+        self.push(event)
+    }
+
+    /// A query on a socket of its own, answered `after_ms` later.
+    pub fn lookup(&mut self, ms: u64, after_ms: u64) -> &mut Self {
+        let socket = self.socket();
+        self.query(ms, socket).reply(ms + after_ms, socket)
+    }
+
+    pub fn syn(&mut self, ms: u64, socket: u64) -> &mut Self {
+        let event = self.event(ms * 1000, socket).tcp_state(TcpState::Close, TcpState::SynSent).build();
+        self.push(event)
+    }
+
+    pub fn syn_again(&mut self, ms: u64, socket: u64) -> &mut Self {
+        let event = self.event(ms * 1000, socket).tcp_retransmit(RetransmitKind::Syn, TcpState::SynSent).build();
+        self.push(event)
+    }
+
+    /// The attempt fails: `SYN_SENT` to `CLOSE` with this account.
+    pub fn fails(&mut self, ms: u64, socket: u64, account: TcpClose) -> &mut Self {
+        let event = self.event(ms * 1000, socket).closed(TcpState::SynSent, account).build();
+        self.push(event)
+    }
+
+    pub fn fails_with(&mut self, ms: u64, socket: u64, error: &str) -> &mut Self {
+        let event = self.event(ms * 1000, socket).closed(TcpState::SynSent, TcpClose::default()).error(error).build();
+        self.push(event)
+    }
+
+    pub fn gives_up(&mut self, ms: u64, socket: u64, after_ms: u64) -> &mut Self {
+        let account = TcpClose { gave_up_after_ns: Some(after_ms * 1_000_000), ..TcpClose::default() };
+        self.fails(ms, socket, account)
+    }
+
+    pub fn established(&mut self, ms: u64, socket: u64, handshake_ms: u64) -> &mut Self {
+        let event = self.event(ms * 1000, socket).established_after_ms(handshake_ms).build();
+        self.push(event)
+    }
+
+    /// The connection ends after `segs` segments, `again` of them sent twice.
+    pub fn closes(&mut self, ms: u64, socket: u64, segs: u64, again: u64, srtt_us: u64) -> &mut Self {
+        let account = TcpClose {
+            tx_segs_count: Some(segs),
+            rx_segs_count: Some(segs),
+            retrans_count: Some(again),
+            srtt_us: Some(srtt_us),
+            tx_bytes: Some(segs * 1000),
+            rx_bytes: Some(2000),
+            ..TcpClose::default()
+        };
+        let event = self.event(ms * 1000, socket).closed(TcpState::LastAck, account).build();
+        self.push(event)
+    }
+
+    /// A connection from SYN to end that nobody could complain about.
+    pub fn healthy_connection(&mut self, ms: u64) -> &mut Self {
+        let socket = self.socket();
+        self.syn(ms, socket).established(ms + 1, socket, 1).closes(ms + 30, socket, 12, 0, 900)
+    }
+
+    /// A client's connection to this process, as a server on `port`, whose peer has closed at `ms`.
+    pub fn left_in_close_wait(&mut self, ms: u64, port: u16, client: &str) -> &mut Self {
+        let socket = self.socket();
+        let change = |us, old, new| {
+            let local = format!("10.42.1.15:{port}");
+            self.event(us, socket).from(&local).to(client).role(Role::Server).tcp_state(old, new).build()
+        };
+        let accepted = change(ms * 1000 - 5000, TcpState::SynRecv, TcpState::Established);
+        let ended = change(ms * 1000, TcpState::Established, TcpState::CloseWait);
+        self.push(accepted).push(ended)
+    }
+
+    /// The process closes what [`Self::left_in_close_wait`] made last.
+    pub fn closed_at_last(&mut self, ms: u64) -> &mut Self {
+        let socket = self.next_socket;
+        let last = self.events.iter().rev().find(|e| e.id.socket == Some(socket)).expect("a connection").clone();
+        let event = self.event(ms * 1000, socket).closed(TcpState::LastAck, TcpClose::default()).build();
+        self.push(Event { id: last.id, ..event })
+    }
+
+    /// Changes the manifest.
+    pub fn manifest(&mut self, change: impl Fn(&mut Manifest) + 'static) -> &mut Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
+    /// The same capture, had it lost every event for which `lost` holds because the ring was full.
+    pub fn losing(mut self, lost: impl Fn(&Event) -> bool) -> Self {
+        let gone: Vec<EventKind> = self.events.iter().filter(|e| lost(e)).map(|e| e.payload.kind()).collect();
+        assert!(!gone.is_empty(), "a lossy twin has lost something");
+        self.events.retain(|e| !lost(e));
+        self.manifest(move |m| {
+            for kind in &gone {
+                let t = m.ledger.by_type.entry(*kind).or_default();
+                t.seen += 1;
+                *t.dropped.entry(DropReason::RingFull).or_default() += 1;
+            }
+            m.ledger.total_from_types();
+            m.ledger.observed = m.ledger.seen;
+            m.complete = false;
+            m.degraded = vec!["the ring was full for a while".to_owned()];
+        });
+        self
+    }
+
+    /// Events in the order of the kernel, numbered and paired as the collector does it.
+    pub fn events(&self) -> Vec<Event> {
+        let mut events = self.events.clone();
+        events.sort_by_key(|e| e.boot_ns);
+        let mut pairs = DnsPairs::new(BTreeSet::from([53]), 10_000);
+        for (seq, event) in (1..).zip(&mut events) {
+            pairs.annotate(event, seq);
+            event.seq = seq;
+        }
+        events
+    }
+
+    /// The manifest and the lines of the bundle.
+    pub fn bundle(&self) -> (Manifest, Vec<u8>, Vec<u8>) {
+        let events = self.events();
+        let mut lines = Vec::new();
+        for event in &events {
+            line::write_event(&mut lines, event).unwrap();
+            lines.push(b'\n');
+        }
+        let mut sockets = Vec::new();
+        for socket in &self.sockets {
+            line::write_socket(&mut sockets, socket).unwrap();
+            sockets.push(b'\n');
+        }
+        let mut manifest = a_manifest(&events);
+        self.changes.iter().for_each(|change| change(&mut manifest));
+        let member = |name: &str, bytes: &[u8], records: usize| Member {
+            name: name.to_owned(),
+            bytes: bytes.len() as u64,
+            records: Some(records as u64),
+            omitted_count: None,
+        };
+        manifest.members =
+            vec![member("events.jsonl", &lines, events.len()), member("sockets.jsonl", &sockets, self.sockets.len())];
+        (manifest, lines, sockets)
+    }
+
+    /// Socket records.
+    pub fn sockets(&self) -> &[SocketRecord] {
+        &self.sockets
+    }
+
+    /// Writes the bundle as loose files.
+    pub fn write(&self, dir: &Path) {
+        let (manifest, events, sockets) = self.bundle();
+        let mut text = serde_json::to_vec_pretty(&manifest).unwrap();
+        text.push(b'\n');
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("events.jsonl"), events).unwrap();
+        fs::write(dir.join("sockets.jsonl"), sockets).unwrap();
+        fs::write(dir.join("manifest.json"), text).unwrap();
+    }
+}

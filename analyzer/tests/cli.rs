@@ -1,0 +1,223 @@
+//! The program from outside: exit codes, streams and what stands on them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn analyze(args: &[&str]) -> Output {
+    run(args, Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
+fn run(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_analyze")).args(args).current_dir(dir).output().unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
+}
+
+fn case(name: &str) -> String {
+    fixture("bundles").join(name).to_str().unwrap().to_owned()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn copy(case: &str, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in ["events.jsonl", "sockets.jsonl", "manifest.json"] {
+        fs::copy(fixture("bundles").join(case).join(name), to.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_report_is_data_on_stdout_and_done_is_0() {
+    let o = analyze(&[&case("dns-dead-server")]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+    assert!(out(&o).contains("verdict: critical"), "{}", out(&o));
+}
+
+#[test]
+fn the_demo_bundle_names_the_dead_server() {
+    let o = analyze(&[fixture("demo.bundle.tgz").to_str().unwrap(), "--fail-on", "critical"]);
+    assert_eq!(o.status.code(), Some(3), "{}", err(&o));
+    assert!(out(&o).contains("`api` (pid 1847) gets no reply from the DNS server 10.96.0.53:53"), "{}", out(&o));
+}
+
+#[test]
+fn fail_on_tells_critical_from_warning() {
+    for (name, level, code) in [
+        ("dns-dead-server", "critical", 3),
+        ("dns-dead-server", "warning", 3),
+        ("dns-slow", "warning", 4),
+        ("dns-slow", "critical", 0),
+        ("rtt-far-away", "warning", 0),
+    ] {
+        let o = analyze(&[&case(name), "--fail-on", level, "--format=json"]);
+        assert_eq!(o.status.code(), Some(code), "{name} {level}");
+    }
+}
+
+#[test]
+fn the_newest_bundle_in_out_is_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let o = run(&[], dir.path());
+    assert_eq!(o.status.code(), Some(1));
+    assert_eq!(
+        err(&o),
+        "error: no bundle in `./out`\nhint: name a bundle: `analyze PATH`, or capture one with `ktrace`\n"
+    );
+    let out_dir = dir.path().join("out");
+    fs::create_dir(&out_dir).unwrap();
+    fs::copy(fixture("demo.bundle.tgz"), out_dir.join("ktrace.demo.20260124T215754Z.bundle.tgz")).unwrap();
+    let o = run(&[], dir.path());
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    assert!(out(&o).starts_with("ktrace capture of demo"), "{}", out(&o));
+}
+
+#[test]
+fn a_bare_journal_finds_what_it_shows_and_judges_nothing_else() {
+    let o = analyze(&[&format!("{}/events.jsonl", case("refused-port")), "--format=json"]);
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(report["findings"][0]["rule"], "tcp.refused");
+    assert_eq!(report["inconclusive"][0]["why"], "no manifest: what was measured is not known");
+    assert_eq!(report["clear"], serde_json::json!([]));
+}
+
+#[test]
+fn a_cut_bundle_is_reported_up_to_the_cut_and_exits_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(fixture("demo.bundle.tgz")).unwrap();
+    let path = dir.path().join("cut.bundle.tgz");
+    fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+    let o = analyze(&[path.to_str().unwrap(), "--fail-on", "critical"]);
+    assert_eq!(o.status.code(), Some(5), "{}", err(&o));
+    assert!(err(&o).starts_with("warning: `events.jsonl` is cut after line "), "{}", err(&o));
+    assert!(out(&o).contains("evidence.lossy") && out(&o).contains("inconclusive"), "{}", out(&o));
+}
+
+#[test]
+fn the_files_of_a_crashed_run_are_read_and_exit_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    copy("dns-dead-server", dir.path());
+    fs::remove_file(dir.path().join("manifest.json")).unwrap();
+    let mut events = fs::read(dir.path().join("events.jsonl")).unwrap();
+    events.truncate(events.len() - 20);
+    fs::write(dir.path().join("events.jsonl"), events).unwrap();
+    let o = analyze(&[dir.path().to_str().unwrap()]);
+    assert_eq!(o.status.code(), Some(5), "{}", err(&o));
+    assert!(out(&o).contains("dns.no_reply"), "{}", out(&o));
+}
+
+#[test]
+fn a_bundle_that_does_not_agree_with_itself_exits_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    copy("rtt-far-away", dir.path());
+    let events = fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+    let (_, without_first) = events.split_once('\n').unwrap();
+    fs::write(dir.path().join("events.jsonl"), without_first).unwrap();
+    assert_eq!(analyze(&[dir.path().to_str().unwrap()]).status.code(), Some(5));
+}
+
+#[test]
+fn a_foreign_file_is_one_clear_line_and_1() {
+    let o = analyze(&[concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    assert_eq!((o.status.code(), out(&o).as_str()), (Some(1), ""));
+    assert!(err(&o).starts_with("error: `") && err(&o).contains("is not a ktrace bundle"), "{}", err(&o));
+    assert_eq!(err(&o).lines().count(), 2, "{}", err(&o));
+}
+
+#[test]
+fn a_missing_file_names_its_cause() {
+    let o = analyze(&["/nonexistent/b.tgz"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("\ncaused by: No such file") && err(&o).contains("\nhint: "), "{}", err(&o));
+}
+
+#[test]
+fn wrong_usage_is_2_with_a_hint() {
+    for args in
+        [&["--no-such-flag"][..], &["--format", "xml"], &["b.tgz", "--fail-on", "info"], &["events", "--limit", "x"]]
+    {
+        let o = analyze(args);
+        assert_eq!((o.status.code(), out(&o).as_str()), (Some(2), ""), "{args:?}");
+        assert!(err(&o).contains("hint: "), "{args:?}: {}", err(&o));
+    }
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let help = analyze(&["--help"]);
+    assert_eq!((help.status.code(), err(&help).as_str()), (Some(0), ""));
+    assert!(out(&help).contains("Examples:") && out(&help).contains("--fail-on"), "{}", out(&help));
+    let version = analyze(&["--version"]);
+    assert_eq!(out(&version), format!("analyze {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_rule_explains_itself_and_an_unknown_one_lists_them_all() {
+    let o = analyze(&["--explain", "dns.no_reply"]);
+    assert_eq!(o.status.code(), Some(0));
+    assert!(out(&o).starts_with("dns.no_reply (version 1)\ndoes a process get answers"), "{}", out(&o));
+    let o = analyze(&["--explain", "dns.nope"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).contains("error: there is no rule `dns.nope`\nhint: rules are dns.no_reply, "), "{}", err(&o));
+}
+
+#[test]
+fn events_are_the_lines_that_the_report_points_to() {
+    let dir = case("dns-dead-server");
+    let lines = fs::read_to_string(fixture("bundles/dns-dead-server/events.jsonl")).unwrap();
+    let o = analyze(&["events", &dir, "--seq", "3", "--seq", "5"]);
+    let expected: Vec<&str> = [2, 4].map(|n| lines.lines().nth(n).unwrap()).to_vec();
+    assert_eq!((o.status.code(), out(&o).lines().collect::<Vec<_>>()), (Some(0), expected));
+}
+
+#[test]
+fn events_are_chosen_by_every_condition_up_to_the_limit() {
+    let demo = fixture("demo.bundle.tgz");
+    let demo = demo.to_str().unwrap();
+    let o = analyze(&["events", demo, "--where", "type=udp_send", "--where", "pid=1847", "--limit", "5"]);
+    assert_eq!(out(&o).lines().count(), 5);
+    assert!(out(&o).lines().all(|l| l.contains(r#""type":"udp_send""#) && l.contains(r#""pid":1847"#)));
+    assert_eq!(err(&o), "note: 5 of 32 matching events shown: `--limit`\n");
+    let o = analyze(&["events", demo, "--where", "ns.net=1"]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), "note: none of 182 events matches\n"));
+    let o = analyze(&["events", demo, "--where", "pid"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).starts_with("error: `pid` is not `key=value`\nhint: "), "{}", err(&o));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("events.jsonl");
+    let line = fs::read_to_string(fixture("bundles/dns-dead-server/events.jsonl")).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    for _ in 0..200 {
+        file.write_all(line.as_bytes()).unwrap();
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_analyze"))
+        .args(["events", path.to_str().unwrap(), "--limit", "100000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let o = child.wait_with_output().unwrap();
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_report_needs_no_colour() {
+    let o = analyze(&[&case("dns-dead-server")]);
+    assert!(!o.stdout.contains(&0x1b));
+}

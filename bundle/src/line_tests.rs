@@ -168,3 +168,143 @@ fn endpoints_survive_their_text() {
     assert_eq!(parse_endpoint("[::1]x"), None);
     assert_eq!(parse_endpoint("10.0.0.1:99999"), None);
 }
+
+/// A line with every key; a new field does not compile until it is here, and then not pass until it is documented.
+fn every_key() -> Line<'static> {
+    let text = || Some(Cow::Borrowed("x"));
+    let n = Some(1);
+    Line {
+        v: Some(1),
+        seq: n,
+        ts: Some(Timestamp(an_event().at)),
+        kind: text(),
+        when: Some(When::End),
+        node: text(),
+        comm: text(),
+        thread: text(),
+        pid: Some(1),
+        tid: Some(1),
+        ppid: Some(1),
+        uid: Some(1),
+        gid: Some(1),
+        tuple: Some(Tuple::default()),
+        old_state: Some(TcpState::Close),
+        new_state: Some(TcpState::Close),
+        handshake_ns: n,
+        syn_retrans_count: n,
+        bytes: n,
+        dns_rtt_ns: n,
+        query_seq: n,
+        ambiguous: true,
+        late: true,
+        duplicate: true,
+        asked: Some(Ends(Endpoint::default())),
+        syscall_ns: n,
+        retransmit: Some(RetransmitKind::Data),
+        state: Some(TcpState::Close),
+        duration_ns: n,
+        rx_queue_bytes: n,
+        tx_queue_bytes: n,
+        age_ns: n,
+        backlog: n,
+        accept_queue: n,
+        tx_bytes: n,
+        rx_bytes: n,
+        tx_segs_count: n,
+        rx_segs_count: n,
+        retrans_count: n,
+        srtt_us: n,
+        min_rtt_us: n,
+        error: text(),
+        errno: Some(1),
+        soft_error: true,
+        nonblocking: true,
+        time_wait: true,
+        gave_up_after_ns: n,
+        proto: Some(Proto::Tcp),
+        laddr: Some([0, 0, 0, 0].into()),
+        lport: Some(1),
+        raddr: Some([0, 0, 0, 0].into()),
+        rport: Some(1),
+        role: Some(Role::Client),
+        socket: n,
+        boot_ns: n,
+        cpu: Some(1),
+        owner: Some(OwnerSource::Current),
+        proc_start_ns: n,
+        ns: Some(Namespaces { net: Some(1), mnt: Some(1), pid: Some(1), user: Some(1) }),
+        sec: Some(Sec { seccomp_mode: 0, caps_eff: CapsEff(0) }),
+        cgroup_id: n,
+        why: {
+            let mut why = Why::none();
+            why.set("x", Reason::Gone);
+            why
+        },
+        rest: Skipped(0),
+    }
+}
+
+#[test]
+fn the_documented_keys_are_the_keys_that_are_written_in_their_order() {
+    let line = serde_json::to_string(&every_key()).unwrap();
+    let at = |key: &str| line.find(&format!(r#""{key}":"#)).unwrap_or_else(|| panic!("no `{key}` in {line}"));
+    let mut written: Vec<String> = Vec::new();
+    for (key, value) in serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&line).unwrap() {
+        match value {
+            serde_json::Value::Object(parts) if key != "why" => {
+                written.extend(parts.keys().map(|part| format!("{key}.{part}")));
+            }
+            _ => written.push(key),
+        }
+    }
+    let documented = documented_keys();
+    let missing: Vec<_> = written.iter().filter(|k| !documented.contains(&k.as_str())).collect();
+    let surplus: Vec<_> = documented.iter().filter(|k| !written.contains(&(**k).to_owned())).collect();
+    assert_eq!((missing, surplus), (vec![], vec![]), "not in docs/bundle-format.md, and only there");
+    let top: Vec<_> = documented.iter().filter(|k| !k.contains('.')).map(|k| at(k)).collect();
+    assert!(top.is_sorted(), "docs/bundle-format.md lists the keys in another order");
+}
+
+const DOCUMENT: &str = include_str!("../../docs/bundle-format.md");
+
+/// First column of the table under `### Keys`.
+fn documented_keys() -> Vec<&'static str> {
+    let section = DOCUMENT.split("\n### ").find(|s| s.starts_with("Keys\n")).unwrap();
+    section.lines().filter_map(|l| l.strip_prefix("| `")?.split_once('`')).map(|(key, _)| key).collect()
+}
+
+#[test]
+fn every_name_in_a_closed_list_is_documented() {
+    let drops = crate::ledger::DropReason::ALL.map(crate::ledger::DropReason::as_str);
+    let kinds = EventKind::ALL.map(EventKind::as_str);
+    for name in Reason::TEXTS.iter().chain(&drops).chain(&kinds) {
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "`{name}` is not in docs/bundle-format.md");
+    }
+}
+
+#[test]
+fn the_documented_examples_are_lines_of_this_version() {
+    let examples: Vec<_> = DOCUMENT.lines().filter(|l| l.starts_with(r#"{"v":1"#)).collect();
+    assert_eq!(examples.len(), 3);
+    for (example, number) in examples.into_iter().zip(1..) {
+        let parsed = parse_event(example.as_bytes(), 0).unwrap();
+        assert_eq!((parsed.record.seq, parsed.unknown_keys), (number, 0));
+        assert_eq!(text(&parsed.record), example);
+    }
+}
+
+#[test]
+fn every_key_of_manifest_and_summary_is_documented() {
+    let manifest = crate::testing::a_manifest(&[]);
+    let dns = crate::dns::DnsPairs::new([53].into(), 1);
+    let summary = crate::totals::SummaryBuilder::new().build(&manifest, &dns);
+    let of_summary = serde_json::to_value(summary).unwrap();
+    for (section, document) in
+        [("`manifest.json`", serde_json::to_value(manifest).unwrap()), ("`summary.json`", of_summary)]
+    {
+        let section = DOCUMENT.split("\n## ").find(|s| s.starts_with(section)).unwrap();
+        for key in document.as_object().unwrap().keys() {
+            assert!(section.contains(&format!("`{key}`")), "`{key}` is not in docs/bundle-format.md");
+        }
+    }
+}

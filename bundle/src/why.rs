@@ -18,6 +18,9 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// The texts of the closed list.
+            pub const TEXTS: &[&str] = &[$($text),*];
+
             /// The text as it stands in a bundle.
             pub fn text(&self) -> Cow<'_, str> {
                 match self {

@@ -66,7 +66,7 @@ fn small_bundle(events: &mut [Event]) -> Vec<u8> {
 
 #[test]
 fn a_bundle_cut_at_any_byte_delivers_what_is_before_the_cut_and_says_where_it_is() {
-    let mut events: Vec<_> = (1..=20).map(|i| an_event().at_ms(i * 7919 % 60_000).socket(i * 31).build()).collect();
+    let mut events: Vec<_> = (1..=8).map(|i| an_event().at_ms(i * 7919 % 60_000).socket(i * 31).build()).collect();
     let whole = small_bundle(&mut events);
     let mut delivered = 0;
     for len in 2..whole.len() {
@@ -77,7 +77,7 @@ fn a_bundle_cut_at_any_byte_delivers_what_is_before_the_cut_and_says_where_it_is
         assert!(read.len() >= delivered && read.iter().zip(&events).all(|(a, b)| *a == b), "at byte {len}");
         delivered = read.len();
     }
-    assert_eq!(delivered, 20);
+    assert_eq!(delivered, 8);
     assert_eq!(Packed::new(&whole).read().0.cut, None);
 }
 
@@ -169,7 +169,7 @@ fn a_bomb_is_defused_by_its_ratio() {
     header.set_cksum();
     gz.write_all(header.as_bytes()).unwrap();
     gz.write_all(&line()).unwrap();
-    for _ in 0..64 {
+    for _ in 0..24 {
         gz.write_all(&[b'x'; 1 << 20]).unwrap();
         gz.write_all(b"\n").unwrap();
     }

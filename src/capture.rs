@@ -10,7 +10,7 @@ mod sink;
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use ktrace_bundle::dns::DnsPairs;
 use ktrace_bundle::event::When;
 use ktrace_bundle::ledger::Ledger;
-use ktrace_bundle::manifest::{Checkpoint, EndedBy, Manifest};
+use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleName, BundleWriter, WriteError, WriterCaps};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -106,8 +106,7 @@ pub struct Sealed {
 /// See [`CaptureError`]. Nothing stays attached.
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = stop_on_signals().map_err(CaptureError::Signals)?;
-    let features = Features::of_this_kernel();
-    let mut session = loader::load(plan, &features)?;
+    let mut session = loader::load(plan, &Features::of_this_kernel())?;
     let first = clock::sample();
     let context = Context {
         node: Arc::from(plan.node.as_str()),
@@ -116,39 +115,41 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         with_security: plan.with_security,
     };
     let head = manifest::head(plan, &first, session.reports());
-    let name = BundleName { node: plan.node.clone(), at: first.utc };
-    let caps = WriterCaps { max_bytes: plan.max_bytes };
-    let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
-        .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
-    let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    let mut sink = Sink::new(writer, SummaryBuilder::new(), dns, context.clone());
+    let mut sink = start_bundle(plan, &head, context.clone())?;
     let mut degraded = session.degraded().to_vec();
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
-    session.open_gate();
-    let start_boot_ns = clock::boot_ns();
+
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
     let on_record = |record: &[u8]| sink.borrow_mut().take(record);
-    let rings = session.rings(&on_record)?;
-    if let Some(path) = &plan.ready_file {
-        announce(path).map_err(|source| CaptureError::Ready { path: path.clone(), source })?;
-    }
-    let mut window = Window { plan, session, rings: &rings, sink: &sink, stop: &stop, begin: Instant::now() };
-    let ended_by = window.run()?;
-    let mut session = window.session;
+    let rings = session.rings(on_record)?;
+    session.open_gate();
+    let begin = Instant::now();
+    let start_boot_ns = clock::boot_ns();
+    announce(plan)?;
+    let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
     rings.take(Duration::ZERO)?;
     drop(rings);
+
     let mut sink = sink.into_inner();
     sink.write_batch();
     let counters = session.counters()?;
-    degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     let missed = session.missed();
+    degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
-    let end = manifest::End { head, start_boot_ns, end_boot_ns, ended_by, degraded, counters, missed };
-    seal(plan, sink, end)
+    seal(plan, sink, manifest::End { head, start_boot_ns, end_boot_ns, ended_by, degraded, counters, missed })
+}
+
+fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
+    let name = BundleName { node: plan.node.clone(), at: context.utc };
+    let caps = WriterCaps { max_bytes: plan.max_bytes };
+    let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
+        .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
+    let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, context))
 }
 
 fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
@@ -161,12 +162,13 @@ fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Whole file or none, so that a waiting program cannot see it half-written.
-fn announce(path: &Path) -> io::Result<()> {
+/// Makes the ready file: whole or not at all, so that a waiting program cannot see it half-written.
+fn announce(plan: &Plan) -> Result<(), CaptureError> {
+    let Some(path) = &plan.ready_file else { return Ok(()) };
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    fs::write(&temporary, "ready\n")?;
-    fs::rename(&temporary, path)
+    let made = fs::write(&temporary, "ready\n").and_then(|()| fs::rename(&temporary, path));
+    made.map_err(|source| CaptureError::Ready { path: path.clone(), source })
 }
 
 /// Records the sockets that exist; returns what makes the bundle incomplete.
@@ -204,7 +206,7 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
 /// The time between opening and closing the gate.
 struct Window<'a, 'cb> {
     plan: &'a Plan,
-    session: Session,
+    session: &'a mut Session,
     rings: &'a Rings<'cb>,
     sink: &'a RefCell<Sink>,
     stop: &'a AtomicBool,

@@ -13,13 +13,11 @@
 
 #define O_NONBLOCK 04000
 
-/* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 48 bytes. */
+/* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 40 bytes. */
 struct kt_call {
 	__u64 start_ns;
 	__u64 sock; /* struct sock address, or (tracepoint) the descriptor */
-	__u8 addr[16]; /* what was asked; network order */
-	__u16 port;
-	__u16 family; /* 0: could not be read */
+	struct kt_end asked;
 	__u8 nonblocking;
 	__u8 reserved[3];
 };
@@ -29,25 +27,6 @@ struct {
 	__type(key, __u64);
 	__type(value, struct kt_call);
 } connect_calls SEC(".maps");
-
-/* sockaddr_in and _in6 (user ABI): family, port, then 4 bytes of address, or flow info and 16. */
-struct kt_sockaddr {
-	__u16 family;
-	__be16 port;
-	__u8 rest[24];
-};
-
-static __always_inline void note_asked(struct kt_call *call, const struct kt_sockaddr *sa)
-{
-	if (sa->family == AF_INET)
-		__builtin_memcpy(call->addr, &sa->rest[0], 4);
-	else if (sa->family == AF_INET6)
-		__builtin_memcpy(call->addr, &sa->rest[4], 16);
-	else
-		return;
-	call->family = sa->family;
-	call->port = bpf_ntohs(sa->port);
-}
 
 static __always_inline void begin(struct kt_call *call)
 {
@@ -62,16 +41,9 @@ static __always_inline void restore_ends(struct kt_flow *f, const struct kt_call
 {
 	if (f->rport)
 		return;
-	f->rport = call->port;
-	f->flags |= KT_FLOW_LADDR_GONE;
 	__builtin_memset(f->laddr, 0, sizeof(f->laddr));
-	__builtin_memset(f->raddr, 0, sizeof(f->raddr));
-	if (call->family == AF_INET && f->family == AF_INET6) {
-		f->raddr[10] = f->raddr[11] = 0xff;
-		*(__be32 *)&f->raddr[12] = *(__be32 *)call->addr;
-	} else {
-		__builtin_memcpy(f->raddr, call->addr, 16);
-	}
+	f->flags |= KT_FLOW_LADDR_GONE;
+	set_remote(f, &call->asked);
 }
 
 static __always_inline int finish(struct sock *sk, const struct kt_call *call, int ret)
@@ -95,9 +67,9 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 		return 0;
 	fill_header(&e->hdr, KT_CONNECT, now, &flow, &owner);
 	e->syscall_ns = now - call->start_ns;
-	__builtin_memcpy(e->asked_addr, call->addr, 16);
-	e->asked_port = call->port;
-	e->asked_family = call->family;
+	__builtin_memcpy(e->asked_addr, call->asked.addr, 16);
+	e->asked_port = call->asked.port;
+	e->asked_family = call->asked.family;
 	e->err = ret < 0 ? -ret : 0;
 	e->nonblocking = call->nonblocking;
 	e->reserved = 0;
@@ -125,14 +97,9 @@ static __always_inline int end(struct sock *sk, int ret, bool by_fd)
 
 static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags)
 {
-	struct kt_sockaddr sa = {};
-	struct kt_call call = {};
+	struct kt_call call = { .sock = (__u64)BPF_CORE_READ(sock, sk), .nonblocking = !!(flags & O_NONBLOCK) };
 
-	call.sock = (__u64)BPF_CORE_READ(sock, sk);
-	call.nonblocking = !!(flags & O_NONBLOCK);
-	if (!bpf_probe_read_kernel(&sa, 16, uaddr) &&
-	    (sa.family != AF_INET6 || !bpf_probe_read_kernel(&sa, sizeof(sa), uaddr)))
-		note_asked(&call, &sa);
+	end_of_kernel_sockaddr(&call.asked, uaddr);
 	begin(&call);
 	return 0;
 }
@@ -171,9 +138,9 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 	struct kt_sockaddr sa = {};
 	struct kt_call call = { .sock = ctx->args[0] };
 
-	if (len >= 16 && !bpf_probe_read_user(&sa, 16, uaddr) &&
-	    (sa.family != AF_INET6 || (len >= 24 && !bpf_probe_read_user(&sa, 24, uaddr))))
-		note_asked(&call, &sa);
+	if (len >= SOCKADDR_IN_BYTES && !bpf_probe_read_user(&sa, SOCKADDR_IN_BYTES, uaddr) &&
+	    (sa.family != AF_INET6 || (len >= sizeof(sa) && !bpf_probe_read_user(&sa, sizeof(sa), uaddr))))
+		end_of_sockaddr(&call.asked, &sa);
 	begin(&call);
 	return 0;
 }

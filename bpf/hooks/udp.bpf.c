@@ -18,9 +18,7 @@
 /* The peer that the current call named, or that its datagram came from. */
 struct kt_peer {
 	__u64 sock; /* cookie (cgroup) or address (kprobe): whose call this is */
-	__u8 addr[16];
-	__u16 port;
-	__u16 family; /* 0: nothing here */
+	struct kt_end end;
 	__u8 reserved[4];
 };
 
@@ -32,27 +30,13 @@ struct {
 	__type(value, struct kt_peer);
 } udp_peers SEC(".maps");
 
-/* Entry to return of the kprobed sends. key: pid_tgid, deleted at return. 8,192 x 40 bytes. */
+/* Entry to return of the kprobed sends. key: pid_tgid, deleted at return. 8,192 x 32 bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_CALLS);
 	__type(key, __u64);
 	__type(value, struct kt_peer);
 } udp_calls SEC(".maps");
-
-static __always_inline void set_peer(struct kt_flow *f, const struct kt_peer *peer)
-{
-	if (peer->family == AF_INET && f->family == AF_INET6) {
-		/* v4 through a v6 socket: keep the socket's family, write the address as v4-mapped */
-		__builtin_memset(f->raddr, 0, 10);
-		f->raddr[10] = f->raddr[11] = 0xff;
-		*(__be32 *)&f->raddr[12] = *(__be32 *)peer->addr;
-	} else {
-		__builtin_memcpy(f->raddr, peer->addr, 16);
-	}
-	f->rport = peer->port;
-	f->flags &= ~KT_FLOW_RADDR_UNKNOWN;
-}
 
 /* The task in its own system call. The copy in the socket's storage serves until another task, or the same
  * one under another name (exec), uses the socket. */
@@ -67,8 +51,7 @@ static __always_inline void current_owner(struct kt_sock *s)
 	set_owner(&s->owner, KT_OWNER_CURRENT);
 }
 
-static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_peer *peer, bool has_peer,
-				       const bool direct)
+static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)
 {
 	struct kt_flow flow = {};
 	struct kt_counters *c;
@@ -88,8 +71,8 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 	}
 	current_owner(s);
 	read_flow(&flow, sk, s, direct);
-	if (has_peer)
-		set_peer(&flow, peer);
+	if (peer->family)
+		set_remote(&flow, peer);
 	else if (!flow.rport)
 		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
 	if (!admit(c, &flow, &s->owner, s))
@@ -108,18 +91,17 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 
 static __always_inline int on_length(struct sock *sk, __u32 kind, int ret)
 {
-	struct kt_peer *stash, peer = {};
-	bool mine;
+	struct kt_peer *stash;
+	struct kt_end peer = {};
 
 	if (!is_udp(sk, true))
 		return 0;
 	stash = bpf_task_storage_get(&udp_peers, bpf_get_current_task_btf(), 0, 0);
-	mine = stash && stash->family && stash->sock == bpf_get_socket_cookie(sk);
-	if (mine) {
-		peer = *stash;
-		stash->family = 0;
+	if (stash && stash->end.family && stash->sock == bpf_get_socket_cookie(sk)) {
+		peer = stash->end;
+		stash->end.family = 0;
 	}
-	return on_datagram(sk, kind, ret, &peer, mine, true);
+	return on_datagram(sk, kind, ret, &peer, true);
 }
 
 SEC("?tp_btf/sock_send_length")
@@ -141,7 +123,7 @@ static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
 
 	if (stash) {
 		stash->sock = bpf_get_socket_cookie(ctx);
-		stash->port = bpf_ntohs(ctx->user_port);
+		stash->end.port = bpf_ntohs(ctx->user_port);
 	}
 	return stash;
 }
@@ -151,9 +133,9 @@ static __always_inline int stash_v4(struct bpf_sock_addr *ctx)
 	struct kt_peer *stash = stash_of(ctx);
 
 	if (stash) {
-		__builtin_memset(stash->addr, 0, sizeof(stash->addr));
-		*(__be32 *)stash->addr = ctx->user_ip4;
-		stash->family = AF_INET;
+		__builtin_memset(stash->end.addr, 0, sizeof(stash->end.addr));
+		*(__be32 *)stash->end.addr = ctx->user_ip4;
+		stash->end.family = AF_INET;
 	}
 	return 1; /* 0 would forbid the call */
 }
@@ -164,11 +146,11 @@ static __always_inline int stash_v6(struct bpf_sock_addr *ctx)
 
 	if (stash) {
 		/* the context allows 4-byte reads only */
-		((__be32 *)stash->addr)[0] = ctx->user_ip6[0];
-		((__be32 *)stash->addr)[1] = ctx->user_ip6[1];
-		((__be32 *)stash->addr)[2] = ctx->user_ip6[2];
-		((__be32 *)stash->addr)[3] = ctx->user_ip6[3];
-		stash->family = AF_INET6;
+		((__be32 *)stash->end.addr)[0] = ctx->user_ip6[0];
+		((__be32 *)stash->end.addr)[1] = ctx->user_ip6[1];
+		((__be32 *)stash->end.addr)[2] = ctx->user_ip6[2];
+		((__be32 *)stash->end.addr)[3] = ctx->user_ip6[3];
+		stash->end.family = AF_INET6;
 	}
 	return 1;
 }
@@ -199,36 +181,11 @@ int udp__recvmsg6(struct bpf_sock_addr *ctx)
 
 /* ---- fexit, kprobe ----------------------------------------------------------------------------------- */
 
-/* The address in a kernel copy of msg_name. sockaddr_in and _in6 are user ABI: family, port, then 4 bytes of
- * address, or flow info and 16. */
-static __always_inline bool peer_of_name(struct kt_peer *peer, void *name)
-{
-	struct {
-		__u16 family;
-		__be16 port;
-		__u8 rest[24];
-	} sa = {};
-
-	if (!name || bpf_probe_read_kernel(&sa, 16, name))
-		return false;
-	if (sa.family == AF_INET6 && bpf_probe_read_kernel(&sa, sizeof(sa), name))
-		return false;
-	if (sa.family == AF_INET6)
-		__builtin_memcpy(peer->addr, &sa.rest[4], 16);
-	else if (sa.family == AF_INET)
-		__builtin_memcpy(peer->addr, &sa.rest[0], 4);
-	else
-		return false;
-	peer->family = sa.family;
-	peer->port = bpf_ntohs(sa.port);
-	return true;
-}
-
 /* A v6 socket sending to a v4-mapped address runs udp_sendmsg inside udpv6_sendmsg: the inner one records. */
 static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
 {
-	struct kt_peer peer = {};
-	bool named = peer_of_name(&peer, BPF_CORE_READ(msg, msg_name));
+	struct kt_end peer = {};
+	bool named = end_of_kernel_sockaddr(&peer, BPF_CORE_READ(msg, msg_name));
 
 	if (!is_udp(sk, true))
 		return 0;
@@ -240,7 +197,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 			     to->in6_u.u6_addr32[2] == bpf_htonl(0xffff)))
 			return 0;
 	}
-	return on_datagram(sk, KT_UDP_SEND, ret, &peer, named, true);
+	return on_datagram(sk, KT_UDP_SEND, ret, &peer, true);
 }
 
 SEC("?fexit/udp_sendmsg")
@@ -256,7 +213,7 @@ int BPF_PROG(udp__send6_fexit, struct sock *sk, struct msghdr *msg, size_t len, 
 }
 
 /* The datagram's source, from its headers: they stay in place under the payload that is being read. */
-static __always_inline bool peer_of_skb(struct kt_peer *peer, struct sk_buff *skb)
+static __always_inline void peer_of_skb(struct kt_end *peer, struct sk_buff *skb)
 {
 	unsigned char *head = BPF_CORE_READ(skb, head);
 	unsigned char *ip = head + BPF_CORE_READ(skb, network_header);
@@ -265,25 +222,22 @@ static __always_inline bool peer_of_skb(struct kt_peer *peer, struct sk_buff *sk
 	__u8 version = 0;
 
 	if (bpf_probe_read_kernel(&version, 1, ip) || bpf_probe_read_kernel(&port, 2, udp))
-		return false;
+		return;
 	peer->port = bpf_ntohs(port);
-	if (version >> 4 == 4) {
-		peer->family = AF_INET;
-		return !bpf_probe_read_kernel(peer->addr, 4, ip + 12);
-	}
-	peer->family = AF_INET6;
-	return !bpf_probe_read_kernel(peer->addr, 16, ip + 8);
+	if (version >> 4 == 4)
+		peer->family = bpf_probe_read_kernel(peer->addr, 4, ip + 12) ? 0 : AF_INET;
+	else
+		peer->family = bpf_probe_read_kernel(peer->addr, 16, ip + 8) ? 0 : AF_INET6;
 }
 
 static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int len, const bool direct)
 {
-	struct kt_peer peer = {};
-	bool known;
+	struct kt_end peer = {};
 
 	if (len < 0 || !is_udp(sk, direct)) /* negative: MSG_PEEK leaves the datagram in the queue */
 		return 0;
-	known = peer_of_skb(&peer, skb);
-	return on_datagram(sk, KT_UDP_RECV, len, &peer, known, direct);
+	peer_of_skb(&peer, skb);
+	return on_datagram(sk, KT_UDP_RECV, len, &peer, direct);
 }
 
 SEC("?fentry/skb_consume_udp")
@@ -301,10 +255,9 @@ int BPF_KPROBE(udp__recv_kprobe, struct sock *sk, struct sk_buff *skb, int len)
 static __always_inline int on_send_entry(struct sock *sk, struct msghdr *msg)
 {
 	__u64 key = bpf_get_current_pid_tgid();
-	struct kt_peer peer = {};
+	struct kt_peer peer = { .sock = (__u64)sk };
 
-	peer_of_name(&peer, BPF_CORE_READ(msg, msg_name));
-	peer.sock = (__u64)sk;
+	end_of_kernel_sockaddr(&peer.end, BPF_CORE_READ(msg, msg_name));
 	bpf_map_update_elem(&udp_calls, &key, &peer, BPF_ANY);
 	return 0;
 }
@@ -321,7 +274,7 @@ static __always_inline int on_send_return(int ret)
 	peer = *call;
 	bpf_map_delete_elem(&udp_calls, &key);
 	sk = (struct sock *)peer.sock;
-	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer, peer.family != 0, false) : 0;
+	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer.end, false) : 0;
 }
 
 SEC("?kprobe/udp_sendmsg")

@@ -1,1 +1,100 @@
+//! Goldens: `fixtures/wire/*.hex` is a record written out by hand after `wire.h`, field by field, and the `.json`
+//! beside it the line that it must become.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::ObjectBuilder;
+
 use super::*;
+use crate::kernel::skel::types;
+
+fn fixtures() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire");
+    let files = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    files.filter(|p| p.extension().is_some_and(|e| e == "hex")).collect()
+}
+
+fn bytes_of(fixture: &Path) -> Vec<u8> {
+    let text = fs::read_to_string(fixture).unwrap();
+    let digits: String = text.lines().map(|line| line.split('#').next().unwrap().trim()).collect();
+    digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn context() -> Context {
+    let utc = "2026-01-24T21:57:50Z".parse().unwrap();
+    Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true }
+}
+
+#[test]
+fn every_record_becomes_the_line_that_stands_beside_it() {
+    for fixture in fixtures() {
+        let event = decode(&bytes_of(&fixture), &context()).unwrap();
+        let mut line = Vec::new();
+        ktrace_bundle::line::write_event(&mut line, &event).unwrap();
+        let expected = fs::read_to_string(fixture.with_extension("json")).unwrap();
+        assert_eq!(String::from_utf8(line).unwrap(), expected.trim_end(), "{}", fixture.display());
+    }
+}
+
+#[test]
+fn every_kind_has_one_hook_and_a_fixture() {
+    let names: BTreeSet<String> = fixtures()
+        .iter()
+        .map(|f| f.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned())
+        .collect();
+    for number in 0..types::kt_kind::KT_KIND_MAX.0 {
+        let kind = wire::kind_of(number).unwrap();
+        assert_eq!(wire::number_of(kind), number);
+        assert_eq!(HOOKS.iter().filter(|h| h.kinds().contains(&kind)).count(), 1, "{}", kind.as_str());
+        assert!(names.contains(kind.as_str()), "fixtures/wire has no {}.hex", kind.as_str());
+    }
+    assert_eq!(usize::try_from(types::kt_kind::KT_KIND_MAX.0).unwrap(), EventKind::ALL.len());
+}
+
+#[test]
+fn a_record_of_any_other_length_is_refused() {
+    for fixture in fixtures() {
+        let bytes = bytes_of(&fixture);
+        for length in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..length], &context()), Err(DecodeError::Length { .. })));
+        }
+        assert!(matches!(decode(&[&bytes[..], &[0]].concat(), &context()), Err(DecodeError::Length { .. })));
+    }
+}
+
+#[test]
+fn any_changed_byte_is_decoded_or_refused_and_never_a_panic() {
+    for fixture in fixtures() {
+        let mut bytes = bytes_of(&fixture);
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let before = std::mem::replace(&mut bytes[at], value);
+                let _ = decode(&bytes, &context());
+                bytes[at] = before;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_without_a_name_is_refused() {
+    let mut bytes = bytes_of(&fixtures().into_iter().find(|f| f.ends_with("tcp_retransmit.hex")).unwrap());
+    let state = bytes.len() - 3;
+    bytes[state] = 99;
+    assert_eq!(decode(&bytes, &context()), Err(DecodeError::Unknown { what: "tcp state", number: 99 }));
+}
+
+/// What must agree between `bpf/` and the table is compared, not remembered.
+#[test]
+fn the_variants_name_exactly_the_programs_of_the_object() {
+    let mut named = BTreeSet::new();
+    for variant in HOOKS.iter().flat_map(|h| h.variants()) {
+        named.extend(variant.programs.iter().chain(variant.optional.iter().flat_map(|o| o.programs)).copied());
+    }
+    let object =
+        ObjectBuilder::default().open_memory(include_bytes!(concat!(env!("OUT_DIR"), "/ktrace.bpf.o"))).unwrap();
+    let built: BTreeSet<String> = object.progs().map(|p| p.name().to_str().unwrap().to_owned()).collect();
+    assert_eq!(named.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), built);
+}

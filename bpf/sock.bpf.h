@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Sockets: what is remembered about each, where that lives, and how a flow is read from one. Keyed by the socket
+ * itself or by its cookie, never by the running task.
+ */
+#pragma once
+#include "base.bpf.h"
+
+#define MAX_HASHED_SOCKETS 65536
+#define MAX_ACCEPTS 16384
+
+/* What is remembered about a socket for as long as it lives. */
+struct kt_sock {
+	__u64 id; /* stands in for the cookie where no helper can make one; else 0 */
+	__u64 born_ns; /* first state change, first use; 0: older than the capture */
+	__u64 syn_ns; /* when it entered SYN_SENT; 0: not seen */
+	struct kt_task owner;
+	__u8 role; /* enum kt_role */
+	__u8 known; /* bool: existed before the capture, or has been used */
+	__u8 latch; /* enum kt_latch */
+	__u8 child; /* bool: its entry into SYN_RECV is still to be told */
+	__u8 reserved[4];
+};
+
+/* A socket's answer to the port filter, for records that cannot decide alone. */
+enum kt_latch { LATCH_UNDECIDED = 0, LATCH_YES = 1, LATCH_NO = 2 };
+
+/* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */
+struct sock_storage_map {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct kt_sock);
+};
+extern struct sock_storage_map sock_storage SEC(".maps");
+
+/* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at
+ * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 144 bytes. */
+struct sock_hash_map {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_HASHED_SOCKETS);
+	__type(key, __u64);
+	__type(value, struct kt_sock);
+};
+extern struct sock_hash_map sock_hash SEC(".maps");
+
+/* Who accepted a child, from accept(2) until its next record. key: cookie, which no other socket will ever
+ * have, so a stale entry can only age out. 16,384 x 96 bytes. */
+struct accepts_map {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_ACCEPTS);
+	__type(key, __u64);
+	__type(value, struct kt_task);
+};
+extern struct accepts_map accepts SEC(".maps");
+
+static __always_inline struct kt_sock *sock_hashed(struct sock *sk, bool create)
+{
+	__u64 key = (__u64)sk;
+	struct kt_sock *s = bpf_map_lookup_elem(&sock_hash, &key);
+
+	if (!s && create) {
+		static const struct kt_sock fresh;
+
+		bpf_map_update_elem(&sock_hash, &key, &fresh, BPF_NOEXIST);
+		s = bpf_map_lookup_elem(&sock_hash, &key);
+	}
+	return s;
+}
+
+/* NULL: no memory, or not there and not to be made. */
+static __always_inline struct kt_sock *sock_of(struct sock *sk, bool create, const bool direct)
+{
+	if (direct && !kt_config.hash_store)
+		return bpf_sk_storage_get(&sock_storage, sk, 0, create ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	return sock_hashed(sk, create);
+}
+
+static __always_inline void sock_forget(struct sock *sk, const bool direct)
+{
+	__u64 key = (__u64)sk;
+
+	if (!direct || kt_config.hash_store)
+		bpf_map_delete_elem(&sock_hash, &key);
+}
+
+static __always_inline __u64 cookie_of(struct sock *sk, struct kt_sock *s, const bool direct)
+{
+	__u64 cookie;
+
+	if (direct)
+		return bpf_get_socket_cookie(sk);
+	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (cookie || !s)
+		return cookie;
+	/* Nobody asked for this socket's cookie yet and a probed program cannot make one: number it
+	 * ourselves, out of the range that the kernel counts through. */
+	if (!s->id)
+		s->id = (1ULL << 63) | (__sync_fetch_and_add(&kt_state.next_id, 1) + 1);
+	return s->id;
+}
+
+static __always_inline bool is_udp(struct sock *sk, const bool direct)
+{
+	__u16 family = KT_FIELD(direct, sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && KT_FIELD(direct, sk, sk_protocol) == IPPROTO_UDP &&
+	       KT_FIELD(direct, sk, sk_type) == SOCK_DGRAM;
+}
+
+static __always_inline bool is_tcp(struct sock *sk, const bool direct)
+{
+	__u16 family = KT_FIELD(direct, sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && KT_FIELD(direct, sk, sk_protocol) == IPPROTO_TCP;
+}
+
+static __always_inline void read_flow(struct kt_flow *f, struct sock *sk, struct kt_sock *s, const bool direct)
+{
+	f->cookie = cookie_of(sk, s, direct);
+	f->family = KT_FIELD(direct, sk, __sk_common.skc_family);
+	f->proto = KT_FIELD(direct, sk, sk_protocol);
+	f->lport = KT_FIELD(direct, sk, __sk_common.skc_num);
+	f->rport = bpf_ntohs(KT_FIELD(direct, sk, __sk_common.skc_dport));
+	f->role = s ? s->role : KT_ROLE_NONE;
+	f->netns = direct ? sk->__sk_common.skc_net.net->ns.inum : BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (f->family == AF_INET) {
+		*(__be32 *)f->laddr = KT_FIELD(direct, sk, __sk_common.skc_rcv_saddr);
+		*(__be32 *)f->raddr = KT_FIELD(direct, sk, __sk_common.skc_daddr);
+	} else if (direct) {
+		__builtin_memcpy(f->laddr, &sk->__sk_common.skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(f->raddr, &sk->__sk_common.skc_v6_daddr, 16);
+	} else {
+		BPF_CORE_READ_INTO(&f->laddr, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+		BPF_CORE_READ_INTO(&f->raddr, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	}
+}
+
+/* An address and a port that some call named. */
+struct kt_end {
+	__u8 addr[16]; /* network order; AF_INET uses the first 4 bytes */
+	__u16 port;
+	__u16 family; /* 0: nothing here */
+};
+
+/* sockaddr_in and sockaddr_in6 (user ABI): family, port, then 4 bytes of address, or flow info and 16. */
+struct kt_sockaddr {
+	__u16 family;
+	__be16 port;
+	__u8 rest[20];
+};
+#define SOCKADDR_IN_BYTES 16
+
+static __always_inline bool end_of_sockaddr(struct kt_end *end, const struct kt_sockaddr *sa)
+{
+	if (sa->family == AF_INET)
+		__builtin_memcpy(end->addr, &sa->rest[0], 4);
+	else if (sa->family == AF_INET6)
+		__builtin_memcpy(end->addr, &sa->rest[4], 16);
+	else
+		return false;
+	end->family = sa->family;
+	end->port = bpf_ntohs(sa->port);
+	return true;
+}
+
+/* The same from a kernel copy: only as many bytes as the family has. */
+static __always_inline bool end_of_kernel_sockaddr(struct kt_end *end, const void *name)
+{
+	struct kt_sockaddr sa = {};
+
+	if (!name || bpf_probe_read_kernel(&sa, SOCKADDR_IN_BYTES, name) ||
+	    (sa.family == AF_INET6 && bpf_probe_read_kernel(&sa, sizeof(sa), name)))
+		return false;
+	return end_of_sockaddr(end, &sa);
+}
+
+static __always_inline void set_remote(struct kt_flow *f, const struct kt_end *end)
+{
+	f->rport = end->port;
+	if (end->family == AF_INET && f->family == AF_INET6) {
+		/* v4 through a v6 socket: keep the socket's family, write the address as v4-mapped */
+		__builtin_memset(f->raddr, 0, 10);
+		f->raddr[10] = f->raddr[11] = 0xff;
+		*(__be32 *)&f->raddr[12] = *(__be32 *)end->addr;
+	} else {
+		__builtin_memcpy(f->raddr, end->addr, 16);
+	}
+}
+
+/* The socket behind a descriptor of the running task, or NULL. Raw pointer: read it by probe only. */
+static __always_inline struct sock *sock_of_fd(__u64 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct socket *socket;
+	struct file *file = NULL;
+
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* A child that still carries its listener's owner takes the one that accepted it, once that is known. */
+static __always_inline void settle_child(struct kt_sock *s, __u64 cookie)
+{
+	struct kt_task *accepted;
+
+	if (s->owner.source != KT_OWNER_INHERITED && s->owner.source != KT_OWNER_NONE)
+		return;
+	accepted = bpf_map_lookup_elem(&accepts, &cookie);
+	if (accepted) {
+		s->owner = *accepted;
+		bpf_map_delete_elem(&accepts, &cookie);
+	}
+}

@@ -42,7 +42,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Analyze {
-    /// A `.bundle.tgz`, a bundle directory or a bare `events.jsonl` [default: the newest bundle in ./out]
+    /// A `.bundle.tgz`, a bundle directory, a bare `events.jsonl`, or a directory of bundles, of which the newest is
+    /// read [default: ./out]
     bundle: Option<PathBuf>,
     /// How to write the report
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -66,7 +67,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Events {
-    /// A `.bundle.tgz`, a bundle directory or a bare `events.jsonl` [default: the newest bundle in ./out]
+    /// A `.bundle.tgz`, a bundle directory, a bare `events.jsonl`, or a directory of bundles, of which the newest is
+    /// read [default: ./out]
     bundle: Option<PathBuf>,
     /// Line number, the `#` of a report; may be repeated
     #[arg(long, value_name = "N")]
@@ -122,7 +124,7 @@ fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<E
     if let Some(rule) = &args.explain {
         return explain(rule, out);
     }
-    let path = bundle(args.bundle.as_deref())?;
+    let path = bundle(args.bundle.as_deref(), err)?;
     let (capture, read) = load(&path)?;
     let source = path.to_string_lossy();
     let report = Report::new(&capture, &source);
@@ -145,11 +147,17 @@ pub fn load(path: &Path) -> Result<(Capture, ReadReport), Error> {
     Ok((builder.finish(&read), read))
 }
 
-fn bundle(named: Option<&Path>) -> Result<PathBuf, Error> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None => reader::newest_bundle(Path::new(OUT_DIR)).ok_or_else(|| Error::NoBundle(OUT_DIR.into())),
-    }
+/// The bundle that was named; of a directory of bundles the newest, which is then told.
+fn bundle(named: Option<&Path>, err: &mut dyn Write) -> Result<PathBuf, Error> {
+    let newest = match named {
+        Some(path) => match reader::newest_bundle(path) {
+            Some(newest) => newest,
+            None => return Ok(path.to_owned()),
+        },
+        None => reader::newest_bundle(Path::new(OUT_DIR)).ok_or_else(|| Error::NoBundle(OUT_DIR.into()))?,
+    };
+    writeln!(err, "note: reading `{}`", crate::escape::line(&newest.to_string_lossy()))?;
+    Ok(newest)
 }
 
 fn exit(capture: &Capture, report: &Report<'_>, fail_on: Option<FailOn>) -> Exit {
@@ -184,7 +192,7 @@ fn talk(capture: &Capture, read: &ReadReport, err: &mut dyn Write) -> Result<(),
 
 fn print_events(args: &Events, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
     let query = events::Query::new(&args.seq, &args.conditions, args.limit)?;
-    let path = bundle(args.bundle.as_deref())?;
+    let path = bundle(args.bundle.as_deref(), err)?;
     let printed = events::print(&path, &query, out)?;
     out.flush()?;
     if printed.matched == 0 {

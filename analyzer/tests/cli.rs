@@ -80,6 +80,11 @@ fn the_newest_bundle_in_out_is_the_default() {
     let o = run(&[], dir.path());
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));
     assert!(out(&o).starts_with("ktrace capture of demo"), "{}", out(&o));
+    assert_eq!(err(&o), "note: reading `./out/ktrace.demo.20260124T215754Z.bundle.tgz`\n");
+    assert_eq!(
+        out(&run(&[out_dir.to_str().unwrap(), "--format=json"], dir.path())),
+        out(&run(&["--format=json"], dir.path()))
+    );
 }
 
 #[test]

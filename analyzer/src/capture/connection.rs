@@ -12,6 +12,9 @@ use ktrace_bundle::tcp::TcpState;
 use super::evidence::Evidence;
 use super::process::{OwnerSoFar, ProcId};
 
+/// Lowest port that Linux chooses for a client by default.
+const EPHEMERAL_PORT: u16 = 32_768;
+
 /// A moment, and the line that tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -35,6 +38,8 @@ pub struct Closed {
 /// A connection in one of the socket tables.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
+    /// `boot_ns` at which it was read.
+    pub at: u64,
     /// State at that moment.
     pub state: Option<TcpState>,
     /// Segments sent so far.
@@ -169,6 +174,7 @@ impl Connection {
     pub(super) fn apply_socket(&mut self, record: &SocketRecord, proc: Option<ProcId>) {
         self.learn(&record.id, proc, record.boot_ns);
         let snapshot = Snapshot {
+            at: record.boot_ns,
             state: record.state,
             tx_segs_count: record.tx_segs_count,
             retrans_count: record.retrans_count,
@@ -190,8 +196,13 @@ impl Connection {
         match self.role {
             Some(Role::Client) => true,
             Some(Role::Server | Role::Listener) => false,
-            None => self.opened.is_some() || self.established.is_some(),
+            None => self.opened.is_some() || self.established.is_some() || self.has_client_ports(),
         }
+    }
+
+    /// Of a socket older than the window, whose ports are all that is known: the higher one was chosen by a kernel.
+    fn has_client_ports(&self) -> bool {
+        self.local.port.zip(self.remote.port).is_some_and(|(l, r)| l >= EPHEMERAL_PORT && r < l)
     }
 
     /// What the attempt to connect came to; `None` if there was none in the window, or its outcome is not known.
@@ -208,11 +219,10 @@ impl Connection {
         if let Some(errno) = self.immediate_error() {
             return Some(Attempt::Failed(of_errno(errno)));
         }
-        let since = self.opened.map(|o| window_end_ns.saturating_sub(o.at));
-        if self.end_state() == Some(TcpState::SynSent) {
-            return Some(Attempt::Failed(Failure::StillTrying(since.unwrap_or(0))));
-        }
-        None
+        (self.end_state() == Some(TcpState::SynSent)).then(|| {
+            let since = self.begun_at().map_or(0, |at| window_end_ns.saturating_sub(at));
+            Attempt::Failed(Failure::StillTrying(since))
+        })
     }
 
     /// State when the window closed, by the socket table first, else by the newest event.
@@ -223,9 +233,10 @@ impl Connection {
         }
     }
 
-    /// When the attempt began; without a `SYN_SENT` in the window, when `connect(2)` returned.
+    /// When the attempt began, or was first seen.
     pub fn begun_at(&self) -> Option<u64> {
-        self.opened.map(|o| o.at).or_else(|| self.connect.as_ref().map(|(m, _)| m.at))
+        let in_table = self.at_start.as_ref().filter(|s| s.state == Some(TcpState::SynSent)).map(|s| s.at);
+        self.opened.map(|o| o.at).or(in_table).or_else(|| self.connect.as_ref().map(|(m, _)| m.at))
     }
 
     /// When the attempt failed.
@@ -318,7 +329,7 @@ impl Connection {
         if let Some(errno) = closed.account.error.or_else(|| self.immediate_error()) {
             return of_errno(errno);
         }
-        let begun = self.opened.map_or(closed.mark.at, |o| o.at);
+        let begun = self.begun_at().unwrap_or(closed.mark.at);
         Failure::GaveUp(closed.account.gave_up_after_ns.unwrap_or(closed.mark.at.saturating_sub(begun)))
     }
 

@@ -22,7 +22,7 @@ pub use connection::{Attempt, Closed, Connection, Failure, Mark};
 pub use coverage::{Coverage, Needs};
 pub use evidence::Evidence;
 pub use process::{ProcId, Process, Processes};
-pub use udp::{PENDING_NS, Rtts, SLOW_NS, UdpFlow};
+pub use udp::{PENDING_NS, RETRY_NS, Rtts, SLOW_NS, UdpFlow};
 
 use udp::UdpFlows;
 
@@ -86,8 +86,6 @@ pub struct Capture {
     pub processes: Processes,
     /// What could have been seen.
     pub coverage: Coverage,
-    /// Whether there is a socket table of the window's end.
-    pub has_end_table: bool,
 }
 
 impl Capture {
@@ -138,7 +136,6 @@ pub struct Builder {
     connection_overflow: u64,
     udp: UdpFlows,
     processes: Processes,
-    has_end_table: bool,
     manifest: Option<Box<Manifest>>,
     partial: Option<Box<PartialManifest>>,
     summary: Option<Box<Summary>>,
@@ -164,7 +161,6 @@ impl Builder {
             connection_overflow: 0,
             udp: UdpFlows::default(),
             processes: Processes::default(),
-            has_end_table: false,
             manifest: None,
             partial: None,
             summary: None,
@@ -195,7 +191,11 @@ impl Builder {
         let capture_id = self.head().map(|h| h.capture_id.clone());
         let flows = self.udp.finish(window.end_ns);
         let udp_flow_count = flows.len() as u64;
-        let is_dns = |f: &UdpFlow| f.server.port.is_some_and(|p| dns_ports.contains(&p));
+        let is_dns = |f: &UdpFlow| {
+            // who answers a multicast answers from its own address
+            let is_group = f.server.addr.is_some_and(|a| a.is_multicast());
+            !is_group && f.server.port.is_some_and(|p| dns_ports.contains(&p))
+        };
         Capture {
             node,
             capture_id,
@@ -209,7 +209,6 @@ impl Builder {
             udp_flow_count,
             processes: self.processes,
             coverage,
-            has_end_table: self.has_end_table,
         }
     }
 
@@ -237,8 +236,6 @@ impl Builder {
     }
 
     fn socket(&mut self, socket: &SocketRecord) {
-        let is_end = socket.when == ktrace_bundle::event::When::End;
-        self.has_end_table |= is_end;
         if socket.id.proto == Proto::Udp {
             return;
         }

@@ -122,6 +122,11 @@ fn a_refused_query_is_neither_lost_nor_pending() {
 }
 
 #[test]
+fn multicast_is_no_server() {
+    assert_eq!(capture([send(0).to("224.0.0.251:53")]).dns.len(), 0);
+}
+
+#[test]
 fn servers_and_other_ports_are_no_dns_clients() {
     let server = recv(0).from("10.0.0.1:53").to("10.0.0.9:53").socket(1).role(Role::Server);
     let c = capture([server, send(1).to("10.0.0.1:123").socket(2)]);

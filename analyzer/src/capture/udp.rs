@@ -22,7 +22,7 @@ const BURST_NS: u64 = 250 * MILLI;
 /// Queries to several servers closer together than this are one question.
 const PARALLEL_NS: u64 = 100 * MILLI;
 /// The same number of bytes, sent again after a silence between these, is a retry.
-const RETRY_NS: std::ops::RangeInclusive<u64> = 900 * MILLI..=11 * SECOND;
+pub const RETRY_NS: std::ops::RangeInclusive<u64> = 900 * MILLI..=11 * SECOND;
 /// Queries of one flow whose time is kept while they wait.
 const MAX_OUTSTANDING: usize = 512;
 /// Remote ends of one socket that are compared with each other.
@@ -242,6 +242,16 @@ impl UdpFlow {
         let oldest = self.outstanding.front().map_or(window_end_ns, |q| q.at);
         self.pending = self.untimed.saturating_add(self.outstanding.len() as u64);
         self.pending_age_ns = window_end_ns.saturating_sub(oldest);
+    }
+
+    /// When the last query was sent.
+    pub fn last_sent_at(&self) -> u64 {
+        self.last.map_or(0, |q| q.at)
+    }
+
+    /// Pending queries that were sent until then, by `seq`.
+    pub fn waiting_since(&self, at: u64) -> impl Iterator<Item = u64> {
+        self.outstanding.iter().filter(move |q| q.at <= at).map(|q| q.seq)
     }
 
     fn time(&mut self, seq: u64, datagram: &Datagram) {

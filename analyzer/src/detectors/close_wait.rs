@@ -7,7 +7,7 @@ use ktrace_bundle::tcp::TcpState;
 
 use super::{Detector, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, share};
 
 /// A socket that is in `CLOSE_WAIT` for less is about to be closed.
@@ -28,7 +28,7 @@ impl Detector for CloseWaitLeak {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true }
     }
 
     fn explain(&self) -> Explanation {
@@ -74,8 +74,7 @@ fn key(capture: &Capture, c: &Connection) -> (bool, Target) {
 }
 
 fn leaks(capture: &Capture, c: &Connection) -> bool {
-    let in_table = c.at_end.is_some();
-    let proven = in_table || (!capture.has_end_table && capture.coverage.lost(&[EventKind::TcpState]) == 0);
+    let proven = c.at_end.is_some() || capture.coverage.lost(&[EventKind::TcpState]) == 0;
     let age = match c.close_wait {
         Some(mark) => capture.window_end_ns.saturating_sub(mark.at),
         None if was_leaking(c) => capture.duration_ns,
@@ -98,13 +97,11 @@ fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], ope
         _ => Severity::Info,
     };
     let mut subject = group::of_connections(capture, target, members.iter().copied());
-    let (place, filter) = if *is_client {
-        (format!("to {}", subject.whom()), None)
-    } else {
-        subject.remote = None;
-        subject.local = Some(target.remote);
-        (target.remote.port.map_or_else(String::new, |p| format!("on its port {p}")), target.remote.port)
-    };
+    let mut place = format!("to {}", subject.whom());
+    if !is_client {
+        place = target.remote.port.map_or_else(String::new, |p| format!("on its port {p}"));
+        (subject.local, subject.remote) = (Some(target.remote), None);
+    }
     let before = members.iter().filter(|c| was_leaking(c)).count() as u64;
     let title = format!(
         "{} has not closed {} {place} that the other end has closed ({} more than when the window opened)",
@@ -112,36 +109,38 @@ fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], ope
         count(n, "connection", "connections"),
         n - before
     );
-    let list = match filter {
-        Some(port) => Some(Step::run(
-            "list them with their owner and what they have not read",
-            steps::inside(&subject, &format!("ss -tnpe state close-wait 'sport = :{port}'")),
-        )),
-        None => {
-            steps::sockets(&subject, "list them with their owner and what they have not read", "-tnpe state close-wait")
-        }
-    };
-    let mut next_steps: Vec<Step> = list.into_iter().collect();
-    if let Some(pid) = subject.pid() {
-        next_steps
-            .push(Step::run("compare with its limit of open files", format!("grep 'open files' /proc/{pid}/limits")));
-        next_steps.push(Step::run("see where its threads wait", format!("cat /proc/{pid}/task/*/wchan")));
-    }
-    next_steps.push(Step::think("in the program: close the connection when a read returns 0; as a stopgap restart it"));
     Finding {
         rule: "tcp.close_wait_leak",
         severity,
         title,
         signal: Signal { name: "close_wait_count", value: n as f64, unit: "connections", threshold: threshold as f64 },
+        next_steps: next_steps(&subject),
         subject,
         cause:
             "the process got the end of the stream and did not close its own end: it does not read, or forgets to close"
                 .to_owned(),
         impact: "each one holds a file descriptor and memory until the process closes it or ends".to_owned(),
-        next_steps,
         share: share(n, open),
         confidence: if *is_client { 0.7 } else { 0.9 },
         evidence: Evidence::of(members.iter().filter_map(|c| c.close_wait.map(|m| m.seq))),
         symptoms: Vec::new(),
     }
+}
+
+fn next_steps(subject: &Subject) -> Vec<Step> {
+    let text = "list them with their owner and what they have not read";
+    let options = "-tnpe state close-wait";
+    let mut out: Vec<Step> = match subject.local.and_then(|l| l.port).filter(|_| subject.remote.is_none()) {
+        Some(port) => {
+            let command = steps::inside(subject, &format!("ss {options} 'sport = :{port}'"));
+            vec![Step::run(text, command)]
+        }
+        None => steps::sockets(subject, text, options).into_iter().collect(),
+    };
+    if let Some(pid) = subject.pid() {
+        out.push(Step::run("compare with its limit of open files", format!("grep 'open files' /proc/{pid}/limits")));
+        out.push(Step::run("see where its threads wait", format!("cat /proc/{pid}/task/*/wchan")));
+    }
+    out.push(Step::think("in the program: close the connection when a read returns 0; as a stopgap restart it"));
+    out
 }

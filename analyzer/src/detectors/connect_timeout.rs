@@ -105,7 +105,7 @@ impl<'a> Account<'a> {
 
 /// Still in `SYN_SENT` when the window closed: proven by the socket table, or by events of which none is missing.
 fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
-    let proven = c.at_end.is_some() || (!capture.has_end_table && capture.coverage.lost(&[EventKind::TcpState]) == 0);
+    let proven = c.at_end.is_some() || capture.coverage.lost(&[EventKind::TcpState]) == 0;
     proven && (since >= HANGING_NS || c.syns_sent_again() > 0)
 }
 

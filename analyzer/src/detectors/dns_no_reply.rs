@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Errno, EventKind};
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Evidence, Needs, PENDING_NS, Target, UdpFlow};
+use crate::capture::{Capture, Evidence, Needs, PENDING_NS, RETRY_NS, Target, UdpFlow};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, percent, share};
 
@@ -54,8 +54,22 @@ impl Account {
             a.stalled_ns = a.stalled_ns.max(f.stalled_ns);
             a.evidence.merge(&f.evidence);
         }
+        if a.answered == 0 {
+            a.give_up_on(flows);
+        }
         a.lost = a.lost.saturating_sub(lost_replies);
         a
+    }
+
+    /// A server that never answered is not waited for once it was asked again, from whatever socket.
+    fn give_up_on(&mut self, flows: &[&UdpFlow]) {
+        let newest = flows.iter().map(|f| f.last_sent_at()).max().unwrap_or(0);
+        let asked_again = newest.saturating_sub(*RETRY_NS.start());
+        for seq in flows.iter().flat_map(|f| f.waiting_since(asked_again)) {
+            self.pending = self.pending.saturating_sub(1);
+            self.lost = self.lost.saturating_add(1);
+            self.evidence.add(seq);
+        }
     }
 
     const fn failed(&self) -> u64 {
@@ -110,7 +124,7 @@ impl Detector for DnsNoReply {
                 "`ECONNREFUSED` on a query means that nothing listens on the server's port; other errors that the query never left".into(),
             ],
             limits: vec![
-                format!("queries sent less than {} before the window's end are not judged", duration(PENDING_NS)),
+                format!("queries sent less than {} before the window's end are not judged, unless the server never answered and was asked again", duration(PENDING_NS)),
                 "a query whose answer came from another server, asked at the same moment on the same socket, counts as served".into(),
                 "payload is never read: which name was asked, and whether the answer was an error, is not known".into(),
                 "DNS over TCP, TLS or HTTPS is not counted".into(),

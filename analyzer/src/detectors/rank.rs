@@ -7,14 +7,18 @@ use ktrace_bundle::event::Endpoint;
 
 use crate::finding::{Finding, Subject};
 
-/// A finding of the second rule, with a signal of this name, about the same subject is explained by the first.
-const EXPLAINS: &[(&str, &str, &str)] = &[
-    ("tcp.connect_timeout", "tcp.retransmits", "syn_retransmit_count"),
-    ("tcp.unreachable", "tcp.retransmits", "syn_retransmit_count"),
-    ("connect.slow", "tcp.retransmits", "syn_retransmit_count"),
-    ("tcp.connect_timeout", "connect.slow", "lost_syn_share"),
-    ("dns.no_reply", "dns.slow", "slow_reply_share"),
+/// What makes another: (rule, signal) of the cause, (rule, signal) of the symptom about the same subject.
+const EXPLAINS: &[(Form, Form)] = &[
+    (("tcp.connect_timeout", "unanswered_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
+    (("tcp.unreachable", "unreachable_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
+    (("connect.slow", "lost_syn_share"), ("tcp.retransmits", "syn_retransmit_count")),
+    (("tcp.connect_timeout", "unanswered_connect_share"), ("connect.slow", "lost_syn_share")),
+    (("tcp.retransmits", "retransmit_share"), ("connect.slow", "lost_syn_share")),
+    (("dns.no_reply", "unanswered_query_share"), ("dns.slow", "slow_reply_share")),
 ];
+
+/// A rule, and the signal that tells its forms apart.
+type Form = (&'static str, &'static str);
 
 /// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.
 pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
@@ -32,11 +36,11 @@ pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
 
 /// For each finding the place of the one that explains it; never one that is itself explained.
 fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
-    let mut by_rule: BTreeMap<(&str, Key<'_>), usize> = BTreeMap::new();
+    let mut by_form: BTreeMap<(Form, Key<'_>), usize> = BTreeMap::new();
     for (place, f) in findings.iter().enumerate() {
-        by_rule.entry((f.rule, key(&f.subject))).or_insert(place);
+        by_form.entry((form(f), key(&f.subject))).or_insert(place);
     }
-    let direct: Vec<Option<usize>> = findings.iter().map(|f| cause_of(f, findings, &by_rule)).collect();
+    let direct: Vec<Option<usize>> = findings.iter().map(|f| cause_of(f, findings, &by_form)).collect();
     let root = |first: usize| {
         let above = direct.get(first).copied().flatten();
         above.unwrap_or(first)
@@ -45,12 +49,16 @@ fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
 }
 
 /// A mild cause does not hide a grave symptom.
-fn cause_of(f: &Finding, findings: &[Finding], by_rule: &BTreeMap<(&str, Key<'_>), usize>) -> Option<usize> {
+fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key<'_>), usize>) -> Option<usize> {
     EXPLAINS
         .iter()
-        .filter(|(_, symptom, signal)| *symptom == f.rule && *signal == f.signal.name)
-        .filter_map(|(cause, _, _)| by_rule.get(&(*cause, key(&f.subject))).copied())
+        .filter(|(_, symptom)| *symptom == form(f))
+        .filter_map(|(cause, _)| by_form.get(&(*cause, key(&f.subject))).copied())
         .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
+}
+
+const fn form(f: &Finding) -> Form {
+    (f.rule, f.signal.name)
 }
 
 type Key<'a> = (Option<&'a str>, Option<u32>, Option<Endpoint>);

@@ -103,6 +103,27 @@ fn queries_that_are_too_young_are_a_note() {
 }
 
 #[test]
+fn a_server_that_never_answered_is_not_waited_for_once_asked_again() {
+    let send = |ms, socket| an_event().udp_send().socket(socket).by("dig", 5).at_ms(ms);
+    assert_eq!(told([send(57_000, 1), send(58_000, 2), send(59_000, 3)]), [("dns.no_reply", Severity::Critical)]);
+}
+
+#[test]
+fn lost_data_explains_a_lost_syn() {
+    let conn = an_event().to(WEB).socket(1);
+    let late = conn.clone().established_after_ms(1020).payload(|p| {
+        if let ktrace_bundle::event::Payload::TcpState(c) = p {
+            c.syn_retrans_count = Some(1);
+        }
+    });
+    let account = TcpClose { tx_segs_count: Some(300), retrans_count: Some(31), ..TcpClose::default() };
+    let end = conn.closed(TcpState::LastAck, account).at_ms(9000);
+    let found = findings(&capture([syn(0, 1), late.at_ms(1020), end]));
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].rule, &found[0].symptoms), ("tcp.retransmits", &vec!["connect.slow"]));
+}
+
+#[test]
 fn a_client_that_asked_again_in_vain_is_told_of() {
     let send = |ms| an_event().udp_send().at_ms(ms);
     assert_eq!(told([send(56_000), send(58_000)]), [("dns.no_reply", Severity::Warning)]);

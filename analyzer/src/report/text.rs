@@ -150,8 +150,15 @@ fn entered(finding: &Finding) -> Option<u32> {
 fn unjudged(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> {
     if !report.inconclusive.is_empty() {
         writeln!(out, "\ninconclusive")?;
+        let mut by_why: Vec<(&str, Vec<&str>)> = Vec::new();
         for u in &report.inconclusive {
-            wrapped(out, &format!("   {:<20} ", u.rule), &u.why, "                        ")?;
+            match by_why.iter_mut().find(|(why, _)| *why == u.why) {
+                Some((_, rules)) => rules.push(u.rule),
+                None => by_why.push((&u.why, vec![u.rule])),
+            }
+        }
+        for (why, rules) in by_why {
+            sentence(out, &format!("{}: {why}", rules.join(", ")))?;
         }
     }
     if !report.clear.is_empty() {

@@ -1,4 +1,4 @@
-//! One record ↔ one line of JSON. [`Line`] is the only place that knows key names and their order.
+//! One record ↔ one line of JSON. `Line` is the only place that knows key names and their order.
 //!
 //! Writing is exact: fixed key order, no spaces, absent when unknown. Reading is lenient: keys in any
 //! order, keys of a newer writer skipped and counted, everything optional that older examples lack.

@@ -55,3 +55,22 @@ fn questions(stem: &str) -> String {
          duckdb -c \"select comm, pid, sum(bytes) from read_json_auto('events.jsonl') where type like 'udp%' group by all order by 3 desc\"\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::a_manifest;
+
+    #[test]
+    fn what_was_lost_is_said_in_the_third_line() {
+        let mut manifest = a_manifest(&[]);
+        let lossless = text(&manifest, "ktrace.n.20260124T215754Z");
+        assert!(lossless.contains("60 s from 2026-01-24T21:57:54Z on, complete as asked"), "{lossless}");
+        assert!(lossless.contains("dropped: none."), "{lossless}");
+        manifest.complete = false;
+        manifest.ledger.dropped.insert(DropReason::RingFull, 7);
+        let lossy = text(&manifest, "ktrace.n.20260124T215754Z");
+        assert!(lossy.contains("degraded") && lossy.contains("dropped: ring_full 7."), "{lossy}");
+        assert!((25..=40).contains(&lossy.lines().count()), "{} lines", lossy.lines().count());
+    }
+}

@@ -27,17 +27,18 @@ pub(super) struct Tgz {
     path: PathBuf,
     partial: PathBuf,
     stem: String,
-    lines: GzEncoder<BufWriter<File>>,
+    /// Buffered on both sides: the compressor has its price per call, whatever the length.
+    lines: BufWriter<GzEncoder<BufWriter<File>>>,
 }
 
 impl Tgz {
     /// Starts the archive of a bundle of at most `max_bytes` of events.
     pub(super) fn create(path: &Path, stem: &str, mtime: i64, max_bytes: u64) -> Result<Self, WriteError> {
         let partial = partial(path);
-        let create = || -> io::Result<GzEncoder<BufWriter<File>>> {
+        let create = || {
             let mut file = private_file(&partial)?;
             file.write_all(&stored_member(&header(stem, "events.jsonl", max_bytes, mtime)?))?;
-            Ok(compressed(file))
+            Ok(BufWriter::with_capacity(1 << 16, compressed(file)))
         };
         let lines = create().map_err(|e| WriteError::at(&partial, e))?;
         Ok(Self { path: path.to_owned(), partial, stem: stem.to_owned(), lines })
@@ -63,6 +64,7 @@ impl Tgz {
     pub(super) fn seal(self, loose: &Loose, events_bytes: u64, mtime: i64) -> Result<(), WriteError> {
         let Self { path, partial, stem, lines } = self;
         let seal = || -> io::Result<()> {
+            let lines = lines.into_inner().map_err(io::IntoInnerError::into_error)?;
             let mut rest = compressed(lines.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?);
             pad(&mut rest, events_bytes)?;
             for name in REST {

@@ -253,7 +253,7 @@ impl Connection {
         self.syn_retrans_count.max(self.retransmits.syn.total()).max(by_account)
     }
 
-    /// Segments sent and sent again within the window, SYNs and probes not counted as sent again.
+    /// Segments sent and sent again within the window, handshakes not counted as sent again.
     pub fn segments(&self) -> Option<(u64, u64)> {
         let last = match (&self.closed, &self.at_end) {
             (Some(c), _) => c.account.tx_segs_count.zip(c.account.retrans_count),
@@ -262,10 +262,10 @@ impl Connection {
         };
         let (segs, again) = last?;
         let before = self.at_start.as_ref().and_then(|s| s.tx_segs_count.zip(s.retrans_count)).unwrap_or((0, 0));
-        let not_data = self.syns_sent_again().max(self.retransmits.synack.total());
-        let not_data = not_data.saturating_add(self.retransmits.probe.total());
-        let again = again.saturating_sub(before.1).saturating_sub(not_data);
-        Some((segs.saturating_sub(before.0), again.max(self.retransmits.data.total())))
+        let handshake = self.syns_sent_again().max(self.retransmits.synack.total());
+        let again = again.saturating_sub(before.1).saturating_sub(handshake);
+        let seen = self.retransmits.data.total().saturating_add(self.retransmits.probe.total());
+        Some((segs.saturating_sub(before.0), again.max(seen)))
     }
 
     /// Last smoothed round trip time in µs.

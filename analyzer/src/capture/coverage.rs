@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanEntry, PlanSource};
+use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanSource};
 use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
@@ -56,8 +56,13 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// The coverage that the manifests and the reader tell of.
-    pub fn new(report: &ReadReport, manifest: Option<&Manifest>, partial: Option<&PartialManifest>) -> Self {
+    /// The coverage that the manifests, the summary and the reader tell of.
+    pub fn new(
+        report: &ReadReport,
+        manifest: Option<&Manifest>,
+        partial: Option<&PartialManifest>,
+        summary: Option<&Summary>,
+    ) -> Self {
         let head = manifest.map(|m| &m.head).or_else(|| partial.map(|p| &p.head));
         let checkpoint = partial.and_then(|p| p.checkpoint.as_ref());
         let mut cut = report.cut.as_ref().map(|c| escape::line(&c.to_string()));
@@ -74,20 +79,8 @@ impl Coverage {
             bad_lines: report.bad_lines,
             integrity: report.integrity.iter().map(|s| escape::line(s)).collect(),
             overflow: Vec::new(),
-            not_measured: head.map(not_measured).unwrap_or_else(|| {
-                vec!["which hooks were attached, and what was lost: there is no manifest".to_owned()]
-            }),
+            not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
-        }
-    }
-
-    /// Adds the collector's own sentences.
-    pub(super) fn add_not_measured(&mut self, summary: Option<&Summary>) {
-        let theirs = summary.map(|s| s.not_measured.as_slice()).unwrap_or_default();
-        for sentence in theirs.iter().take(MAX_SENTENCES).map(|s| escape::line(s)) {
-            if !self.not_measured.contains(&sentence) {
-                self.not_measured.push(sentence);
-            }
         }
     }
 
@@ -192,20 +185,32 @@ fn kinds_of(hook: &str) -> &'static [EventKind] {
     }
 }
 
-fn not_measured(head: &Head) -> Vec<String> {
-    let mut out = vec!["DNS answer codes (payload is never read)".to_owned()];
-    let is_true = |e: &PlanEntry| e.value == serde_json::Value::Bool(true) || e.value.as_str() == Some("true");
-    if head.plan.get("dns-only").is_some_and(is_true) {
-        out.push("traffic other than DNS (`--dns-only`)".to_owned());
-    } else if let Some(ports) = head.plan.get("ports").and_then(|p| ports_text(&p.value)) {
-        out.push(format!("traffic of other ports than {ports} (`--ports`)"));
-    }
-    for hook in &head.hooks {
-        out.extend(hook_gap(&escape::shown(&hook.name), Some(hook)));
-        out.extend(hook.limits.iter().map(|l| escape::line(l)));
+/// The plan's limits, then the collector's own sentences or, of a run that was never sealed, those of its hooks.
+fn not_measured(head: Option<&Head>, summary: Option<&Summary>) -> Vec<String> {
+    let Some(head) = head else {
+        return vec!["which hooks were attached, and what was lost: there is no manifest".to_owned()];
+    };
+    let mut out: Vec<String> = outside_plan(head).into_iter().collect();
+    if let Some(summary) = summary {
+        out.extend(summary.not_measured.iter().map(|s| escape::line(s)));
+    } else {
+        for hook in &head.hooks {
+            out.extend(hook_gap(&escape::shown(&hook.name), Some(hook)));
+            out.extend(hook.limits.iter().map(|l| escape::line(l)));
+        }
+        out.push("DNS answer codes (payload is never read)".to_owned());
     }
     out.truncate(MAX_SENTENCES);
     out
+}
+
+/// Traffic that nobody asked for.
+fn outside_plan(head: &Head) -> Option<String> {
+    if head.plan.get("dns-only").is_some_and(|e| e.value == serde_json::Value::Bool(true)) {
+        return Some("traffic other than DNS (`--dns-only`)".to_owned());
+    }
+    let ports = ports_text(&head.plan.get("ports")?.value)?;
+    Some(format!("traffic of other ports than {ports} (`--ports`)"))
 }
 
 fn ports_text(value: &serde_json::Value) -> Option<String> {

@@ -182,8 +182,8 @@ impl Builder {
     pub fn finish(self, report: &ReadReport) -> Capture {
         let window = self.window();
         let dns_ports = self.head().map_or_else(|| vec![DNS_PORT], dns_ports);
-        let mut coverage = Coverage::new(report, self.manifest.as_deref(), self.partial.as_deref());
-        coverage.add_not_measured(self.summary.as_deref());
+        let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
+        let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());
         coverage.add_overflow("connections", self.connection_overflow);
         coverage.add_overflow("UDP flows", self.udp.overflow);
         coverage.add_overflow("processes", self.processes.overflow());

@@ -197,7 +197,7 @@ fn rates_count_only_what_happened_in_the_window() {
         builder.push(record);
     }
     let c = builder.finish(&a_report(Form::Directory));
-    assert_eq!(c.connections[0].segments(), Some((100, 2)));
+    assert_eq!(c.connections[0].segments(), Some((100, 3)));
 }
 
 #[test]
@@ -290,4 +290,18 @@ fn memory_grows_with_flows_not_with_events() {
     let c = builder.finish(&a_report(Form::Events));
     let f = only_flow(&c);
     assert_eq!((f.sent, f.evidence.seqs().len(), f.evidence.total()), (200_000, 8, f.lost));
+}
+
+#[test]
+fn a_filter_of_the_plan_is_something_that_was_not_measured() {
+    let entry = |value| ktrace_bundle::manifest::PlanEntry { value, from: ktrace_bundle::manifest::PlanSource::Flag };
+    let with = |flag: &'static str, value| {
+        let c = capture_with([], |m| {
+            m.head.plan.insert(flag.to_owned(), entry(value));
+        });
+        c.coverage.not_measured[0].clone()
+    };
+    assert_eq!(with("dns-only", serde_json::json!(true)), "traffic other than DNS (`--dns-only`)");
+    assert_eq!(with("dns-only", serde_json::json!(false)), "DNS answer codes (payload is never read)");
+    assert_eq!(with("ports", serde_json::json!([80, 443])), "traffic of other ports than 80,443 (`--ports`)");
 }

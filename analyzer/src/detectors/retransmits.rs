@@ -58,7 +58,7 @@ impl Detector for Retransmits {
         Explanation {
             question: "are TCP segments sent again, and what does the state say about why?",
             decides: vec![
-                "data: segments sent again as a share of segments sent, by process and remote end, from the counters at close or in the socket tables, else those that came with the last retransmit; tail loss probes do not count".into(),
+                "data: segments sent again as a share of segments sent, by process and remote end, from the counters at close or in the socket tables, else those that came with the last retransmit; tail loss probes count, they are how the last segment of a burst is sent again".into(),
                 format!("data: warning from {} on, critical from {} on with {MIN_CRITICAL} or more", percent(WARNING_SHARE), percent(CRITICAL_SHARE)),
                 format!("SYN (`SYN_SENT`): nothing answers the client; SYN-ACK (`SYN_RECV`): the client's ACK does not come back; warning from {} of the connections on", percent(HANDSHAKE_SHARE)),
                 format!("each form needs {MIN_AGAIN} segments sent again"),
@@ -96,11 +96,12 @@ impl<'a> Account<'a> {
         self.members.push(c);
         let closing = matches!(c.retransmits.state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
         self.closing += u64::from(closing);
-        self.evidence.merge(match form {
-            Form::Syn => &c.retransmits.syn,
-            Form::Synack => &c.retransmits.synack,
-            Form::Data => &c.retransmits.data,
-        });
+        let r = &c.retransmits;
+        match form {
+            Form::Syn => self.evidence.merge(&r.syn),
+            Form::Synack => self.evidence.merge(&r.synack),
+            Form::Data => [&r.data, &r.probe].into_iter().for_each(|e| self.evidence.merge(e)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod cases;
 mod demo;
+mod hostile;
 mod scene;
 mod stories;
 

@@ -114,7 +114,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         utc: first.utc,
         with_security: plan.with_security,
     };
-    let head = manifest::head(plan, &first, session.reports());
+    let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone())?;
     let mut degraded = session.degraded().to_vec();
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
@@ -125,7 +125,8 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let rings = session.rings(on_record)?;
     session.open_gate();
     let begin = Instant::now();
-    let start_boot_ns = clock::boot_ns();
+    manifest::opened(&mut head, clock::boot_ns());
+    sink.borrow_mut().writer.set_head(head.clone());
     announce(plan)?;
     let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
     session.close_gate();
@@ -140,7 +141,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let missed = session.missed();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
-    seal(plan, sink, manifest::End { head, start_boot_ns, end_boot_ns, ended_by, degraded, counters, missed })
+    seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
@@ -260,7 +261,7 @@ impl Window<'_, '_> {
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),
             Err(e) => {
-                sink.failure = Some(e);
+                sink.failure.get_or_insert(e);
                 Ok(())
             }
         }
@@ -286,6 +287,8 @@ impl Window<'_, '_> {
 /// Writes the last members, or, where the disk has failed, saves what there is.
 fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, CaptureError> {
     let dir = sink.writer.dir().to_owned();
+    // so that a full disk shows while the ledger can still say which lines are on it
+    sink.flush();
     if let Some(source) = sink.failure.take() {
         end.ended_by = match source {
             WriteError::DiskFull { .. } => EndedBy::DiskFull,

@@ -230,16 +230,25 @@ impl BundleWriter {
         self.or_give_up(outcome.map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e)))
     }
 
-    /// Brings every line so far into its file and rewrites `manifest.partial.json`; to be called each second.
+    /// Brings every line so far into its file.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        let outcome = self.flush_files();
+        self.or_give_up(outcome)
+    }
+
+    /// The same, and rewrites `manifest.partial.json`; to be called each second.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), WriteError> {
-        let outcome = self.flush().and_then(|()| self.write_partial(Some(checkpoint)));
+        let outcome = self.flush_files().and_then(|()| self.write_partial(Some(checkpoint)));
         self.or_give_up(outcome)
     }
 
-    fn flush(&mut self) -> Result<(), WriteError> {
+    fn flush_files(&mut self) -> Result<(), WriteError> {
         self.events.flush().map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
         self.sockets.flush().map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e))?;
         self.tgz.as_mut().map_or(Ok(()), Tgz::flush)
@@ -271,9 +280,9 @@ impl BundleWriter {
     ///
     /// # Errors
     /// If the disk fails; there is no tgz then, and the loose files are as complete as the space allows. Call
-    /// [`BundleWriter::checkpoint`] just before, so that a full disk shows while `abandon` is still possible.
+    /// [`BundleWriter::flush`] just before, so that a full disk shows while `abandon` is still possible.
     pub fn seal(mut self, mut manifest: Manifest, summary: &Summary) -> Result<Sealed, WriteError> {
-        let outcome = self.flush().and_then(|()| self.seal_loose(&mut manifest, summary));
+        let outcome = self.flush_files().and_then(|()| self.seal_loose(&mut manifest, summary));
         if outcome.is_err() {
             self.give_up();
             self.seal_loose(&mut manifest, summary)?;

@@ -43,6 +43,14 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
     }
 }
 
+/// The window is open since `boot_ns`.
+pub fn opened(head: &mut Head, boot_ns: u64) {
+    head.clocks.start_boot_ns = boot_ns;
+    if let Some(first) = head.clocks.samples.first() {
+        head.start_at = utc_of(first, boot_ns);
+    }
+}
+
 /// 32 hex digits: the kernel's random UUID, or, without `/proc`, the time and our process id.
 fn capture_id(first: &ClockSample) -> String {
     match std::fs::read_to_string("/proc/sys/kernel/random/uuid") {
@@ -55,8 +63,6 @@ fn capture_id(first: &ClockSample) -> String {
 pub struct End {
     /// What was written before the first event.
     pub head: Head,
-    /// Gate opened.
-    pub start_boot_ns: u64,
     /// Gate closed.
     pub end_boot_ns: u64,
     /// Why.
@@ -71,15 +77,14 @@ pub struct End {
 
 /// The manifest of a capture whose rings are drained.
 pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
-    let End { mut head, start_boot_ns, end_boot_ns, ended_by, mut degraded, counters, missed } = end;
+    let End { mut head, end_boot_ns, ended_by, mut degraded, counters, missed } = end;
     let ledger = account::ledger(&counters, &sink.tally, &plan.filter, missed, sink.writer.max_disorder_ns());
     let last = clock::sample();
     let first = head.clocks.samples.first().cloned().unwrap_or_else(|| last.clone());
-    head.clocks.start_boot_ns = start_boot_ns;
+    let start_boot_ns = head.clocks.start_boot_ns;
     head.clocks.end_boot_ns = Some(end_boot_ns);
     head.clocks.max_step_ns = clock::step_ns(&first, &last);
     head.clocks.samples.push(last);
-    head.start_at = utc_of(&first, start_boot_ns);
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
     Manifest {

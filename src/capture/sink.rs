@@ -122,6 +122,13 @@ impl Sink {
         }
     }
 
+    /// Brings every line so far to the disk.
+    pub fn flush(&mut self) {
+        if let Err(e) = self.writer.flush() {
+            self.failure.get_or_insert(e);
+        }
+    }
+
     /// After a failure: takes over from the writer which lines really are on disk.
     pub fn settle(&mut self) {
         let on_disk = self.writer.written_by_type();

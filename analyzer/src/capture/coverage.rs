@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ktrace_bundle::event::EventKind;
+use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanSource};
 use ktrace_bundle::reader::{Form, ReadReport};
@@ -14,6 +14,8 @@ use ktrace_bundle::summary::Summary;
 use crate::escape;
 use crate::units::{percent, share};
 
+/// Port of DNS, where the plan does not say otherwise.
+pub(super) const DNS_PORT: u16 = 53;
 /// Missed events are an upper bound; below this share of all they do not make absence doubtful.
 const MISSED_SHARE: f64 = 0.01;
 /// Most sentences about what was not measured.
@@ -53,6 +55,8 @@ pub struct Coverage {
     pub not_measured: Vec<String>,
     /// Caps that were set by the user.
     pub user_caps: Vec<DropReason>,
+    /// Ports that the plan is limited to.
+    pub ports: Option<Vec<u16>>,
 }
 
 impl Coverage {
@@ -81,6 +85,7 @@ impl Coverage {
             overflow: Vec::new(),
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
+            ports: head.and_then(plan_ports),
         }
     }
 
@@ -108,6 +113,13 @@ impl Coverage {
     /// Whether a hook is known to have been attached.
     pub fn attached(&self, hook: &str) -> bool {
         self.hooks.as_ref().and_then(|h| h.get(hook)).is_some_and(|h| h.outcome == HookOutcome::Attached)
+    }
+
+    /// Whether the plan asked for the events of a socket with these ends. Before its port is chosen a socket may
+    /// show up all the same; what comes after is then missing, and nobody may wonder about that.
+    pub fn is_in_plan(&self, local: Endpoint, remote: Endpoint) -> bool {
+        let Some(ports) = &self.ports else { return true };
+        [local.port, remote.port].into_iter().flatten().any(|p| ports.contains(&p))
     }
 
     /// Why these needs were not met, if they were not.
@@ -206,21 +218,31 @@ fn not_measured(head: Option<&Head>, summary: Option<&Summary>) -> Vec<String> {
 
 /// Traffic that nobody asked for.
 fn outside_plan(head: &Head) -> Option<String> {
-    if head.plan.get("dns-only").is_some_and(|e| e.value == serde_json::Value::Bool(true)) {
+    if is_dns_only(head) {
         return Some("traffic other than DNS (`--dns-only`)".to_owned());
     }
-    let ports = ports_text(&head.plan.get("ports")?.value)?;
-    Some(format!("traffic of other ports than {ports} (`--ports`)"))
+    let ports: Vec<String> = plan_ports(head)?.iter().map(u16::to_string).collect();
+    Some(format!("traffic of other ports than {} (`--ports`)", ports.join(", ")))
 }
 
-fn ports_text(value: &serde_json::Value) -> Option<String> {
-    let text = match value {
-        serde_json::Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        serde_json::Value::String(text) => escape::shown(text),
-        serde_json::Value::Number(n) => n.to_string(),
-        _ => return None,
-    };
-    (!text.is_empty() && text != "all").then_some(text)
+/// The ports that the plan is limited to; `None` if it is not.
+fn plan_ports(head: &Head) -> Option<Vec<u16>> {
+    if is_dns_only(head) { Some(dns_ports(head)) } else { ports_of(head, "ports") }
+}
+
+/// Ports of DNS by the plan.
+pub(super) fn dns_ports(head: &Head) -> Vec<u16> {
+    ports_of(head, "dns-ports").unwrap_or_else(|| vec![DNS_PORT])
+}
+
+fn is_dns_only(head: &Head) -> bool {
+    head.plan.get("dns-only").is_some_and(|e| e.value == serde_json::Value::Bool(true))
+}
+
+/// A list of ports in the plan.
+fn ports_of(head: &Head, flag: &str) -> Option<Vec<u16>> {
+    let list = head.plan.get(flag)?.value.as_array()?;
+    Some(list.iter().filter_map(|p| p.as_u64().and_then(|p| p.try_into().ok())).collect())
 }
 
 fn user_caps(head: &Head) -> Vec<DropReason> {

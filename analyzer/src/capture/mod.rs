@@ -29,9 +29,6 @@ use udp::UdpFlows;
 /// Most connections, and most UDP flows, that are told apart.
 const MAX_FLOWS: usize = 400_000;
 
-/// Port of DNS, where the plan does not say otherwise.
-const DNS_PORT: u16 = 53;
-
 /// What makes a socket one and the same: its namespace, and its cookie or, in a line without one, its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum FlowKey {
@@ -181,7 +178,7 @@ impl Builder {
     /// The model of all that was pushed.
     pub fn finish(self, report: &ReadReport) -> Capture {
         let window = self.window();
-        let dns_ports = self.head().map_or_else(|| vec![DNS_PORT], dns_ports);
+        let dns_ports = self.head().map_or_else(|| vec![coverage::DNS_PORT], coverage::dns_ports);
         let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
         let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());
         coverage.add_overflow("connections", self.connection_overflow);
@@ -295,17 +292,6 @@ struct Window {
     end_at: Option<DateTime<Utc>>,
     end_ns: u64,
     duration_ns: u64,
-}
-
-/// Ports of the plan's `dns-ports`: a list, a number, or numbers with commas.
-fn dns_ports(head: &Head) -> Vec<u16> {
-    let Some(entry) = head.plan.get("dns-ports") else { return vec![DNS_PORT] };
-    let numbers = match &entry.value {
-        serde_json::Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    numbers.split(',').filter_map(|p| p.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -105,8 +105,9 @@ impl<'a> Account<'a> {
 
 /// Still in `SYN_SENT` when the window closed: proven by the socket table, or by events of which none is missing.
 fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
-    let proven = c.at_end.is_some() || capture.coverage.lost(&[EventKind::TcpState]) == 0;
-    proven && (since >= HANGING_NS || c.syns_sent_again() > 0)
+    let coverage = &capture.coverage;
+    let told = coverage.is_in_plan(c.local, c.remote) && coverage.lost(&[EventKind::TcpState]) == 0;
+    (c.at_end.is_some() || told) && (since >= HANGING_NS || c.syns_sent_again() > 0)
 }
 
 impl Detector for ConnectTimeout {

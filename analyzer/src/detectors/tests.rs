@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::DropReason;
+use ktrace_bundle::manifest::{PlanEntry, PlanSource};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event};
 
@@ -79,6 +80,19 @@ fn syns_sent_again_are_a_symptom_of_the_timeout() {
     let found = findings(&capture(events));
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].rule, &found[0].symptoms), ("tcp.connect_timeout", &vec!["tcp.retransmits"]));
+}
+
+#[test]
+fn a_connection_that_the_plan_left_out_does_not_hang() {
+    let hanging = |ports: serde_json::Value| {
+        let entry = PlanEntry { value: ports, from: PlanSource::Flag };
+        let c = capture_with([syn(0, 1)], |m| {
+            m.head.plan.insert("ports".to_owned(), entry);
+        });
+        findings(&c).len()
+    };
+    assert_eq!(hanging(serde_json::json!([8080])), 1);
+    assert_eq!(hanging(serde_json::json!([53])), 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use ktrace_traffic::{Conn, Truth};
@@ -18,7 +19,7 @@ use crate::tcp_server::{HEADER_BYTES, write_filler};
 pub enum Mode {
     /// Send, end the sending side, read the answer to the end, close.
     Request,
-    /// As `request`, but close with a reset (`SO_LINGER` 0).
+    /// Send to an `echo` server, read as much back, close with a reset (`SO_LINGER` 0).
     Reset,
     /// Send nothing, wait for the server's end, close.
     Listen,
@@ -53,6 +54,9 @@ pub struct Args {
     /// Begin again after the last connection, until killed, and print nothing.
     #[arg(long)]
     forever: bool,
+    /// Pause of each thread after each connection, in µs.
+    #[arg(long, default_value_t = 0)]
+    pause_us: u64,
 }
 
 /// Makes the connections and returns when all are closed.
@@ -86,6 +90,9 @@ fn share(args: &Args, from: u64, to: u64) -> io::Result<()> {
                         return Ok(());
                     }
                     one(args, i)?;
+                    if args.pause_us > 0 {
+                        std::thread::sleep(Duration::from_micros(args.pause_us));
+                    }
                 }
             };
             let threads: Vec<_> = (0..args.threads.max(1)).map(|_| scope.spawn(work)).collect();
@@ -104,11 +111,7 @@ fn one(args: &Args, i: u64) -> io::Result<()> {
         Mode::Probe => (0, 0),
         Mode::Listen => (0, io::copy(&mut stream, &mut io::sink())?),
         Mode::Request => request(&mut stream, args.bytes + i, args.reply + 2 * i)?,
-        Mode::Reset => {
-            let counts = request(&mut stream, args.bytes + i, args.reply + 2 * i)?;
-            setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-            counts
-        }
+        Mode::Reset => echoed(&mut stream, args.bytes + i)?,
     };
     drop(stream);
     if args.forever {
@@ -128,4 +131,11 @@ fn request(stream: &mut TcpStream, bytes: u64, reply: u64) -> io::Result<(u64, u
         return Err(io::Error::other(format!("{} bytes came back, not {reply}", rest.len())));
     }
     Ok((HEADER_BYTES as u64 + sent, reply))
+}
+
+fn echoed(stream: &mut TcpStream, bytes: u64) -> io::Result<(u64, u64)> {
+    let sent = write_filler(stream, bytes)?;
+    let got = io::copy(&mut Read::by_ref(stream).take(sent), &mut io::sink())?;
+    setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok((sent, got))
 }

@@ -34,7 +34,7 @@ pub enum Then {
     Reply,
     /// Close at once, without any I/O.
     Close,
-    /// Send back what comes, until the client ends.
+    /// Send back what comes, until the client ends or resets.
     Echo,
     /// Read to the end and never close.
     Hold,
@@ -148,7 +148,10 @@ impl Server {
 fn echo(stream: &mut TcpStream) -> io::Result<(u64, u64)> {
     let (mut buffer, mut count) = ([0; 16384], 0);
     loop {
-        let n = stream.read(&mut buffer)?;
+        let n = match stream.read(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
+            n => n?,
+        };
         if n == 0 {
             return Ok((count, count));
         }

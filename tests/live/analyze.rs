@@ -1,0 +1,81 @@
+//! Runs `analyze` on a bundle and reads its JSON report.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{Program, mortal};
+use crate::requirements::built;
+
+/// A report.
+#[derive(Debug)]
+pub struct Report {
+    /// Exit code of `analyze`.
+    pub exit_code: i32,
+    json: Value,
+}
+
+/// A finding as a test sees it.
+#[derive(Debug)]
+pub struct Finding<'a>(&'a Value);
+
+/// Analyzes a bundle, or the loose files of one.
+pub fn analyze(path: &Path) -> Report {
+    let mut command = mortal(built("analyze"));
+    command.arg(path).args(["--format", "json"]);
+    let ended = Program::run(command);
+    let exit_code = ended.status.code().unwrap_or_else(|| panic!("analyze died: {ended:?}"));
+    let json = serde_json::from_str(&ended.stdout.join("\n")).unwrap_or_else(|e| panic!("no report: {e}: {ended:?}"));
+    Report { exit_code, json }
+}
+
+impl Report {
+    /// Findings about these namespaces or about the capture as a whole, best first. The rest of the machine has a
+    /// life of its own during a test.
+    pub fn findings(&self, netns: &[u32]) -> Vec<Finding<'_>> {
+        let ours =
+            |f: &&Value| f["subject"]["netns"].as_u64().is_none_or(|n| netns.iter().any(|ns| u64::from(*ns) == n));
+        self.json["findings"].as_array().unwrap().iter().filter(ours).map(Finding).collect()
+    }
+
+    /// Everything, for a failing test's message.
+    pub fn text(&self) -> String {
+        serde_json::to_string_pretty(&self.json).unwrap()
+    }
+}
+
+impl Finding<'_> {
+    fn string(&self, value: &Value) -> String {
+        match value {
+            Value::String(text) => text.clone(),
+            // a string from the captured machine: {"value": …, "untrusted": true}
+            Value::Object(object) => object.get("value").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Rule id.
+    pub fn rule(&self) -> String {
+        self.string(&self.0["rule"])
+    }
+
+    /// `critical`, `warning` or `info`.
+    pub fn severity(&self) -> String {
+        self.string(&self.0["severity"])
+    }
+
+    /// The sentence.
+    pub fn title(&self) -> String {
+        self.string(&self.0["title"])
+    }
+
+    /// Process that it is about.
+    pub fn pid(&self) -> Option<u64> {
+        self.0["subject"]["pid"].as_u64()
+    }
+
+    /// A string of its subject, such as `comm`, `local` or `remote`.
+    pub fn subject(&self, key: &str) -> String {
+        self.string(&self.0["subject"][key])
+    }
+}

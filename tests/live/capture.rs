@@ -1,0 +1,182 @@
+//! Runs ktrace: start and wait until its window is open, stop it, read the bundle. Every bundle that a test gets
+//! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ktrace_bundle::event::{Event, SocketRecord};
+use ktrace_bundle::manifest::{Manifest, PartialManifest};
+use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
+use nix::sys::signal::Signal;
+
+use crate::program::{Ended, Program, mortal};
+use crate::wait::{DEADLINE, until};
+use crate::workdir::Workdir;
+
+/// Exit code of a sealed and complete bundle.
+pub const COMPLETE: i32 = 0;
+/// Exit code of a sealed bundle in which something is missing.
+pub const DEGRADED: i32 = 4;
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    program: Program,
+    dir: Workdir,
+}
+
+/// A command of the ktrace under test that no `KTRACE_*` variable of the caller disturbs.
+pub fn ktrace(path: impl AsRef<Path>) -> Command {
+    let mut command = mortal(path.as_ref());
+    for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("KTRACE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Capture {
+    /// Starts a capture that goes on until it is stopped, and waits for its window.
+    pub fn start() -> Self {
+        Self::with(&["--duration", "120s"])
+    }
+
+    /// Starts a capture with these flags and waits for its window.
+    pub fn with(flags: &[&str]) -> Self {
+        let dir = Workdir::new();
+        let ready = dir.join("ready");
+        let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
+        command.arg("--out-dir").arg(dir.join("out")).arg("--ready-file").arg(&ready).args(flags);
+        let mut program = Program::start(command);
+        until("the ready file of ktrace", DEADLINE, || {
+            // a short window can be over before its ready file is looked at
+            let there = ready.exists();
+            if !there {
+                program.assert_running();
+            }
+            there.then_some(())
+        });
+        assert_eq!(std::fs::read_to_string(&ready).unwrap(), "ready\n");
+        Self { program, dir }
+    }
+
+    /// Process id of ktrace.
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.program.signal(signal);
+    }
+
+    /// Ends the window with SIGTERM and returns the bundle, which must be complete.
+    pub fn stop(self) -> Bundle {
+        let bundle = self.stop_under_load();
+        assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}", bundle.manifest.degraded);
+        assert!(bundle.manifest.complete && bundle.manifest.ledger.dropped_total() == 0, "{:?}", bundle.manifest);
+        bundle
+    }
+
+    /// Ends the window with SIGTERM; the bundle may lack events, but must say so.
+    pub fn stop_under_load(self) -> Bundle {
+        self.program.signal(Signal::SIGTERM);
+        self.deadline()
+    }
+
+    /// Waits for the end of `--duration`; the bundle may lack events, but must say so.
+    pub fn deadline(self) -> Bundle {
+        let Self { program, dir } = self;
+        Bundle::open(program.wait(), dir)
+    }
+
+    /// Ends ktrace with SIGKILL and returns where its loose files are.
+    pub fn kill(self) -> (Workdir, PathBuf) {
+        let Self { program, dir } = self;
+        program.signal(Signal::SIGKILL);
+        let ended = program.wait();
+        assert_eq!(ended.status.code(), None, "{ended:?}");
+        let loose = only_entry(&dir.join("out"), |path| path.is_dir());
+        (dir, loose)
+    }
+}
+
+/// The one entry of a directory that `wanted` accepts.
+pub fn only_entry(dir: &Path, wanted: impl Fn(&Path) -> bool) -> PathBuf {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut found: Vec<_> = entries.filter(|path| wanted(path)).collect();
+    assert_eq!(found.len(), 1, "{found:?} in {}", dir.display());
+    found.remove(0)
+}
+
+/// A sealed bundle.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Path of the tgz.
+    pub path: PathBuf,
+    /// Exit code of ktrace.
+    pub exit_code: i32,
+    /// Events in the order of their lines.
+    pub events: Vec<Event>,
+    /// Socket records.
+    pub sockets: Vec<SocketRecord>,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Keeps the files.
+    pub dir: Workdir,
+}
+
+impl Bundle {
+    fn open(ended: Ended, dir: Workdir) -> Self {
+        let exit_code = ended.status.code().unwrap_or_else(|| panic!("ktrace died: {ended:?}"));
+        assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
+        let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
+        let path = PathBuf::from(path);
+        let Contents { events, sockets, manifest, report, .. } = read(&path);
+        let manifest = manifest.expect("a sealed bundle has a manifest");
+        assert_sound(&report, &events);
+        manifest.ledger.check().unwrap();
+        assert_eq!(manifest.ledger.written, events.len() as u64);
+        assert_eq!(exit_code == COMPLETE, manifest.complete, "exit code {exit_code}, {:?}", manifest.degraded);
+        let loose = only_entry(&dir.join("out"), |path| path.is_dir());
+        let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
+        assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
+        Self { path, exit_code, events, sockets, manifest, dir }
+    }
+}
+
+/// All that a bundle says.
+#[derive(Debug)]
+pub struct Contents {
+    /// Events in the order of their lines.
+    pub events: Vec<Event>,
+    /// Socket records.
+    pub sockets: Vec<SocketRecord>,
+    /// Of a sealed bundle.
+    pub manifest: Option<Manifest>,
+    /// Of a crashed run.
+    pub partial: Option<PartialManifest>,
+    /// How the reading went.
+    pub report: ReadReport,
+}
+
+/// Reads a tgz, or a directory of loose files.
+pub fn read(path: &Path) -> Contents {
+    let (mut events, mut sockets, mut manifest, mut partial) = (Vec::new(), Vec::new(), None, None);
+    let report = reader::read(path, &Limits::default(), &mut |record| match record {
+        Record::Event(e) => events.push(e),
+        Record::Socket(s) => sockets.push(s),
+        Record::Manifest(m) => manifest = Some(*m),
+        Record::Partial(p) => partial = Some(*p),
+        Record::Summary(_) => {}
+    })
+    .unwrap();
+    Contents { events, sockets, manifest, partial, report }
+}
+
+/// Asserts that every line could be read, that nothing contradicts itself, and that `seq` counts the lines.
+pub fn assert_sound(report: &ReadReport, events: &[Event]) {
+    assert_eq!(report.cut, None);
+    assert_eq!((report.bad_lines, report.unknown_keys, report.unknown_members), (0, 0, 0), "{report:?}");
+    assert!(report.unknown_types.is_empty() && report.integrity.is_empty(), "{report:?}");
+    assert!(events.iter().zip(1..).all(|(e, line)| e.seq == line), "`seq` is not the line number");
+}

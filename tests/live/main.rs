@@ -1,0 +1,90 @@
+//! ktrace against this machine's kernel: real traffic in private network namespaces, a real capture, a real bundle.
+//!
+//! The truth always comes from the test: what `traffic`, Python or strace say that they did, what nft counted.
+//! Needs root, BTF and the packages of `scripts/deps.sh test`; without root or BTF every test is reported as
+//! ignored with the reason. The binaries `analyze` and `traffic` must have been built beside `ktrace`
+//! (`cargo build --workspace`). `KTRACE_LIVE_KEEP=1` keeps the bundles of tests that pass, too.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod analyze;
+mod capture;
+mod connect;
+mod dns;
+mod faults;
+mod healthy;
+mod kernel;
+mod limits;
+mod load;
+mod net;
+mod program;
+mod requirements;
+mod sockets;
+mod strace;
+mod tcp;
+mod truth;
+mod udp;
+mod wait;
+mod workdir;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// A test: the behaviour that it shows, and the function that shows it.
+struct Test {
+    name: String,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+/// Tests named like the functions that they are.
+macro_rules! tests {
+    ($($run:ident),* $(,)?) => { vec![$($crate::Test::new(stringify!($run), $run)),*] };
+}
+use tests;
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    // a capture sees the whole machine: two tests at a time would see each other
+    args.test_threads.get_or_insert(1);
+    let skip = requirements::reason_to_skip();
+    if skip.is_none() && !args.list {
+        if let Err(missing) = requirements::check() {
+            eprintln!("error: {missing}");
+            return ExitCode::FAILURE;
+        }
+        net::sweep();
+        workdir::sweep();
+    }
+    let trials = [
+        udp::tests(),
+        dns::tests(),
+        tcp::tests(),
+        connect::tests(),
+        sockets::tests(),
+        faults::tests(),
+        healthy::tests(),
+        load::tests(),
+        limits::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|test| {
+        let skip = skip.clone();
+        Trial::ignorable_test(test.name, move || match skip {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => {
+                (test.run)();
+                Ok(Completion::Completed)
+            }
+        })
+    })
+    .collect();
+    libtest_mimic::run(&args, trials).exit_code()
+}

@@ -1,0 +1,118 @@
+//! TCP: every connection has its states, its exact bytes in both directions and its owner, on both ends, whoever
+//! accepted it, while packets wait in a queue so that nothing happens in the context of the peer by chance.
+
+use ktrace_bundle::event::{Errno, Role};
+use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::tcp::TcpState::{
+    Close, CloseWait, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
+};
+
+use crate::capture::Capture;
+use crate::net::{Lab, SERVER4, SERVER6};
+use crate::program::Program;
+use crate::truth::{assert_same_connections, conns, lives};
+use crate::{Test, tests};
+
+/// Connections of the large tests.
+const MANY: usize = 5000;
+
+pub fn tests() -> Vec<Test> {
+    tests![
+        five_thousand_connections_to_a_threaded_server_are_accounted_for,
+        five_thousand_connections_to_a_prefork_server_are_accounted_for,
+        five_thousand_connections_that_are_accepted_and_closed_have_their_worker_as_owner,
+        five_thousand_connections_closed_by_a_threaded_server_at_once_are_accounted_for,
+        v6_connections_are_accounted_for,
+        every_event_of_a_connection_has_its_role,
+        a_reset_connection_is_accounted_for,
+    ]
+}
+
+const CLIENT_CLOSES_FIRST: [&[TcpState]; 2] = [
+    &[Close, SynSent, Established, FinWait1, FinWait2, Close],
+    &[Listen, SynRecv, Established, CloseWait, LastAck, Close],
+];
+const SERVER_CLOSES_FIRST: [&[TcpState]; 2] = [
+    &[Close, SynSent, Established, CloseWait, LastAck, Close],
+    &[Listen, SynRecv, Established, FinWait1, FinWait2, Close],
+];
+
+fn five_thousand_connections_to_a_threaded_server_are_accounted_for() {
+    many("--model threaded --then reply", "request", CLIENT_CLOSES_FIRST);
+}
+
+fn five_thousand_connections_to_a_prefork_server_are_accounted_for() {
+    many("--model prefork --then reply", "request", CLIENT_CLOSES_FIRST);
+}
+
+fn five_thousand_connections_that_are_accepted_and_closed_have_their_worker_as_owner() {
+    many("--model prefork --then close", "listen", SERVER_CLOSES_FIRST);
+}
+
+fn five_thousand_connections_closed_by_a_threaded_server_at_once_are_accounted_for() {
+    many("--model threaded --then close", "listen", SERVER_CLOSES_FIRST);
+}
+
+fn many(server: &str, mode: &str, states: [&[TcpState]; 2]) {
+    let lab = Lab::new();
+    lab.delay();
+    let server = lab.server.start(&format!("tcp-server --listen {SERVER4}:0 {server}"));
+    let to = server.ready().local;
+    let capture = Capture::start();
+    let client = format!("tcp-client --to {to} --mode {mode} --count {MANY} --processes 4 --threads 8");
+    let client = conns(Program::run(lab.client.traffic(&client)).truths());
+    let served = conns(server.truths(MANY));
+    lab.client.wait_until_quiet();
+    lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+
+    assert_eq!(client.len(), MANY);
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0]);
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1]);
+}
+
+fn v6_connections_are_accounted_for() {
+    let lab = Lab::new();
+    let server = lab.server.start(&format!("tcp-server --listen [{SERVER6}]:0"));
+    let to = server.ready().local;
+    let capture = Capture::start();
+    let client = conns(Program::run(lab.client.traffic(&format!("tcp-client --to {to} --count 20"))).truths());
+    let served = conns(server.truths(20));
+    lab.client.wait_until_quiet();
+    lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, CLIENT_CLOSES_FIRST[0]);
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, CLIENT_CLOSES_FIRST[1]);
+}
+
+fn every_event_of_a_connection_has_its_role() {
+    let lab = Lab::new();
+    let server = lab.server.start(&format!("tcp-server --listen {SERVER4}:0"));
+    let to = server.ready().local;
+    let capture = Capture::start();
+    assert!(Program::run(lab.client.traffic(&format!("tcp-client --to {to} --count 5"))).status.success());
+    server.truths(5);
+    lab.client.wait_until_quiet();
+    lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+    for (netns, role, count) in [(lab.client.inode(), Role::Client, 5 * 6), (lab.server.inode(), Role::Server, 5 * 5)] {
+        let roles: Vec<_> = bundle.events.iter().filter(|e| e.id.netns == netns).map(|e| e.id.role).collect();
+        assert_eq!(roles, vec![Some(role); count], "the client's are five states and the connect call");
+    }
+}
+
+fn a_reset_connection_is_accounted_for() {
+    let lab = Lab::new();
+    let server = lab.server.start(&format!("tcp-server --listen {SERVER4}:0 --then echo"));
+    let to = server.ready().local;
+    let capture = Capture::start();
+    let client = lab.client.traffic(&format!("tcp-client --to {to} --count 5 --mode reset"));
+    let client = conns(Program::run(client).truths());
+    let served = conns(server.truths(5));
+    let bundle = capture.stop();
+    let states: [&[TcpState]; 2] = [&[Close, SynSent, Established, Close], &[Listen, SynRecv, Established, Close]];
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0]);
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1]);
+    let lives = lives(&bundle.events, lab.server.inode());
+    assert!(lives.values().all(|l| l.close.and_then(|c| c.error) == Some(Errno(104))), "ECONNRESET: {lives:?}");
+}

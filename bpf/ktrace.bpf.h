@@ -39,8 +39,8 @@ static __always_inline bool port_wanted(__u16 port)
 	return kt_ports[port >> 6] >> (port & 63) & 1;
 }
 
-/* Both ends decide when both are known; one wanted end is enough. A record that cannot decide takes the
- * answer that its socket gave last, and is admitted when there is none. */
+/* One wanted end is enough. Only a receive without its peer cannot decide: it takes the answer that its socket
+ * gave last, and is admitted when there is none. */
 static __always_inline bool ports_pass(const struct kt_flow *f, struct kt_sock *s)
 {
 	if (!kt_config.filter_ports)
@@ -50,7 +50,7 @@ static __always_inline bool ports_pass(const struct kt_flow *f, struct kt_sock *
 			s->latch = LATCH_YES;
 		return true;
 	}
-	if (f->lport && f->rport) {
+	if (!(f->flags & KT_FLOW_RADDR_UNKNOWN)) {
 		if (s)
 			s->latch = LATCH_NO;
 		return false;

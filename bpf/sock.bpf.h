@@ -18,7 +18,7 @@ struct kt_sock {
 	__u8 role; /* enum kt_role */
 	__u8 known; /* bool: existed before the capture, or has been used */
 	__u8 latch; /* enum kt_latch */
-	__u8 child; /* bool: its entry into SYN_RECV is still to be told */
+	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
 	__u8 reserved[4];
 };
 

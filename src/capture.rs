@@ -132,11 +132,10 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
-    rings.take(Duration::ZERO)?;
+    while drain(&rings, &sink)? {}
     drop(rings);
 
     let mut sink = sink.into_inner();
-    sink.write_batch();
     let counters = session.counters()?;
     let missed = session.missed();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
@@ -204,6 +203,13 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
     }
 }
 
+/// One turn of the event path; returns whether there may be more.
+fn drain(rings: &Rings<'_>, sink: &RefCell<Sink>) -> Result<bool, SessionError> {
+    let more = rings.take()?;
+    sink.borrow_mut().write_batch();
+    Ok(more)
+}
+
 /// The time between opening and closing the gate.
 struct Window<'a, 'cb> {
     plan: &'a Plan,
@@ -218,6 +224,7 @@ impl Window<'_, '_> {
     fn run(&mut self) -> Result<EndedBy, SessionError> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
+        let mut more = false;
         let ended_by = loop {
             let elapsed = self.begin.elapsed();
             if self.stop.load(Ordering::Relaxed) {
@@ -226,8 +233,10 @@ impl Window<'_, '_> {
             let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
                 break EndedBy::Deadline;
             };
-            self.rings.take(TURN.min(left))?;
-            self.sink.borrow_mut().write_batch();
+            if !more {
+                self.rings.wait(TURN.min(left));
+            }
+            more = drain(self.rings, self.sink)?;
             if self.sink.borrow().byte_capped {
                 self.session.byte_capped();
             }

@@ -5,7 +5,8 @@
  * Context: process or softirq, whichever changed the state; `current` is used only for transitions that a
  * task makes itself (connect, listen, close). Cost: about 0.25 us per state change.
  * A child's entry into SYN_RECV happens before its addresses and cookie are set, so it is told, with its own
- * time, together with the child's next state change, some microseconds later.
+ * time, together with the child's next state change, some microseconds later. A client's entry into SYN_SENT
+ * happens before it has a local port; where a port filter cannot decide without, that is told later, too.
  */
 #include "ktrace.bpf.h"
 
@@ -16,6 +17,7 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		s->role = KT_ROLE_CLIENT;
 		s->born_ns = s->syn_ns = now;
 		s->latch = LATCH_UNDECIDED;
+		s->untold = 0;
 		set_owner(&s->owner, KT_OWNER_CONNECT);
 		break;
 	case TCP_LISTEN:
@@ -29,6 +31,7 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		s->born_ns = now;
 		s->syn_ns = 0;
 		s->latch = LATCH_UNDECIDED;
+		s->untold = 0;
 		if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
 			s->owner.source = KT_OWNER_INHERITED;
 		break;
@@ -109,6 +112,23 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	submit(&rare_ring, e, c);
 }
 
+/* Not yet: the ends are not known, or not enough of them to decide. */
+static __always_inline bool too_early(struct sock *sk, int old, int new, const bool direct)
+{
+	if (new == TCP_SYN_RECV)
+		return old == TCP_LISTEN;
+	return new == TCP_SYN_SENT && kt_config.filter_ports && !KT_FIELD(direct, sk, __sk_common.skc_num) &&
+	       !port_wanted(bpf_ntohs(KT_FIELD(direct, sk, __sk_common.skc_dport)));
+}
+
+static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, struct kt_sock *s, const bool direct)
+{
+	bool server = s->role == KT_ROLE_SERVER;
+
+	s->untold = 0;
+	emit(sk, tp, s, server ? TCP_LISTEN : TCP_CLOSE, server ? TCP_SYN_RECV : TCP_SYN_SENT, s->born_ns, direct);
+}
+
 static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct)
 {
 	struct tcp_sock *tp;
@@ -122,17 +142,15 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		track(s, old, new, now);
 	if (!kt_state.gate)
 		goto out;
-	if (s && old == TCP_LISTEN && new == TCP_SYN_RECV) {
-		s->child = 1;
+	if (s && too_early(sk, old, new, direct)) {
+		s->untold = 1;
 		return 0;
 	}
 	tp = direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
 	if (!tp)
 		goto out;
-	if (s && s->child) {
-		s->child = 0;
-		emit(sk, tp, s, TCP_LISTEN, TCP_SYN_RECV, s->born_ns, direct);
-	}
+	if (s && s->untold)
+		tell_entry(sk, tp, s, direct);
 	emit(sk, tp, s, old, new, now, direct);
 out:
 	if (new == TCP_CLOSE)

@@ -10,10 +10,6 @@ use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
 
 use crate::hooks::{self, wire::Context};
 
-/// Records that are put in kernel order before they are written, at most: the rings are drained one after the
-/// other, so what came in since the last turn is in two pieces.
-const BATCH: usize = 4096;
-
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -50,7 +46,8 @@ pub struct Sink {
     batch: Batch,
 }
 
-/// Raw records with their times.
+/// Raw records with their times. The rings are read one after the other, so what came in since the last turn is in
+/// two pieces, which are put in kernel order before they are written.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -72,16 +69,13 @@ impl Sink {
         }
     }
 
-    /// Takes one record as it comes from a ring.
+    /// Takes one record as it comes from a ring, for the next [`Sink::write_batch`].
     pub fn take(&mut self, record: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(record);
         // every record begins with its time; one that is too short for that fails to decode later
         let boot_ns = record.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
         self.batch.index.push((boot_ns, start..self.batch.bytes.len()));
-        if self.batch.index.len() >= BATCH {
-            self.write_batch();
-        }
     }
 
     /// Writes what was taken, in kernel order.

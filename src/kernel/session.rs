@@ -4,7 +4,7 @@
 //! still run, drain the rings, read the counters.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use ktrace_bundle::event::EventKind;
@@ -12,10 +12,15 @@ use ktrace_bundle::manifest::HookReport;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::loader::Attached;
 use super::skel::KtraceSkel;
 use super::skel::types::{kt_counters, kt_socket, kt_state, kt_when};
 use crate::hooks::wire;
+
+/// Records that are taken from the rings before anything else is looked at.
+pub const RECORDS_AT_ONCE: usize = 4096;
 
 /// A running kernel side. Fields drop in this order: links first.
 pub struct Session {
@@ -26,7 +31,7 @@ pub struct Session {
     skel: KtraceSkel<'static>,
 }
 
-/// Events still in the rings after a drain that should have emptied them, or a map that cannot be read.
+/// Why the kernel side cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// A map operation failed.
@@ -37,6 +42,9 @@ pub enum SessionError {
         /// libbpf's error.
         source: libbpf_rs::Error,
     },
+    /// The rings are broken.
+    #[error("cannot read the rings")]
+    Rings,
     /// A counter of another size than `wire.h` says.
     #[error(transparent)]
     Wire(#[from] wire::DecodeError),
@@ -204,18 +212,28 @@ impl Drop for Session {
 pub struct Rings<'cb>(RingBuffer<'cb>);
 
 impl Rings<'_> {
-    /// Waits until a ring is filling up or the time is over, then takes everything that is there.
+    /// Sleeps until a ring is filling up, a signal comes, or the time is over. Records are submitted without a
+    /// wakeup, so there may be some in any case.
+    pub fn wait(&self, time: Duration) {
+        // SAFETY: the descriptor belongs to the ring buffer, which outlives this borrow.
+        let epoll = unsafe { BorrowedFd::borrow_raw(self.0.epoll_fd()) };
+        // whatever ends the sleep, a look at the rings is what follows
+        let _ = poll(
+            &mut [PollFd::new(epoll, PollFlags::POLLIN)],
+            PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO),
+        );
+    }
+
+    /// Takes a bounded number of records, rare ones first, so that a flood of others never makes them wait.
+    /// Returns whether there may be more.
     ///
     /// # Errors
-    /// The rings cannot be read; a signal is not an error.
-    pub fn take(&self, wait: Duration) -> Result<(), SessionError> {
-        let interrupted = |e: &libbpf_rs::Error| e.kind() == libbpf_rs::ErrorKind::Interrupted;
-        match self.0.poll(wait) {
-            Err(e) if !interrupted(&e) => return Err(SessionError::map("cannot poll the rings")(e)),
-            _ => {}
+    /// The rings cannot be read.
+    pub fn take(&self) -> Result<bool, SessionError> {
+        match usize::try_from(self.0.consume_raw_n(RECORDS_AT_ONCE)) {
+            Ok(taken) => Ok(taken >= RECORDS_AT_ONCE),
+            Err(_) => Err(SessionError::Rings),
         }
-        // records are submitted without a wakeup, so the poll alone may not see them
-        self.0.consume().map_err(SessionError::map("cannot read the rings"))
     }
 }
 

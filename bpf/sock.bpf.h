@@ -188,12 +188,11 @@ static __always_inline void set_remote(struct kt_flow *f, const struct kt_end *e
 	}
 }
 
-/* The socket behind a descriptor of the running task, or NULL. Raw pointer: read it by probe only. */
-static __always_inline struct sock *sock_of_fd(__u64 fd)
+/* The socket file behind a descriptor of the running task, or NULL. Raw pointer: read it by probe only. */
+static __always_inline struct file *socket_file(__u64 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct socket *socket;
 	struct file *file = NULL;
 
 	if (fd >= BPF_CORE_READ(table, max_fds))
@@ -201,8 +200,15 @@ static __always_inline struct sock *sock_of_fd(__u64 fd)
 	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
 	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	return file;
+}
+
+static __always_inline struct sock *sock_of_fd(__u64 fd)
+{
+	struct file *file = socket_file(fd);
+	struct socket *socket = file ? BPF_CORE_READ(file, private_data) : NULL;
+
+	return socket ? BPF_CORE_READ(socket, sk) : NULL;
 }
 
 /* A child that still carries its listener's owner takes the one that accepted it, once that is known. */

@@ -137,7 +137,11 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 	__u32 len = ctx->args[2];
 	struct kt_sockaddr sa = {};
 	struct kt_call call = { .sock = ctx->args[0] };
+	struct file *file = socket_file(call.sock);
 
+	if (!file)
+		return 0;
+	call.nonblocking = !!(BPF_CORE_READ(file, f_flags) & O_NONBLOCK);
 	if (len >= SOCKADDR_IN_BYTES && !bpf_probe_read_user(&sa, SOCKADDR_IN_BYTES, uaddr) &&
 	    (sa.family != AF_INET6 || (len >= sizeof(sa) && !bpf_probe_read_user(&sa, sizeof(sa), uaddr))))
 		end_of_sockaddr(&call.asked, &sa);

@@ -51,36 +51,44 @@ static __always_inline void current_owner(struct kt_sock *s)
 	set_owner(&s->owner, KT_OWNER_CURRENT);
 }
 
-static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)
+static __always_inline void note_use(struct kt_sock *s, __u32 kind)
 {
-	struct kt_flow flow = {};
-	struct kt_counters *c;
-	struct kt_sock *s;
-	struct kt_udp *e;
-
-	if (!kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
-		return 0;
-	c = counters_of(kind);
-	s = sock_of(sk, true, direct);
-	if (!c || !s)
-		return 0;
 	if (!s->known) {
 		s->known = 1;
 		s->born_ns = bpf_ktime_get_boot_ns();
 		s->role = kind == KT_UDP_SEND ? KT_ROLE_CLIENT : KT_ROLE_SERVER;
 	}
 	current_owner(s);
+}
+
+static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)
+{
+	struct kt_task here = {}, *owner = &here;
+	struct kt_counters *c = counters_of(kind);
+	struct kt_flow flow = {};
+	struct kt_sock *s;
+	struct kt_udp *e;
+
+	if (!c || !kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
+		return 0;
+	s = sock_of(sk, true, direct);
+	if (s) {
+		note_use(s, kind);
+		owner = &s->owner;
+	} else {
+		set_owner(owner, KT_OWNER_CURRENT);
+	}
 	read_flow(&flow, sk, s, direct);
 	if (peer->family)
 		set_remote(&flow, peer);
 	else if (!flow.rport)
 		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
-	if (!admit(c, &flow, &s->owner, s))
+	if (!admit(c, &flow, owner, s))
 		return 0;
 	e = take_place(&bulk_ring, sizeof(*e), c, kt_config.max_bulk);
 	if (!e)
 		return 0;
-	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &s->owner);
+	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, owner);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;
 	submit(&bulk_ring, e, c);
@@ -89,7 +97,8 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 
 /* ---- tp_btf ------------------------------------------------------------------------------------------ */
 
-static __always_inline int on_length(struct sock *sk, __u32 kind, int ret)
+/* A peek leaves the datagram in the queue: no record, but the peer that it told is used up. */
+static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool peek)
 {
 	struct kt_peer *stash;
 	struct kt_end peer = {};
@@ -101,19 +110,19 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret)
 		peer = stash->end;
 		stash->end.family = 0;
 	}
-	return on_datagram(sk, kind, ret, &peer, true);
+	return peek ? 0 : on_datagram(sk, kind, ret, &peer, true);
 }
 
 SEC("?tp_btf/sock_send_length")
 int BPF_PROG(udp__send_tp_btf, struct sock *sk, int ret, int flags)
 {
-	return on_length(sk, KT_UDP_SEND, ret);
+	return on_length(sk, KT_UDP_SEND, ret, false);
 }
 
 SEC("?tp_btf/sock_recv_length")
 int BPF_PROG(udp__recv_tp_btf, struct sock *sk, int ret, int flags)
 {
-	return flags & MSG_PEEK ? 0 : on_length(sk, KT_UDP_RECV, ret);
+	return on_length(sk, KT_UDP_RECV, ret, flags & MSG_PEEK);
 }
 
 static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)

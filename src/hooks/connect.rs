@@ -11,8 +11,6 @@ use crate::plan::Plan;
 /// See the module.
 pub struct Connect;
 
-const NONBLOCKING_UNKNOWN: &str = "whether a socket is non-blocking: an `EINPROGRESS` tells it all the same";
-
 static VARIANTS: &[Variant] = &[
     Variant {
         name: "fexit",
@@ -28,7 +26,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("syscalls", "sys_enter_connect"), Need::Tracepoint("syscalls", "sys_exit_connect")],
         store: Store::Any,
-        limits: &["connects through io_uring", NONBLOCKING_UNKNOWN],
+        limits: &["connects through io_uring"],
     },
     Variant {
         name: "kprobe",

@@ -142,6 +142,13 @@ fn configure(open: &mut OpenKtraceSkel<'static>, plan: &Plan, choices: &[Choice]
     // task storage is younger than the variants that do without it
     open.maps.udp_peers.set_autocreate(uses("udp__send_tp_btf"))?;
     let hash = choices.iter().any(|c| c.variant.is_some_and(|v| v.store == Store::Hash));
+    // a hash takes its memory when it is made
+    if !hash {
+        open.maps.sock_hash.set_max_entries(1)?;
+    }
+    if !uses("udp__send_kprobe") {
+        open.maps.udp_calls.set_max_entries(1)?;
+    }
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.kt_config = skel::types::kt_config {
             max_events: plan.max_events,

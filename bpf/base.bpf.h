@@ -11,7 +11,6 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
-#include "compat.bpf.h"
 #include "wire.h"
 
 #define AF_INET 2
@@ -33,3 +32,8 @@ extern struct kt_state kt_state;
 
 /* ptr->member by a plain load or by a probe read */
 #define KT_FIELD(direct, ptr, member) ((direct) ? (ptr)->member : BPF_CORE_READ(ptr, member))
+/* the same through one or two more pointers; a NULL on the way reads as 0 */
+#define KT_FIELD2(direct, ptr, a, b) ((direct) ? (ptr)->a->b : BPF_CORE_READ(ptr, a, b))
+#define KT_FIELD3(direct, ptr, a, b, c) ((direct) ? (ptr)->a->b->c : BPF_CORE_READ(ptr, a, b, c))
+
+#include "compat.bpf.h"

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Differences between kernels, here and nowhere else. Each entry names the first kernel of the new shape and
- * the commit that made it. Callers see one name for one meaning.
+ * the commit that made it. Callers see one name for one meaning. Included by base.bpf.h.
  */
 #pragma once
-#include "kernel.h"
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
 
 /* 6.3 "capability: just use a 'u64' instead of a 'u32[2]' array" (f122a08b197d) */
 struct kernel_cap_struct___before_6_3 {
@@ -16,16 +13,17 @@ struct cred___before_6_3 {
 	struct kernel_cap_struct___before_6_3 cap_effective;
 } __attribute__((preserve_access_index));
 
-static __always_inline __u64 compat_caps_eff(const struct cred *cred)
+static __always_inline __u64 compat_caps_eff(const struct cred *cred, const bool direct)
 {
 	const struct cred___before_6_3 *old = (const void *)cred;
 
 	if (bpf_core_field_exists(old->cap_effective.cap)) {
-		__u32 low = BPF_CORE_READ(old, cap_effective.cap[0]), high = BPF_CORE_READ(old, cap_effective.cap[1]);
+		__u32 low = KT_FIELD(direct, old, cap_effective.cap[0]);
+		__u32 high = KT_FIELD(direct, old, cap_effective.cap[1]);
 
 		return (__u64)high << 32 | low;
 	}
-	return BPF_CORE_READ(cred, cap_effective.val);
+	return KT_FIELD(direct, cred, cap_effective.val);
 }
 
 /* 5.5 "time: Optimize ns_to_timespec64() / fork: rename real_start_time" (cf25e24db61c) */
@@ -33,13 +31,13 @@ struct task_struct___before_5_5 {
 	u64 real_start_time;
 } __attribute__((preserve_access_index));
 
-static __always_inline __u64 compat_start_ns(const struct task_struct *leader)
+static __always_inline __u64 compat_start_ns(const struct task_struct *leader, const bool direct)
 {
 	const struct task_struct___before_5_5 *old = (const void *)leader;
 
 	if (bpf_core_field_exists(old->real_start_time))
-		return BPF_CORE_READ(old, real_start_time);
-	return BPF_CORE_READ(leader, start_boottime);
+		return KT_FIELD(direct, old, real_start_time);
+	return KT_FIELD(direct, leader, start_boottime);
 }
 
 /* 6.13+ keeps the name tcp_retransmit_skb for a record of its own; before, it shared tcp_event_sk_skb

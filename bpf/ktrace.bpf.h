@@ -8,7 +8,7 @@
 #include "task.bpf.h"
 
 #define MAX_CALLS 8192
-#define WAKEUP_BYTES (256 * 1024)
+#define WAKEUP_SHIFT 18 /* 256 KiB */
 
 /* Plain ring: udp. Rare ring: everything else, so that a flood cannot push it out. Sizes set before load. */
 struct ring_map {
@@ -102,13 +102,15 @@ static __always_inline void *take_place(void *ring, __u64 size, struct kt_counte
 	return record;
 }
 
-/* Never the default wakeup: it costs ten times the record. The consumer polls; a filling ring wakes it. */
-static __always_inline void submit(void *ring, void *record, struct kt_counters *c)
+/* Never the default wakeup: it costs ten times the record. The consumer polls; a filling ring wakes it, once for
+ * every 256 KiB that wait. */
+static __always_inline void submit(void *ring, void *record, __u64 size, struct kt_counters *c)
 {
 	__u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	bool crossed = (waiting - size) >> WAKEUP_SHIFT < waiting >> WAKEUP_SHIFT;
 
 	KT_BUMP(c->submitted);
-	bpf_ringbuf_submit(record, waiting > WAKEUP_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, crossed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 static __always_inline void fill_header(struct kt_header *h, __u32 kind, __u64 boot_ns, const struct kt_flow *f,

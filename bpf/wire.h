@@ -213,7 +213,7 @@ struct kt_config {
 	__u32 filter_ports; /* bool: kt_ports decides */
 	__u32 with_security; /* bool */
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
-	__u32 reserved;
+	__u32 task_btf; /* bool: the kernel has bpf_get_current_task_btf (5.11) */
 };
 
 /* Settings and state that change while programs run. */

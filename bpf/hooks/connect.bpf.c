@@ -73,7 +73,7 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	e->err = ret < 0 ? -ret : 0;
 	e->nonblocking = call->nonblocking;
 	e->reserved = 0;
-	submit(&rare_ring, e, c);
+	submit(&rare_ring, e, sizeof(*e), c);
 	return 0;
 }
 

@@ -18,7 +18,7 @@ static __always_inline void adopt(struct kt_sock *s, struct task_struct *task, _
 		s->role = role;
 	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_INHERITED)
 		return;
-	read_task(&s->owner, task);
+	read_task(&s->owner, task, true);
 	s->owner.source = KT_OWNER_FD_TABLE;
 }
 

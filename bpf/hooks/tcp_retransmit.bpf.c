@@ -26,7 +26,7 @@ static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct
 	e->kind = fill->kind;
 	e->state = fill->state;
 	e->reserved[0] = e->reserved[1] = 0;
-	submit(&rare_ring, e, c);
+	submit(&rare_ring, e, sizeof(*e), c);
 }
 
 static __always_inline int on_retransmit(struct sock *sk, const bool direct)

@@ -109,7 +109,7 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	} else if (new == TCP_CLOSE) {
 		fill_close(e, sk, tp, s, at, direct);
 	}
-	submit(&rare_ring, e, c);
+	submit(&rare_ring, e, sizeof(*e), c);
 }
 
 /* Not yet: the ends are not known, or not enough of them to decide. */

@@ -91,7 +91,7 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, owner);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;
-	submit(&bulk_ring, e, c);
+	submit(&bulk_ring, e, sizeof(*e), c);
 	return 0;
 }
 

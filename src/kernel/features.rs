@@ -125,15 +125,18 @@ impl Features {
         }
     }
 
+    /// Whether the kernel's types list this function; helpers of BPF are functions, too.
+    pub fn has_function(&self, function: &str) -> bool {
+        self.btf.as_ref().is_some_and(|btf| btf.type_by_name::<types::Func<'_>>(function).is_some())
+    }
+
     /// `None` when the kernel has this function, else the answer.
     fn in_btf(&self, function: &str) -> Option<Answer> {
-        match &self.btf {
-            None => Some(Answer::No(format!("`{BTF_PATH}` cannot be read"))),
-            Some(btf) => match btf.type_by_name::<types::Func<'_>>(function) {
-                Some(_) => None,
-                None => Some(Answer::No(format!("this kernel has no function `{function}` to hook"))),
-            },
+        if self.btf.is_none() {
+            return Some(Answer::No(format!("`{BTF_PATH}` cannot be read")));
         }
+        let missing = || Answer::No(format!("this kernel has no function `{function}` to hook"));
+        (!self.has_function(function)).then(missing)
     }
 }
 

@@ -55,7 +55,7 @@ pub fn load(plan: &Plan, features: &Features) -> Result<Session, LoadError> {
         if choices.iter().all(|c| c.variant.is_none() || c.hook.kinds().is_empty()) {
             return Err(LoadError::NothingAttached(reasons(&choices)));
         }
-        let skel = match open_and_load(plan, &choices) {
+        let skel = match open_and_load(plan, features, &choices) {
             Ok(skel) => skel,
             Err(refused) => {
                 strike_off(&mut refusals, &choices, refused)?;
@@ -102,13 +102,13 @@ fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> 
     }
 }
 
-fn open_and_load(plan: &Plan, choices: &[Choice]) -> Result<KtraceSkel<'static>, Refused> {
+fn open_and_load(plan: &Plan, features: &Features, choices: &[Choice]) -> Result<KtraceSkel<'static>, Refused> {
     let blameless = |step, e: &libbpf_rs::Error| Refused { program: None, step, why: last_words(e) };
     let _ = log::take();
     // A skeleton borrows the place of its object. One such place per attempt is never given back: a few bytes.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = KtraceSkelBuilder::default().open(place).map_err(|e| blameless("opened", &e))?;
-    configure(&mut open, plan, choices).map_err(|e| blameless("configured", &e))?;
+    configure(&mut open, plan, features, choices).map_err(|e| blameless("configured", &e))?;
     for mut program in open.open_object_mut().progs_mut() {
         let chosen = choices.iter().any(|c| c.programs.iter().any(|p| program.name() == *p));
         program.set_autoload(chosen);
@@ -135,7 +135,12 @@ const fn bulk_share(cap: u64) -> u64 {
     cap - cap / 4
 }
 
-fn configure(open: &mut OpenKtraceSkel<'static>, plan: &Plan, choices: &[Choice]) -> libbpf_rs::Result<()> {
+fn configure(
+    open: &mut OpenKtraceSkel<'static>,
+    plan: &Plan,
+    features: &Features,
+    choices: &[Choice],
+) -> libbpf_rs::Result<()> {
     open.maps.bulk_ring.set_max_entries(plan.ring_bytes)?;
     open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
     let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
@@ -156,7 +161,7 @@ fn configure(open: &mut OpenKtraceSkel<'static>, plan: &Plan, choices: &[Choice]
             filter_ports: u32::from(plan.filter != PortFilter::All),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
-            reserved: 0,
+            task_btf: u32::from(features.has_function("bpf_get_current_task_btf")),
         };
         if let PortFilter::Ports(ports) | PortFilter::Dns(ports) = &plan.filter {
             for port in ports {

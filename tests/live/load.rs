@@ -2,6 +2,7 @@
 //! and nothing stays in the kernel.
 
 use std::process::Command;
+use std::time::Duration;
 
 use ktrace_bundle::event::Payload;
 use ktrace_bundle::manifest::{EndedBy, HookOutcome};
@@ -56,7 +57,10 @@ fn the_ledger_balances_when_the_stop_falls_into_full_load() {
         let cap = if i % 10 < 2 { "500000" } else { "4000" };
         // half end by their own clock, half by a signal
         let bundle = if i % 2 == 0 {
-            Capture::with(&["--duration", "300ms", "--max-events", cap]).deadline()
+            let bundle = Capture::with(&["--duration", "300ms", "--max-events", cap]).deadline();
+            let window = Duration::from_nanos(bundle.manifest.duration_ns);
+            assert!(window < Duration::from_secs(2), "a window of 300 ms was open for {window:?} in repetition {i}");
+            bundle
         } else {
             Capture::with(&["--duration", "60s", "--max-events", cap]).stop_under_load()
         };

@@ -12,7 +12,7 @@ packages_of() {
 	# the demo: namespaces, and a client and a server to trace
 	run) echo iproute2 util-linux python3-minimal ;;
 	# the live tests: resolvers, faults, other observers
-	test) echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace jq bpftool gzip tar ;;
+	test) echo iproute2 util-linux nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
 	lint) echo shellcheck python3-venv ;;
 	bench) echo iproute2 util-linux bpftrace libbpf-tools ;;
 	*) die "unknown group \`$1\`; there are: build run test lint bench" ;;

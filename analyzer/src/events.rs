@@ -102,7 +102,7 @@ fn print_one(
 ) -> io::Result<()> {
     printed.read += 1;
     buffer.clear();
-    line::write_event(buffer, event).map_err(io::Error::other)?;
+    line::write_event(buffer, event);
     if !query.matches(event.seq, buffer) {
         return Ok(());
     }

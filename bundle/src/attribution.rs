@@ -50,6 +50,24 @@ pub enum OwnerSource {
     Unstated,
 }
 
+impl OwnerSource {
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Connect => "connect",
+            Self::Accept => "accept",
+            Self::Listen => "listen",
+            Self::FirstIo => "first_io",
+            Self::Close => "close",
+            Self::Inherited => "inherited",
+            Self::FdTable => "fd_table",
+            Self::Kernel => "kernel",
+            Self::Unstated => "unstated",
+        }
+    }
+}
+
 /// The process behind a socket, as it was when it became the owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Owner {

@@ -47,6 +47,17 @@ pub enum Role {
     Listener,
 }
 
+impl Role {
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Listener => "listener",
+        }
+    }
+}
+
 /// One end of a socket. Both parts can be unknown, and are then absent from the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Endpoint {
@@ -268,6 +279,18 @@ pub enum RetransmitKind {
     Probe,
 }
 
+impl RetransmitKind {
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Syn => "syn",
+            Self::Synack => "synack",
+            Self::Probe => "probe",
+        }
+    }
+}
+
 /// A TCP retransmit (`tcp_retransmit_skb`, `tcp_retransmit_synack`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retransmit {
@@ -295,6 +318,16 @@ pub enum When {
     Start,
     /// Just after the window closed.
     End,
+}
+
+impl When {
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::End => "end",
+        }
+    }
 }
 
 /// A socket that existed at the start or the end of the window: one line of `sockets.jsonl`.

@@ -1,22 +1,25 @@
-//! One record ↔ one line of JSON. `Line` is the only place that knows key names and their order.
+//! One record ↔ one line of JSON. The table in `keys` is the only place that knows key names and their order.
 //!
 //! Writing is exact: fixed key order, no spaces, absent when unknown. Reading is lenient: keys in any
 //! order, keys of a newer writer skipped and counted, everything optional that older examples lack.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
-use std::sync::Arc;
+mod keys;
+mod put;
+mod values;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::attribution::{Attribution, Owner, OwnerSource, Security};
 use crate::event::{
     Connect, Datagram, Endpoint, Errno, Event, EventKind, Identity, LINE_VERSION, Payload, Proto, Retransmit,
-    RetransmitKind, Role, SocketRecord, TcpClose, TcpStateChange, When,
+    SocketRecord, TcpClose, TcpStateChange,
 };
 use crate::tcp::TcpState;
-use crate::why::{Reason, Why};
+use crate::why::Reason;
+use keys::{Line, Namespaces, Sec};
+pub use values::parse_endpoint;
+use values::{CapsEff, End, Timestamp, Tuple};
 
 /// Longest line that is written or read, bytes, without the newline.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -41,11 +44,8 @@ pub enum LineError {
     Missing(&'static str),
 }
 
-/// Writes an event as one line, without the newline.
-///
-/// # Errors
-/// Only if the output does.
-pub fn write_event(out: &mut Vec<u8>, event: &Event) -> Result<(), LineError> {
+/// Appends an event as one line, without the newline.
+pub fn write_event(out: &mut Vec<u8>, event: &Event) {
     let mut line = Line::of_identity(&event.id);
     line.seq = Some(event.seq);
     line.ts = Some(Timestamp(event.at));
@@ -53,14 +53,11 @@ pub fn write_event(out: &mut Vec<u8>, event: &Event) -> Result<(), LineError> {
     line.boot_ns = Some(event.boot_ns);
     line.cpu = Some(event.cpu);
     line.set_payload(&event.payload);
-    Ok(serde_json::to_writer(out, &line)?)
+    line.write(out);
 }
 
-/// Writes a socket record as one line, without the newline.
-///
-/// # Errors
-/// Only if the output does.
-pub fn write_socket(out: &mut Vec<u8>, s: &SocketRecord) -> Result<(), LineError> {
+/// Appends a socket record as one line, without the newline.
+pub fn write_socket(out: &mut Vec<u8>, s: &SocketRecord) {
     let mut line = Line::of_identity(&s.id);
     line.ts = Some(Timestamp(s.at));
     line.boot_ns = Some(s.boot_ns);
@@ -76,7 +73,7 @@ pub fn write_socket(out: &mut Vec<u8>, s: &SocketRecord) -> Result<(), LineError
     line.tx_segs_count = s.tx_segs_count;
     line.retrans_count = s.retrans_count;
     line.srtt_us = s.srtt_us;
-    Ok(serde_json::to_writer(out, &line)?)
+    line.write(out);
 }
 
 /// A record read back, with the number of keys that this version does not know.
@@ -143,156 +140,6 @@ pub fn parse_socket(text: &[u8]) -> Result<Parsed<SocketRecord>, LineError> {
     Ok(Parsed { record, unknown_keys: line.rest.0 })
 }
 
-/// Every key of version 1 that this crate handles, in the order in which they are written.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    v: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ts: Option<Timestamp>,
-    #[serde(rename = "type", borrow, skip_serializing_if = "Option::is_none")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    when: Option<When>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    node: Option<Cow<'a, str>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    comm: Option<Cow<'a, str>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    thread: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ppid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tuple: Option<Tuple>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    old_state: Option<TcpState>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_state: Option<TcpState>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    syn_retrans_count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dns_rtt_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query_seq: Option<u64>,
-    #[serde(skip_serializing_if = "is_false")]
-    ambiguous: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    late: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    duplicate: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    asked: Option<Ends>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    syscall_ns: Option<u64>,
-    #[serde(rename = "kind", skip_serializing_if = "Option::is_none")]
-    retransmit: Option<RetransmitKind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<TcpState>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rx_queue_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tx_queue_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backlog: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accept_queue: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tx_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rx_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tx_segs_count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rx_segs_count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retrans_count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    srtt_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_rtt_us: Option<u64>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    error: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errno: Option<u16>,
-    #[serde(skip_serializing_if = "is_false")]
-    soft_error: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    nonblocking: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    time_wait: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gave_up_after_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proto: Option<Proto>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    laddr: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    raddr: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<Role>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    socket: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    boot_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<OwnerSource>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proc_start_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ns: Option<Namespaces>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sec: Option<Sec>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cgroup_id: Option<u64>,
-    #[serde(skip_serializing_if = "Why::is_empty")]
-    why: Why,
-    #[serde(flatten, skip_serializing)]
-    rest: Skipped,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Namespaces {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    net: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mnt: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<u32>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Sec {
-    seccomp_mode: u32,
-    caps_eff: CapsEff,
-}
-
 impl<'a> Line<'a> {
     fn of_identity(id: &'a Identity) -> Self {
         let mut line = Self {
@@ -322,7 +169,8 @@ impl<'a> Line<'a> {
                 line.owner = Some(o.source);
                 line.proc_start_ns = o.proc_start_ns;
                 line.cgroup_id = o.cgroup_id;
-                line.sec = o.sec.map(|s| Sec { seccomp_mode: s.seccomp_mode, caps_eff: CapsEff(s.caps_eff) });
+                line.sec =
+                    o.sec.map(|s| Sec { seccomp_mode: Some(s.seccomp_mode), caps_eff: Some(CapsEff(s.caps_eff)) });
                 ns = Namespaces { net: ns.net, mnt: o.mnt_ns, pid: o.pid_ns, user: o.user_ns };
             }
             Attribution::Unresolved(reason) => line.why.set("pid", reason.clone()),
@@ -355,7 +203,7 @@ impl<'a> Line<'a> {
                 self.syscall_ns = Some(c.syscall_ns);
                 self.set_error(c.error);
                 self.nonblocking = c.nonblocking;
-                self.asked = c.asked.map(Ends);
+                self.asked = c.asked.map(End);
             }
             Payload::TcpRetransmit(r) => {
                 self.retransmit = Some(r.kind);
@@ -437,7 +285,10 @@ impl<'a> Line<'a> {
             mnt_ns: ns.and_then(|n| n.mnt),
             pid_ns: ns.and_then(|n| n.pid),
             user_ns: ns.and_then(|n| n.user),
-            sec: self.sec.as_ref().map(|s| Security { seccomp_mode: s.seccomp_mode, caps_eff: s.caps_eff.0 }),
+            sec: self
+                .sec
+                .as_ref()
+                .and_then(|s| Some(Security { seccomp_mode: s.seccomp_mode?, caps_eff: s.caps_eff?.0 })),
             cgroup_id: self.cgroup_id,
         }
     }
@@ -500,141 +351,9 @@ impl<'a> Line<'a> {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde wants
-const fn is_false(b: &bool) -> bool {
-    !*b
-}
-
 /// The text, cut to [`MAX_STRING_BYTES`] at a character boundary.
 fn clip(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text.get(..text.floor_char_boundary(MAX_STRING_BYTES)).unwrap_or(text))
-}
-
-/// RFC 3339, UTC, exactly six decimals, so that lines sort as text.
-#[derive(Debug)]
-struct Timestamp(DateTime<Utc>);
-
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
-        let at = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
-        Ok(Self(at.with_timezone(&Utc)))
-    }
-}
-
-/// `local -> remote`.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tuple {
-    local: Endpoint,
-    remote: Endpoint,
-}
-
-impl Serialize for Tuple {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("{} -> {}", self.local, self.remote))
-    }
-}
-
-impl<'de> Deserialize<'de> for Tuple {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
-        let (local, remote) =
-            text.split_once(" -> ").ok_or_else(|| serde::de::Error::custom("`tuple` is not `local -> remote`"))?;
-        match (parse_endpoint(local), parse_endpoint(remote)) {
-            (Some(local), Some(remote)) => Ok(Self { local, remote }),
-            _ => Err(serde::de::Error::custom("an end of `tuple` is not `addr:port`")),
-        }
-    }
-}
-
-/// An endpoint as one string, for `asked`.
-#[derive(Debug, Clone, Copy)]
-struct Ends(Endpoint);
-
-impl Serialize for Ends {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Ends {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
-        parse_endpoint(&text).map(Self).ok_or_else(|| serde::de::Error::custom("not `addr:port`"))
-    }
-}
-
-/// The inverse of [`Endpoint`]'s display.
-pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
-    if text == "*" {
-        return Some(Endpoint::default());
-    }
-    if let Some(port) = text.strip_prefix("*:") {
-        return Some(Endpoint { addr: None, port: Some(port.parse().ok()?) });
-    }
-    if let Some(rest) = text.strip_prefix('[') {
-        let (addr, port) = rest.split_once(']')?;
-        let port = match port.strip_prefix(':') {
-            Some(p) => Some(p.parse().ok()?),
-            None if port.is_empty() => None,
-            None => return None,
-        };
-        return Some(Endpoint { addr: Some(IpAddr::V6(addr.parse().ok()?)), port });
-    }
-    match text.split_once(':') {
-        Some((addr, port)) => {
-            Some(Endpoint { addr: Some(IpAddr::V4(addr.parse().ok()?)), port: Some(port.parse().ok()?) })
-        }
-        None => Some(Endpoint { addr: Some(IpAddr::V4(text.parse().ok()?)), port: None }),
-    }
-}
-
-/// `0x%08x_%08x`: high and low word.
-#[derive(Debug, Clone, Copy)]
-struct CapsEff(u64);
-
-impl Serialize for CapsEff {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("0x{:08x}_{:08x}", self.0 >> 32, self.0 & 0xffff_ffff))
-    }
-}
-
-impl<'de> Deserialize<'de> for CapsEff {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
-        let digits: String = text.trim_start_matches("0x").chars().filter(|c| *c != '_').collect();
-        u64::from_str_radix(&digits, 16).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Counts the keys that no field took.
-#[derive(Debug, Default)]
-struct Skipped(u64);
-
-impl<'de> Deserialize<'de> for Skipped {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Count;
-        impl<'de> serde::de::Visitor<'de> for Count {
-            type Value = Skipped;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the remaining keys")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
-                let mut n = 0;
-                while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {
-                    n += 1;
-                }
-                Ok(Skipped(n))
-            }
-        }
-        d.deserialize_map(Count)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
+use super::values::Skipped;
 use super::*;
+use crate::event::{RetransmitKind, Role, When};
+use crate::tcp::TcpState;
+use crate::why::Why;
+use chrono::DateTime;
 
 const PUBLISHED: &str = r#"{"ts":"2026-01-24T21:57:54.326Z","type":"tcp_state","node":"etcd-1","comm":"kubelet","pid":928,"uid":0,"tuple":"192.168.122.60:24801 -> 192.168.18.69:6443","old_state":"SYN_SENT","new_state":"ESTABLISHED","ns":{"net":4026532001,"mnt":4026531840,"pid":4026531836,"user":4026531837},"sec":{"seccomp_mode":2,"caps_eff":"0x00000000_00000000"},"conntrack":{"state":"ESTABLISHED","reply":"192.168.18.69:6443 -> 192.168.122.60:24801"}}"#;
 
@@ -46,7 +51,7 @@ fn an_event() -> Event {
 
 fn text(event: &Event) -> String {
     let mut out = Vec::new();
-    write_event(&mut out, event).unwrap();
+    write_event(&mut out, event);
     String::from_utf8(out).unwrap()
 }
 
@@ -198,7 +203,7 @@ fn every_key() -> Line<'static> {
         ambiguous: true,
         late: true,
         duplicate: true,
-        asked: Some(Ends(Endpoint::default())),
+        asked: Some(End(Endpoint::default())),
         syscall_ns: n,
         retransmit: Some(RetransmitKind::Data),
         state: Some(TcpState::Close),
@@ -233,7 +238,7 @@ fn every_key() -> Line<'static> {
         owner: Some(OwnerSource::Current),
         proc_start_ns: n,
         ns: Some(Namespaces { net: Some(1), mnt: Some(1), pid: Some(1), user: Some(1) }),
-        sec: Some(Sec { seccomp_mode: 0, caps_eff: CapsEff(0) }),
+        sec: Some(Sec { seccomp_mode: Some(0), caps_eff: Some(CapsEff(0)) }),
         cgroup_id: n,
         why: {
             let mut why = Why::none();
@@ -246,7 +251,9 @@ fn every_key() -> Line<'static> {
 
 #[test]
 fn the_documented_keys_are_the_keys_that_are_written_in_their_order() {
-    let line = serde_json::to_string(&every_key()).unwrap();
+    let mut line = Vec::new();
+    every_key().write(&mut line);
+    let line = String::from_utf8(line).unwrap();
     let at = |key: &str| line.find(&format!(r#""{key}":"#)).unwrap_or_else(|| panic!("no `{key}` in {line}"));
     let mut written: Vec<String> = Vec::new();
     for (key, value) in serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&line).unwrap() {
@@ -306,5 +313,60 @@ fn every_key_of_manifest_and_summary_is_documented() {
         for key in document.as_object().unwrap().keys() {
             assert!(section.contains(&format!("`{key}`")), "`{key}` is not in docs/bundle-format.md");
         }
+    }
+}
+
+#[test]
+fn names_are_written_as_they_are_read() {
+    fn check<T: serde::Serialize + Copy>(values: &[T], as_str: impl Fn(T) -> &'static str) {
+        for value in values {
+            assert_eq!(serde_json::to_string(value).unwrap(), format!("\"{}\"", as_str(*value)));
+        }
+    }
+    use crate::event::RetransmitKind as R;
+    check(&[Role::Client, Role::Server, Role::Listener], Role::as_str);
+    check(&[R::Data, R::Syn, R::Synack, R::Probe], R::as_str);
+    check(&[When::Start, When::End], When::as_str);
+    check(&[Proto::Tcp, Proto::Udp], Proto::as_str);
+    use OwnerSource as O;
+    let sources = [
+        O::Current,
+        O::Connect,
+        O::Accept,
+        O::Listen,
+        O::FirstIo,
+        O::Close,
+        O::Inherited,
+        O::FdTable,
+        O::Kernel,
+        O::Unstated,
+    ];
+    check(&sources, OwnerSource::as_str);
+}
+
+#[test]
+fn every_character_survives_and_no_control_is_written_raw() {
+    let all: String = (0..0x300u32).filter_map(char::from_u32).collect();
+    for name in [all.as_str(), "", "\u{9f}", "a\u{85}b", "\"\\\u{7f}"] {
+        let mut event = an_event();
+        event.id.node = Arc::from(clip(name));
+        let line = text(&event);
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert_eq!(parse_event(line.as_bytes(), 1).unwrap().record.id.node, event.id.node);
+    }
+}
+
+#[test]
+fn times_and_addresses_are_written_as_their_libraries_do() {
+    for text_of in ["1970-01-01T00:00:00.000000Z", "2026-12-31T23:59:59.999999Z", "2024-02-29T01:02:03.000007Z"] {
+        let mut event = an_event();
+        event.at = DateTime::parse_from_rfc3339(text_of).unwrap().to_utc();
+        assert!(text(&event).contains(&format!("\"ts\":\"{text_of}\"")));
+    }
+    for end in ["0.0.0.0:1", "255.255.255.255:65535", "[::1]:53", "[2001:db8::ffff:1]:443", "*:9", "*"] {
+        let mut event = an_event();
+        event.id.remote = parse_endpoint(end).unwrap();
+        assert!(text(&event).contains(&format!(" -> {end}\"")), "{}", text(&event));
+        assert_eq!(parse_event(text(&event).as_bytes(), 1).unwrap().record, event);
     }
 }

@@ -68,9 +68,6 @@ pub enum WriteError {
     /// An earlier error ended the bundle.
     #[error("the bundle was given up after an earlier error")]
     GivenUp,
-    /// A record that JSON cannot carry.
-    #[error("a record cannot be written as JSON")]
-    Record(#[from] crate::line::LineError),
     /// A manifest or summary that JSON cannot carry.
     #[error("a document cannot be written as JSON")]
     Document(#[from] serde_json::Error),
@@ -188,7 +185,7 @@ impl BundleWriter {
         }
         event.seq = self.next_seq();
         self.line.clear();
-        write_event(&mut self.line, event)?;
+        write_event(&mut self.line, event);
         let refused = if self.line.len() > MAX_LINE_BYTES {
             Some(Pushed::TooLong)
         } else {
@@ -220,7 +217,7 @@ impl BundleWriter {
     /// If the disk fails.
     pub fn push_socket(&mut self, socket: &SocketRecord) -> Result<(), WriteError> {
         self.line.clear();
-        write_socket(&mut self.line, socket)?;
+        write_socket(&mut self.line, socket);
         if self.sockets.lines() >= MAX_SOCKETS || self.line.len() > MAX_LINE_BYTES {
             self.omitted_sockets += 1;
             return Ok(());

@@ -32,7 +32,7 @@ fn every_record_becomes_the_line_that_stands_beside_it() {
     for fixture in fixtures() {
         let event = decode(&bytes_of(&fixture), &context()).unwrap();
         let mut line = Vec::new();
-        ktrace_bundle::line::write_event(&mut line, &event).unwrap();
+        ktrace_bundle::line::write_event(&mut line, &event);
         let expected = fs::read_to_string(fixture.with_extension("json")).unwrap();
         assert_eq!(String::from_utf8(line).unwrap(), expected.trim_end(), "{}", fixture.display());
     }

@@ -204,12 +204,12 @@ impl Scene {
         let events = self.events();
         let mut lines = Vec::new();
         for event in &events {
-            line::write_event(&mut lines, event).unwrap();
+            line::write_event(&mut lines, event);
             lines.push(b'\n');
         }
         let mut sockets = Vec::new();
         for socket in &self.sockets {
-            line::write_socket(&mut sockets, socket).unwrap();
+            line::write_socket(&mut sockets, socket);
             sockets.push(b'\n');
         }
         let mut manifest = a_manifest(&events);

@@ -15,7 +15,7 @@ use crate::testing::{a_bundle, a_manifest, a_socket, an_event};
 
 fn line() -> Vec<u8> {
     let mut line = Vec::new();
-    write_event(&mut line, &an_event().seq(1).build()).unwrap();
+    write_event(&mut line, &an_event().seq(1).build());
     line.push(b'\n');
     line
 }

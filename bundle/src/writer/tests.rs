@@ -173,7 +173,7 @@ fn a_link_that_lies_in_wait_is_not_followed() {
 fn the_byte_cap_is_exact_and_latches() {
     let line = |event: &Event| {
         let mut out = Vec::new();
-        write_event(&mut out, event).unwrap();
+        write_event(&mut out, event);
         out.len() as u64 + 1
     };
     let mut events = some_events(9);

@@ -1,0 +1,131 @@
+//! The keys of a line, in the order in which they are written: the one table that both directions are made from.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::put::Put;
+use super::values::{CapsEff, End, Skipped, Timestamp, Tuple};
+use crate::attribution::OwnerSource;
+use crate::event::{Proto, RetransmitKind, Role, When};
+use crate::tcp::TcpState;
+use crate::why::Why;
+
+/// Declares a struct whose fields are keys: serde reads it, [`Put`] writes it, absent fields are not written.
+macro_rules! keys {
+    ($(#[$doc:meta])* $name:ident$(<$life:lifetime>)? { $($(#[$attr:meta])* $field:ident $key:literal: $type:ty,)* } $($rest:ident)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        pub struct $name$(<$life>)? {
+            $($(#[$attr])* #[serde(rename = $key)] pub $field: $type,)*
+            $(#[serde(flatten)] pub $rest: Skipped,)?
+        }
+
+        impl$(<$life>)? $name$(<$life>)? {
+            /// Appends one JSON object.
+            pub fn write(&self, out: &mut Vec<u8>) {
+                out.push(b'{');
+                $(self.$field.put(concat!("\"", $key, "\":"), out);)*
+                // every key that was put left a comma behind
+                if out.last() == Some(&b',') {
+                    out.pop();
+                }
+                out.push(b'}');
+            }
+        }
+    };
+}
+
+keys! {
+    /// Every key of version 1 that this crate handles.
+    Line<'a> {
+        v "v": Option<u32>,
+        seq "seq": Option<u64>,
+        ts "ts": Option<Timestamp>,
+        #[serde(borrow)]
+        kind "type": Option<Cow<'a, str>>,
+        when "when": Option<When>,
+        #[serde(borrow)]
+        node "node": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        comm "comm": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        thread "thread": Option<Cow<'a, str>>,
+        pid "pid": Option<u32>,
+        tid "tid": Option<u32>,
+        ppid "ppid": Option<u32>,
+        uid "uid": Option<u32>,
+        gid "gid": Option<u32>,
+        tuple "tuple": Option<Tuple>,
+        old_state "old_state": Option<TcpState>,
+        new_state "new_state": Option<TcpState>,
+        handshake_ns "handshake_ns": Option<u64>,
+        syn_retrans_count "syn_retrans_count": Option<u64>,
+        bytes "bytes": Option<u64>,
+        dns_rtt_ns "dns_rtt_ns": Option<u64>,
+        query_seq "query_seq": Option<u64>,
+        ambiguous "ambiguous": bool,
+        late "late": bool,
+        duplicate "duplicate": bool,
+        asked "asked": Option<End>,
+        syscall_ns "syscall_ns": Option<u64>,
+        retransmit "kind": Option<RetransmitKind>,
+        state "state": Option<TcpState>,
+        duration_ns "duration_ns": Option<u64>,
+        rx_queue_bytes "rx_queue_bytes": Option<u64>,
+        tx_queue_bytes "tx_queue_bytes": Option<u64>,
+        age_ns "age_ns": Option<u64>,
+        backlog "backlog": Option<u64>,
+        accept_queue "accept_queue": Option<u64>,
+        tx_bytes "tx_bytes": Option<u64>,
+        rx_bytes "rx_bytes": Option<u64>,
+        tx_segs_count "tx_segs_count": Option<u64>,
+        rx_segs_count "rx_segs_count": Option<u64>,
+        retrans_count "retrans_count": Option<u64>,
+        srtt_us "srtt_us": Option<u64>,
+        min_rtt_us "min_rtt_us": Option<u64>,
+        #[serde(borrow)]
+        error "error": Option<Cow<'a, str>>,
+        errno "errno": Option<u16>,
+        soft_error "soft_error": bool,
+        nonblocking "nonblocking": bool,
+        time_wait "time_wait": bool,
+        gave_up_after_ns "gave_up_after_ns": Option<u64>,
+        proto "proto": Option<Proto>,
+        laddr "laddr": Option<IpAddr>,
+        lport "lport": Option<u16>,
+        raddr "raddr": Option<IpAddr>,
+        rport "rport": Option<u16>,
+        role "role": Option<Role>,
+        socket "socket": Option<u64>,
+        boot_ns "boot_ns": Option<u64>,
+        cpu "cpu": Option<u32>,
+        owner "owner": Option<OwnerSource>,
+        proc_start_ns "proc_start_ns": Option<u64>,
+        ns "ns": Option<Namespaces>,
+        sec "sec": Option<Sec>,
+        cgroup_id "cgroup_id": Option<u64>,
+        why "why": Why,
+    }
+    rest
+}
+
+keys! {
+    /// Inode numbers of namespaces.
+    Namespaces {
+        net "net": Option<u32>,
+        mnt "mnt": Option<u32>,
+        pid "pid": Option<u32>,
+        user "user": Option<u32>,
+    }
+}
+
+keys! {
+    /// Security context.
+    Sec {
+        seccomp_mode "seccomp_mode": Option<u32>,
+        caps_eff "caps_eff": Option<CapsEff>,
+    }
+}

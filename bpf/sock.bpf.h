@@ -86,13 +86,14 @@ static __always_inline void sock_forget(struct sock *sk, const bool direct)
 
 static __always_inline __u64 cookie_of(struct sock *sk, struct kt_sock *s, const bool direct)
 {
-	__u64 cookie;
+	__u64 cookie = KT_FIELD(direct, sk, __sk_common.skc_cookie.counter);
 
-	if (direct)
-		return bpf_get_socket_cookie(sk);
-	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (cookie || !s)
+	if (cookie)
 		return cookie;
+	if (direct)
+		return bpf_get_socket_cookie(sk); /* makes one */
+	if (!s)
+		return 0;
 	/* Nobody asked for this socket's cookie yet and a probed program cannot make one: number it
 	 * ourselves, out of the range that the kernel counts through. */
 	if (!s->id)

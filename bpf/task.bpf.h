@@ -107,6 +107,21 @@ KT_FUNC void set_owner(struct kt_task *t, __u8 source)
 	t->source = kernel ? KT_OWNER_KERNEL : source;
 }
 
+/* The same for a copy that is kept with the socket: it serves until another task, or the same one under another
+ * name (exec), uses the socket. Its rights are as of when it was made. */
+static __always_inline void refresh_owner(struct kt_task *t, __u8 source)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	char comm[16];
+
+	if (t->source != KT_OWNER_NONE && t->source != KT_OWNER_INHERITED && t->source != KT_OWNER_KERNEL &&
+	    t->pid == id >> 32 && t->tid == (__u32)id && !bpf_get_current_comm(comm, sizeof(comm)) &&
+	    *(__u64 *)comm == *(__u64 *)t->thread && *(__u64 *)&comm[8] == *(__u64 *)&t->thread[8])
+		t->source = source;
+	else
+		set_owner(t, source);
+}
+
 static __always_inline bool current_is_kernel(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();

@@ -39,7 +39,7 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 	case TCP_LAST_ACK:
 		/* close(2), shutdown(2) or exit: the task's own doing, unless a worker of the kernel does it */
 		if (!current_is_kernel())
-			set_owner(&s->owner, KT_OWNER_CLOSE);
+			refresh_owner(&s->owner, KT_OWNER_CLOSE);
 		break;
 	}
 }

@@ -38,19 +38,6 @@ struct {
 	__type(value, struct kt_peer);
 } udp_calls SEC(".maps");
 
-/* The task in its own system call. The copy in the socket's storage serves until another task, or the same
- * one under another name (exec), uses the socket. */
-static __always_inline void current_owner(struct kt_sock *s)
-{
-	char comm[16];
-
-	if (s->owner.source == KT_OWNER_CURRENT && s->owner.tid == (__u32)bpf_get_current_pid_tgid() &&
-	    !bpf_get_current_comm(comm, sizeof(comm)) && *(__u64 *)comm == *(__u64 *)s->owner.thread &&
-	    *(__u64 *)&comm[8] == *(__u64 *)&s->owner.thread[8])
-		return;
-	set_owner(&s->owner, KT_OWNER_CURRENT);
-}
-
 static __always_inline void note_use(struct kt_sock *s, __u32 kind)
 {
 	if (!s->known) {
@@ -58,7 +45,7 @@ static __always_inline void note_use(struct kt_sock *s, __u32 kind)
 		s->born_ns = bpf_ktime_get_boot_ns();
 		s->role = kind == KT_UDP_SEND ? KT_ROLE_CLIENT : KT_ROLE_SERVER;
 	}
-	current_owner(s);
+	refresh_owner(&s->owner, KT_OWNER_CURRENT);
 }
 
 static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)

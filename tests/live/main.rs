@@ -17,6 +17,7 @@ mod kernel;
 mod limits;
 mod load;
 mod net;
+mod observer;
 mod program;
 mod requirements;
 mod sockets;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         net::sweep();
+        observer::sweep();
         workdir::sweep();
     }
     let trials = [

@@ -1,7 +1,9 @@
 //! TCP: every connection has its states, its exact bytes in both directions and its owner, on both ends, whoever
 //! accepted it, while packets wait in a queue so that nothing happens in the context of the peer by chance.
 
-use ktrace_bundle::event::{Errno, Role};
+use std::collections::{BTreeMap, BTreeSet};
+
+use ktrace_bundle::event::{Errno, Event, Payload, Role};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::tcp::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,
@@ -9,6 +11,7 @@ use ktrace_bundle::tcp::TcpState::{
 
 use crate::capture::Capture;
 use crate::net::{Lab, SERVER4, SERVER6};
+use crate::observer::{Observer, Transition};
 use crate::program::Program;
 use crate::truth::{assert_same_connections, conns, lives};
 use crate::{Test, tests};
@@ -58,6 +61,7 @@ fn many(server: &str, mode: &str, states: [&[TcpState]; 2]) {
     lab.delay();
     let server = lab.server.start(&format!("tcp-server --listen {SERVER4}:0 {server}"));
     let to = server.ready().local;
+    let observer = Observer::start(to.port());
     let capture = Capture::start();
     let client = format!("tcp-client --to {to} --mode {mode} --count {MANY} --processes 4 --threads 8");
     let client = conns(Program::run(lab.client.traffic(&client)).truths());
@@ -67,8 +71,34 @@ fn many(server: &str, mode: &str, states: [&[TcpState]; 2]) {
     let bundle = capture.stop();
 
     assert_eq!(client.len(), MANY);
-    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0]);
-    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1]);
+    let unseen = unseen_by_any_program(&bundle.events, &observer.finish(), to.port());
+    eprintln!("{} of {MANY} connections are left out: no program saw them on top of process 1", unseen.len());
+    assert!(unseen.len() < MANY / 20, "{} connections cannot be checked on this machine", unseen.len());
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0], &unseen);
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1], &unseen);
+}
+
+/// Client ports of the connections that changed state on top of process 1, if this kernel runs no BPF program there:
+/// not one of those changes is in the bundle. Where a single one is, ktrace must have them all.
+fn unseen_by_any_program(events: &[Event], observed: &[Transition], server_port: u16) -> BTreeSet<u16> {
+    let recorded = events.iter().filter_map(|e| match &e.payload {
+        Payload::TcpState(s) => Some((e.id.local.port?, e.id.remote.port?, s.old, s.new)),
+        _ => None,
+    });
+    // how often each was observed and not recorded; a child's first change is told late, with its second
+    let mut missing: BTreeMap<_, i64> = BTreeMap::new();
+    let checked = |t: &&Transition| t.new != SynRecv && t.lport != 0;
+    for t in observed.iter().filter(checked) {
+        *missing.entry((t.lport, t.rport, t.old, t.new)).or_default() += 1;
+    }
+    for key in recorded {
+        *missing.entry(key).or_default() -= 1;
+    }
+    let over_init: Vec<_> = observed.iter().filter(checked).filter(|t| t.over_init).collect();
+    if over_init.iter().any(|t| missing[&(t.lport, t.rport, t.old, t.new)] <= 0) {
+        return BTreeSet::new();
+    }
+    over_init.iter().map(|t| if t.lport == server_port { t.rport } else { t.lport }).collect()
 }
 
 fn v6_connections_are_accounted_for() {
@@ -81,8 +111,8 @@ fn v6_connections_are_accounted_for() {
     lab.client.wait_until_quiet();
     lab.server.wait_until_quiet();
     let bundle = capture.stop();
-    assert_same_connections(&bundle.events, lab.client.inode(), &client, CLIENT_CLOSES_FIRST[0]);
-    assert_same_connections(&bundle.events, lab.server.inode(), &served, CLIENT_CLOSES_FIRST[1]);
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, CLIENT_CLOSES_FIRST[0], &BTreeSet::new());
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, CLIENT_CLOSES_FIRST[1], &BTreeSet::new());
 }
 
 fn every_event_of_a_connection_has_its_role() {
@@ -111,8 +141,8 @@ fn a_reset_connection_is_accounted_for() {
     let served = conns(server.truths(5));
     let bundle = capture.stop();
     let states: [&[TcpState]; 2] = [&[Close, SynSent, Established, Close], &[Listen, SynRecv, Established, Close]];
-    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0]);
-    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1]);
+    assert_same_connections(&bundle.events, lab.client.inode(), &client, states[0], &BTreeSet::new());
+    assert_same_connections(&bundle.events, lab.server.inode(), &served, states[1], &BTreeSet::new());
     let lives = lives(&bundle.events, lab.server.inode());
     assert!(lives.values().all(|l| l.close.and_then(|c| c.error) == Some(Errno(104))), "ECONNRESET: {lives:?}");
 }

@@ -1,0 +1,112 @@
+//! A second witness of TCP state changes that shares nothing with ktrace: the kernel's own trace buffer, read through
+//! a private mount of tracefs. Needed because some kernels run no BPF program while a protected process (process 1
+//! of a sandbox) is the running task: softirq work that interrupts it is invisible to every BPF collector, and not
+//! even counted as missed. The witness tells which state changes those were.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ktrace_bundle::tcp::TcpState;
+
+use crate::program::{Program, mortal};
+use crate::workdir::Workdir;
+
+/// Records into an instance of its own until the file `$3` is there, prints it, and removes the instance.
+const SCRIPT: &str = r#"
+mkdir "$0" && mount -t tracefs none "$0" || exit 1
+instance="$0/instances/$1"
+trap 'rmdir "$instance"' EXIT
+mkdir "$instance" && echo 50000 > "$instance/buffer_size_kb" || exit 1
+event="$instance/events/sock/inet_sock_set_state"
+echo "sport == $2 || dport == $2" > "$event/filter" && echo 1 > "$event/enable" || exit 1
+echo ready
+until [ -e "$3" ]; do sleep 0.02; done
+echo 0 > "$event/enable"
+grep -h inet_sock_set_state: "$instance/trace"
+grep -h 'overrun: [1-9]' "$instance"/per_cpu/cpu*/stats
+true
+"#;
+
+/// A running witness.
+#[derive(Debug)]
+pub struct Observer {
+    program: Program,
+    stop: PathBuf,
+    init: BTreeSet<u32>,
+    _dir: Workdir,
+}
+
+/// A state change as the kernel's trace has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Own port, 0 before it is chosen.
+    pub lport: u16,
+    /// Port of the other end.
+    pub rport: u16,
+    /// State before.
+    pub old: TcpState,
+    /// State after.
+    pub new: TcpState,
+    /// A thread of process 1 was the running task.
+    pub over_init: bool,
+}
+
+/// Threads of process 1.
+fn init_threads() -> BTreeSet<u32> {
+    let tasks = std::fs::read_dir("/proc/1/task").unwrap();
+    tasks.filter_map(|t| t.unwrap().file_name().to_str()?.parse().ok()).collect()
+}
+
+impl Observer {
+    /// Watches the sockets with this port at either end.
+    pub fn start(port: u16) -> Self {
+        let dir = Workdir::new();
+        let stop = dir.join("stop");
+        let mut command = mortal("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]).arg(dir.join("tracefs"));
+        command.args([format!("ktlive-{}", std::process::id()), port.to_string()]).arg(&stop);
+        let program = Program::start(command);
+        assert_eq!(program.wait_for_lines(1), ["ready"]);
+        Self { program, stop, init: init_threads(), _dir: dir }
+    }
+
+    /// Stops watching and returns what was seen.
+    pub fn finish(self) -> Vec<Transition> {
+        let Self { program, stop, mut init, _dir } = self;
+        init.extend(init_threads());
+        std::fs::write(stop, "").unwrap();
+        let ended = program.wait();
+        assert!(ended.status.success(), "{ended:?}");
+        ended.stdout.iter().skip(1).map(|line| Transition::parse(line, &init)).collect()
+    }
+}
+
+impl Transition {
+    /// `COMM-TID [CPU] FLAGS TIME: inet_sock_set_state: … sport=1 dport=2 … oldstate=TCP_A newstate=TCP_B`
+    fn parse(line: &str, init: &BTreeSet<u32>) -> Self {
+        let (task, rest) = line.split_once(" [").unwrap_or_else(|| panic!("{line}"));
+        let tid: u32 = task.trim_end().rsplit('-').next().unwrap().parse().unwrap();
+        let field = |key: &str| rest.split_whitespace().find_map(|w| w.strip_prefix(key)).unwrap();
+        let state = |key: &str| {
+            let name = field(key).trim_start_matches("TCP_").to_owned();
+            serde_json::from_value(name.into()).unwrap()
+        };
+        Self {
+            lport: field("sport=").parse().unwrap(),
+            rport: field("dport=").parse().unwrap(),
+            old: state("oldstate="),
+            new: state("newstate="),
+            over_init: init.contains(&tid),
+        }
+    }
+}
+
+/// Removes trace instances of runs whose process is gone. A leftover costs memory only.
+pub fn sweep() {
+    let script = "mount -t tracefs none \"$0\" && cd \"$0/instances\" && for i in ktlive-*; do \
+                  [ -d \"$i\" ] && [ ! -d /proc/${i#ktlive-} ] && rmdir \"$i\"; done";
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut command = mortal("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(dir.path() as &Path);
+    Program::run(command);
+}

@@ -12,7 +12,7 @@ packages_of() {
 	# the demo: namespaces, and a client and a server to trace
 	run) echo iproute2 util-linux python3-minimal ;;
 	# the live tests: resolvers, faults, other observers
-	test) echo iproute2 util-linux nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
+	test) echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
 	lint) echo shellcheck python3-venv ;;
 	bench) echo iproute2 util-linux bpftrace libbpf-tools ;;
 	*) die "unknown group \`$1\`; there are: build run test lint bench" ;;
@@ -55,5 +55,5 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq </dev/null >&2
 # shellcheck disable=SC2086 # one word per package
-$install -qq </dev/null >&2
+$install -qq -o Dpkg::Use-Pty=0 </dev/null >&2
 say "installed: ${missing[*]}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # lint.sh: formatting, clippy with warnings as errors, shell scripts, Kubernetes manifests.
-# A tool that is not there is skipped, and the last line says so.
+# A tool that is not there is skipped, and the last lines say so.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -51,7 +51,7 @@ lint_rust
 lint_shell
 lint_deploy
 
-if [ ${#skipped[@]} -gt 0 ]; then
-	say "SKIPPED: $(printf '%s; ' "${skipped[@]}")"
-fi
+for what in "${skipped[@]}"; do
+	say "SKIPPED: $what"
+done
 say "lint: passed"

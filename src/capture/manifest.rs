@@ -108,10 +108,9 @@ fn utc_of(sample: &ClockSample, boot_ns: u64) -> DateTime<Utc> {
 fn hooks_missing(hooks: &[HookReport]) -> Vec<String> {
     let sentence = |hook: &HookReport| match hook.outcome {
         HookOutcome::Attached | HookOutcome::NotRequested => None,
-        HookOutcome::Unsupported => Some(format!("hook `{}` is not supported by this kernel", hook.name)),
-        HookOutcome::Failed => {
-            let why = hook.tried.last().map_or("", |t| t.why.as_str());
-            Some(format!("hook `{}` failed: {why}", hook.name))
+        HookOutcome::Unsupported | HookOutcome::Failed => {
+            let tried: Vec<_> = hook.tried.iter().map(|t| format!("{}: {}", t.variant, t.why)).collect();
+            Some(format!("hook `{}` has no variant that works here ({})", hook.name, tried.join("; ")))
         }
     };
     hooks.iter().filter_map(sentence).collect()

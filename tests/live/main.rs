@@ -55,11 +55,13 @@ fn main() -> ExitCode {
     // a capture sees the whole machine: two tests at a time would see each other
     args.test_threads.get_or_insert(1);
     let skip = requirements::reason_to_skip();
+    let mut alone = None;
     if skip.is_none() && !args.list {
         if let Err(missing) = requirements::check() {
             eprintln!("error: {missing}");
             return ExitCode::FAILURE;
         }
+        alone = Some(requirements::have_the_machine().expect("a lock file"));
         net::sweep();
         observer::sweep();
         workdir::sweep();
@@ -88,5 +90,7 @@ fn main() -> ExitCode {
         })
     })
     .collect();
-    libtest_mimic::run(&args, trials).exit_code()
+    let code = libtest_mimic::run(&args, trials).exit_code();
+    drop(alone);
+    code
 }

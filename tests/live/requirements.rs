@@ -1,9 +1,13 @@
 //! What the live tests need from the machine. Without root or BTF there is nothing to test, and the tests say so;
 //! a missing program is a broken set-up, and an error.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Whoever puts network load on a machine under test takes this first (`flock`).
+const LOCK: &str = "/run/ktrace-live.lock";
 
 /// Capabilities without which neither namespaces nor programs can be made: number and name.
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
@@ -44,6 +48,17 @@ pub fn check() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The machine for this run alone, until the file is dropped: a capture sees the whole machine, and the load of one
+/// run is what another one would lose events to.
+pub fn have_the_machine() -> std::io::Result<File> {
+    let file = File::create(LOCK)?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another run that holds `{LOCK}`");
+        file.lock()?;
+    }
+    Ok(file)
 }
 
 /// Path of a binary of this workspace: cargo puts it beside `ktrace`.

@@ -19,7 +19,8 @@ struct kt_sock {
 	__u8 known; /* bool: existed before the capture, or has been used */
 	__u8 latch; /* enum kt_latch */
 	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
-	__u8 reserved[4];
+	__u16 taken; /* old << 8 | new of the state change that was taken last */
+	__u8 reserved[2];
 };
 
 /* A socket's answer to the port filter, for records that cannot decide alone. */

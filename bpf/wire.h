@@ -224,6 +224,7 @@ struct kt_state {
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
 	__u32 when; /* enum kt_when, for the iterator */
 	__u64 next_id; /* last id given to a socket without a cookie */
+	__u64 rescued; /* state changes that the first program was skipped for and the second one took */
 };
 
 #define KT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is part of the wire contract")

@@ -7,6 +7,10 @@
  * A child's entry into SYN_RECV happens before its addresses and cookie are set, so it is told, with its own
  * time, together with the child's next state change, some microseconds later. A client's entry into SYN_SENT
  * happens before it has a local port; where a port filter cannot decide without, that is told later, too.
+ *
+ * The kernel skips a typed tracepoint's program that is already running on its CPU: a task changes a state, and on
+ * top of it a softirq changes another. So there are two such programs: one of them always runs, and the socket
+ * remembers what was taken. Without the second, 300 to 1,700 of 110,000 changes were missed under load.
  */
 #include "ktrace.bpf.h"
 
@@ -129,15 +133,32 @@ static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, str
 	emit(sk, tp, s, server ? TCP_LISTEN : TCP_CLOSE, server ? TCP_SYN_RECV : TCP_SYN_SENT, s->born_ns, direct);
 }
 
-static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct)
+/* Whether this change has been dealt with by the other program. */
+static __always_inline bool taken(struct kt_sock *s, int old, int new, const bool second)
+{
+	__u16 change = old << 8 | new;
+
+	if (!s) /* cannot be remembered, so it is the first one's alone */
+		return second;
+	if (s->taken == change)
+		return true;
+	s->taken = change;
+	if (second)
+		KT_BUMP(kt_state.rescued);
+	return false;
+}
+
+static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const bool second)
 {
 	struct tcp_sock *tp;
 	struct kt_sock *s;
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!is_tcp(sk, direct))
+	if (old == new || !is_tcp(sk, direct))
 		return 0;
 	s = sock_of(sk, true, direct);
+	if (taken(s, old, new, second))
+		return 0;
 	if (s)
 		track(s, old, new, now);
 	if (!kt_state.gate)
@@ -161,24 +182,30 @@ out:
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true);
+	return on_state(sk, old, new, true, false);
+}
+
+SEC("?tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
+{
+	return on_state(sk, old, new, true, true);
 }
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true);
+	return on_state(sk, sk->__sk_common.skc_state, new, true, false);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")
 int tcp_state__tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
 {
-	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false);
+	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, false);
 }
 
 SEC("?kprobe/tcp_set_state")
 int BPF_KPROBE(tcp_state__kprobe, struct sock *sk, int new)
 {
-	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false);
+	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, false);
 }

@@ -123,6 +123,7 @@ impl BundleWriter {
         let tgz = Tgz::create(&loose.tgz_path(), loose.stem(), name.at.timestamp(), caps.max_bytes)?;
         let events = Journal::new(loose.create_file("events.jsonl")?);
         let sockets = Journal::new(loose.create_file("sockets.jsonl")?);
+        loose.reserve()?;
         let writer = Self {
             loose,
             head,
@@ -292,6 +293,7 @@ impl BundleWriter {
     }
 
     fn seal_loose(&self, manifest: &mut Manifest, summary: &Summary) -> Result<(), WriteError> {
+        self.loose.release()?;
         let summary = document(summary)?;
         let readme = readme::text(manifest, self.loose.stem());
         self.loose.replace("summary.json", &summary, true)?;
@@ -334,6 +336,7 @@ impl BundleWriter {
     /// If even the manifest cannot be written; what was written before stays readable.
     pub fn abandon(mut self, mut manifest: Manifest) -> Result<PathBuf, WriteError> {
         self.give_up();
+        self.loose.release()?;
         manifest.members = self.journal_members();
         self.seal_manifest(&manifest)?;
         Ok(self.loose.dir().to_owned())

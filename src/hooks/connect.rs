@@ -15,6 +15,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "fexit",
         programs: &["connect__fentry", "connect__fexit"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Trampoline("inet_stream_connect")],
         store: Store::Any,
@@ -23,6 +24,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tracepoint",
         programs: &["connect__enter", "connect__exit"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Tracepoint("syscalls", "sys_enter_connect"), Need::Tracepoint("syscalls", "sys_exit_connect")],
         store: Store::Any,
@@ -31,6 +33,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "kprobe",
         programs: &["connect__kprobe", "connect__kretprobe"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Kprobe("inet_stream_connect")],
         store: Store::Any,

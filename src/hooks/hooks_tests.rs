@@ -91,7 +91,14 @@ fn a_number_without_a_name_is_refused() {
 fn the_variants_name_exactly_the_programs_of_the_object() {
     let mut named = BTreeSet::new();
     for variant in HOOKS.iter().flat_map(|h| h.variants()) {
-        named.extend(variant.programs.iter().chain(variant.optional.iter().flat_map(|o| o.programs)).copied());
+        named.extend(
+            variant
+                .programs
+                .iter()
+                .chain(variant.seconds)
+                .chain(variant.optional.iter().flat_map(|o| o.programs))
+                .copied(),
+        );
     }
     let object =
         ObjectBuilder::default().open_memory(include_bytes!(concat!(env!("OUT_DIR"), "/ktrace.bpf.o"))).unwrap();

@@ -34,6 +34,8 @@ pub struct Variant {
     pub name: &'static str,
     /// BPF programs, all of which must load and attach.
     pub programs: &'static [&'static str],
+    /// BPF programs that take what those of `programs` are skipped for; all of them must load and attach, too.
+    pub seconds: &'static [&'static str],
     /// BPF programs that may be missing.
     pub optional: &'static [Optional],
     /// What the kernel must offer.

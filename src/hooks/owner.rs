@@ -19,6 +19,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "fexit",
         programs: &["owner__fexit"],
+        seconds: &[],
         optional: FIRST_IO,
         needs: &[Need::Trampoline("inet_csk_accept")],
         store: Store::Any,
@@ -27,6 +28,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tracepoint",
         programs: &["owner__accept", "owner__accept4"],
+        seconds: &[],
         optional: FIRST_IO,
         needs: &[Need::Tracepoint("syscalls", "sys_exit_accept"), Need::Tracepoint("syscalls", "sys_exit_accept4")],
         store: Store::Any,
@@ -35,6 +37,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "kprobe",
         programs: &["owner__kprobe"],
+        seconds: &[],
         optional: FIRST_IO,
         needs: &[Need::Kprobe("inet_csk_accept")],
         store: Store::Any,

@@ -15,6 +15,7 @@ pub struct Sockets;
 static VARIANTS: &[Variant] = &[Variant {
     name: "iter",
     programs: &["sockets__iter"],
+    seconds: &[],
     optional: &[],
     needs: &[Need::Iter("task_file")],
     store: Store::Any,

@@ -15,6 +15,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tp_btf",
         programs: &["tcp_retransmit__tp_btf_err", "tcp_retransmit__synack_tp_btf"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::TpBtf("tcp_retransmit_skb", 3), Need::TpBtf("tcp_retransmit_synack", 2)],
         store: Store::Any,
@@ -23,6 +24,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tp_btf_2",
         programs: &["tcp_retransmit__tp_btf", "tcp_retransmit__synack_tp_btf"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::TpBtf("tcp_retransmit_skb", 2), Need::TpBtf("tcp_retransmit_synack", 2)],
         store: Store::Any,
@@ -31,6 +33,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tracepoint",
         programs: &["tcp_retransmit__tracepoint", "tcp_retransmit__synack_tracepoint"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Tracepoint("tcp", "tcp_retransmit_skb"), Need::Tracepoint("tcp", "tcp_retransmit_synack")],
         store: Store::Hash,

@@ -16,6 +16,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tp_btf",
         programs: &["tcp_state__tp_btf"],
+        seconds: &["tcp_state__tp_btf_second"],
         optional: &[],
         needs: &[Need::TpBtf("inet_sock_set_state", 3)],
         store: Store::Any,
@@ -24,6 +25,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "fentry",
         programs: &["tcp_state__fentry"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Trampoline("tcp_set_state")],
         store: Store::Any,
@@ -32,6 +34,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tracepoint",
         programs: &["tcp_state__tracepoint"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Tracepoint("sock", "inet_sock_set_state")],
         store: Store::Hash,
@@ -40,6 +43,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "kprobe",
         programs: &["tcp_state__kprobe"],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Kprobe("tcp_set_state")],
         store: Store::Hash,

@@ -15,6 +15,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "fexit",
         programs: &["udp__send_fexit", "udp__send6_fexit", "udp__recv_fentry"],
+        seconds: &[],
         optional: &[],
         needs: &[
             Need::Trampoline("udp_sendmsg"),
@@ -27,6 +28,7 @@ static VARIANTS: &[Variant] = &[
     Variant {
         name: "tp_btf",
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
+        seconds: &[],
         optional: &[Optional {
             programs: &["udp__sendmsg4", "udp__sendmsg6", "udp__recvmsg4", "udp__recvmsg6"],
             limit: "the remote end of unconnected sockets",
@@ -44,6 +46,7 @@ static VARIANTS: &[Variant] = &[
             "udp__sent6_kprobe",
             "udp__recv_kprobe",
         ],
+        seconds: &[],
         optional: &[],
         needs: &[Need::Kprobe("udp_sendmsg"), Need::Kprobe("udpv6_sendmsg"), Need::Kprobe("skb_consume_udp")],
         store: Store::Hash,

@@ -111,6 +111,7 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
 fn take(choice: &mut Choice, variant: &'static Variant, refusals: &Refusals) {
     choice.variant = Some(variant);
     choice.programs.extend(variant.programs);
+    choice.programs.extend(variant.seconds);
     choice.limits.extend(variant.limits.iter().map(|&l| l.to_owned()));
     for optional in variant.optional {
         match optional.programs.iter().find_map(|p| refusals.of_program(p)) {

@@ -90,12 +90,12 @@ fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> 
         })
     });
     match owner {
-        Some((hook, variant, program)) if variant.programs.contains(&program) => {
-            refusals.variant(hook, variant.name, why);
+        Some((_, variant, program)) if variant.optional.iter().any(|o| o.programs.contains(&program)) => {
+            refusals.optional(program, why);
             Ok(())
         }
-        Some((_, _, program)) => {
-            refusals.optional(program, why);
+        Some((hook, variant, _)) => {
+            refusals.variant(hook, variant.name, why);
             Ok(())
         }
         None => Err(LoadError::Object { step, detail: why }),
@@ -175,6 +175,7 @@ fn configure(
 }
 
 /// The links of one attempt; dropping them detaches.
+#[derive(Default)]
 pub struct Attached {
     /// Links of programs that run by themselves.
     pub links: Vec<Link>,
@@ -184,11 +185,13 @@ pub struct Attached {
     pub reports: Vec<HookReport>,
     /// What should have been covered and is not.
     pub degraded: Vec<String>,
+    /// Programs that lose an event each time that they are skipped.
+    pub recording: Vec<&'static str>,
 }
 
 fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {
     let begin = Instant::now();
-    let mut attached = Attached { links: Vec::new(), iterator: None, reports: Vec::new(), degraded: Vec::new() };
+    let mut attached = Attached::default();
     for choice in choices {
         for name in &choice.programs {
             let link = attach_one(skel, name)?;
@@ -196,6 +199,9 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
                 Some(variant) if variant.name == "iter" => attached.iterator = Some(link),
                 _ => attached.links.push(link),
             }
+        }
+        if let Some(variant) = choice.variant.filter(|_| !choice.hook.kinds().is_empty()) {
+            attached.recording.extend(variant.programs);
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
         let after = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -3,6 +3,7 @@
 //! Order at the end of a window, each step needed for exact counts: close the gate, wait for programs that
 //! still run, drain the rings, read the counters.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Session {
     iterator: Option<Link>,
     reports: Vec<HookReport>,
     degraded: Vec<String>,
+    recording: Vec<&'static str>,
+    missed_before: u64,
     skel: KtraceSkel<'static>,
 }
 
@@ -68,8 +71,8 @@ enum Setting {
 impl Session {
     /// Takes over what the loader attached. The gate is closed.
     pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
-        let Attached { links, iterator, reports, degraded } = attached;
-        let mut session = Self { links, iterator, reports, degraded, skel };
+        let Attached { links, iterator, reports, degraded, recording } = attached;
+        let mut session = Self { links, iterator, reports, degraded, recording, missed_before: 0, skel };
         // right unless we run in a pid namespace; the iterator knows better
         session.set(Setting::SelfPid(std::process::id()));
         session
@@ -87,6 +90,7 @@ impl Session {
 
     /// From now on events are observed.
     pub fn open_gate(&mut self) {
+        self.missed_before = self.missed_since_attach();
         self.set(Setting::Gate(true));
     }
 
@@ -179,9 +183,24 @@ impl Session {
         Ok(sum)
     }
 
-    /// How often a program was not run because it was running already on that CPU: an upper bound of lost events.
+    /// How often since the gate opened a program that records events was skipped because it was running already on
+    /// that CPU, less what its second took instead: an upper bound of lost events.
     pub fn missed(&self) -> u64 {
-        self.skel.object().progs_mut().filter(|p| p.autoload()).map(|p| recursion_misses(p.as_fd().as_raw_fd())).sum()
+        self.missed_since_attach().saturating_sub(self.missed_before)
+    }
+
+    fn missed_since_attach(&self) -> u64 {
+        let recording = |name: &OsStr| self.recording.iter().any(|r| name == *r);
+        let programs = self.skel.object().progs_mut().filter(|p| recording(p.name()));
+        let skipped: u64 = programs.map(|p| recursion_misses(p.as_fd().as_raw_fd())).sum();
+        skipped.saturating_sub(self.rescued())
+    }
+
+    fn rescued(&self) -> u64 {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return 0 };
+        let rescued = &raw const bss.kt_state.rescued;
+        // SAFETY: a reference to the mapping of .bss, which lives as long as `skel`; programs add to it at any time.
+        unsafe { rescued.read_volatile() }
     }
 
     fn set(&mut self, setting: Setting) {

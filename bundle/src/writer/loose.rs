@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::{BundleName, WriteError};
 
+/// A file that holds room for the last documents, so that a full disk can still be told about.
+const RESERVE: &str = ".reserve";
+
+/// More than manifest, summary and README take together.
+const RESERVE_BYTES: usize = 160 << 10;
+
 /// Names that are tried for one bundle.
 const MAX_NAMES: u32 = 1000;
 
@@ -55,6 +61,17 @@ impl Loose {
     pub(super) fn create_file(&self, name: &str) -> Result<File, WriteError> {
         let path = self.path(name);
         private_file(&path).map_err(|e| WriteError::at(&path, e))
+    }
+
+    /// Takes the room that [`Loose::release`] gives back.
+    pub(super) fn reserve(&self) -> Result<(), WriteError> {
+        let mut file = self.create_file(RESERVE)?;
+        file.write_all(&vec![0; RESERVE_BYTES]).map_err(|e| WriteError::at(&self.path(RESERVE), e))
+    }
+
+    /// To be called right before the last documents are written.
+    pub(super) fn release(&self) -> Result<(), WriteError> {
+        self.remove(RESERVE)
     }
 
     /// Writes a document: a reader finds the old one or the new one, never a part. `durable` waits for

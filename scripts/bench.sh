@@ -10,6 +10,13 @@ need_cargo
 scripts/deps.sh build bench
 cargo build --locked --release -p ktrace -p ktrace-bench
 
+# the live tests make load under the same lock, which would be measured
+exec 9>/run/ktrace-live.lock
+if ! flock --nonblock 9; then
+	say "waiting for a live test run to end"
+	flock 9
+fi
+
 # in memory, so that no disk is measured
 work="$(mktemp -d -p /dev/shm ktrace-bench.XXXXXX)"
 trap 'rm -rf "$work"' EXIT

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use ktrace_bundle::event::EventKind;
-use ktrace_bundle::manifest::EndedBy;
+use ktrace_bundle::manifest::{EndedBy, HookOutcome};
 use tempfile::TempDir;
 
 use crate::analyze::analyze;
@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Test> {
         an_ordinary_user_is_told_the_missing_capability,
         root_without_capabilities_is_told_the_missing_capability,
         a_kernel_without_btf_is_named_by_its_file,
+        without_net_admin_everything_but_udp_peers_is_recorded,
         a_full_disk_leaves_a_readable_bundle,
         no_payload_is_ever_recorded,
         dns_only_records_nothing_but_dns,
@@ -81,6 +82,25 @@ fn a_kernel_without_btf_is_named_by_its_file() {
     let ended = Program::run(with_mounts(hidden, &dir.join("out")));
     assert_eq!(ended.status.code(), NOTHING_ATTACHED, "{ended:?}");
     assert!(ended.stderr.join("\n").contains("/sys/kernel/btf/vmlinux"), "{ended:?}");
+}
+
+/// A program that the kernel refuses takes nothing else down: only its part is missing, and the exit code says so.
+fn without_net_admin_everything_but_udp_peers_is_recorded() {
+    let dir = Workdir::new();
+    let script = "{ mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; } && \
+                  exec setpriv --bounding-set=-all,+bpf,+perfmon --inh-caps=-all \
+                  \"$1\" --duration 1s --out-dir \"$0\"";
+    let ended = Program::run(with_mounts(script, &dir.join("out")));
+    assert_eq!(ended.status.code(), Some(4), "{ended:?}");
+    let reason = ended.stderr.last().expect("a reason");
+    assert!(reason.contains("`udp` does not see the remote end of unconnected sockets"), "{reason}");
+
+    let contents = read(&only_entry(&dir.join("out"), Path::is_dir));
+    let manifest = contents.manifest.expect("a manifest");
+    assert_eq!((manifest.complete, manifest.degraded.len()), (false, 1), "{:?}", manifest.degraded);
+    for hook in &manifest.head.hooks {
+        assert_eq!(hook.outcome, HookOutcome::Attached, "{hook:?}");
+    }
 }
 
 fn a_full_disk_leaves_a_readable_bundle() {

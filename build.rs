@@ -98,7 +98,7 @@ fn libbpf_headers(out: &Path) -> Result<PathBuf> {
 /// `KTRACE_TARGET` always, `KTRACE_COMMIT` when built from a checkout.
 fn describe_build() {
     println!("cargo:rustc-env=KTRACE_TARGET={}", env::var("TARGET").unwrap_or_default());
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let commit = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
     if let Some(text) = commit.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok()) {
         println!("cargo:rustc-env=KTRACE_COMMIT={}", text.trim());

@@ -26,22 +26,8 @@ static __always_inline __u64 compat_caps_eff(const struct cred *cred, const bool
 	return KT_FIELD(direct, cred, cap_effective.val);
 }
 
-/* 5.5 "time: Optimize ns_to_timespec64() / fork: rename real_start_time" (cf25e24db61c) */
-struct task_struct___before_5_5 {
-	u64 real_start_time;
-} __attribute__((preserve_access_index));
-
-static __always_inline __u64 compat_start_ns(const struct task_struct *leader, const bool direct)
-{
-	const struct task_struct___before_5_5 *old = (const void *)leader;
-
-	if (bpf_core_field_exists(old->real_start_time))
-		return KT_FIELD(direct, old, real_start_time);
-	return KT_FIELD(direct, leader, start_boottime);
-}
-
-/* 6.13+ keeps the name tcp_retransmit_skb for a record of its own; before, it shared tcp_event_sk_skb
- * ("tcp: add a tracepoint field for the error of a retransmit", seen between 6.12 and 6.18) */
+/* By 6.18 (6.12 does not) tcp_retransmit_skb has a record of its own, with the error of a segment that could not be
+ * sent: "tcp: trace retransmit failures in tcp_retransmit_skb". Before, it shared tcp_event_sk_skb. */
 struct trace_event_raw_tcp_event_sk_skb___shared {
 	const void *skaddr;
 } __attribute__((preserve_access_index));

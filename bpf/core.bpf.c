@@ -52,4 +52,5 @@ struct {
 	enum kt_flow_flags flow_flags;
 	enum kt_state_flags state_flags;
 	enum kt_when when;
+	enum kt_capped capped;
 } wire_anchor = {};

@@ -39,23 +39,18 @@ static __always_inline bool port_wanted(__u16 port)
 	return kt_ports[port >> 6] >> (port & 63) & 1;
 }
 
-/* One wanted end is enough. Only a receive without its peer cannot decide: it takes the answer that its socket
- * gave last, and is admitted when there is none. */
+/* One wanted end is enough. A receive without its peer cannot decide by itself: it passes if its socket has had a
+ * wanted peer, since nothing that comes later would tell. */
 static __always_inline bool ports_pass(const struct kt_flow *f, struct kt_sock *s)
 {
 	if (!kt_config.filter_ports)
 		return true;
 	if (port_wanted(f->lport) || port_wanted(f->rport)) {
 		if (s)
-			s->latch = LATCH_YES;
+			s->wanted = 1;
 		return true;
 	}
-	if (!(f->flags & KT_FLOW_RADDR_UNKNOWN)) {
-		if (s)
-			s->latch = LATCH_NO;
-		return false;
-	}
-	return !s || s->latch != LATCH_NO;
+	return f->flags & KT_FLOW_RADDR_UNKNOWN && s && s->wanted;
 }
 
 /* observed = filtered + seen: from here on the event is seen, or its filter is counted. */
@@ -75,17 +70,18 @@ static __always_inline bool admit(struct kt_counters *c, const struct kt_flow *f
 	return true;
 }
 
-/* A place in the ring, or NULL with the reason counted. Exact: reserve, then take a number, then give the
- * place back if the number is above the cap. */
-static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, __u64 cap)
+/* A place in the ring, or NULL with the reason counted. The caps spare the ring what the writer would refuse: they
+ * may let a few more through than asked (one per CPU), and the writer, which is alone, is exact. No fetch-and-add,
+ * which the verifier knows from 5.12 only. */
+static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, const bool bulk)
 {
 	void *record;
 
-	if (kt_state.byte_capped) {
+	if (kt_state.byte_capped & (bulk ? KT_CAPPED_BULK | KT_CAPPED_ALL : KT_CAPPED_ALL)) {
 		KT_BUMP(c->dropped[KT_DROP_BYTE_CAP]);
 		return NULL;
 	}
-	if (*(volatile __u64 *)&kt_state.admitted >= cap) {
+	if (kt_state.admitted >= kt_config.max_events || (bulk && kt_state.admitted_bulk >= kt_config.max_bulk)) {
 		KT_BUMP(c->dropped[KT_DROP_EVENT_CAP]);
 		return NULL;
 	}
@@ -94,11 +90,9 @@ static __always_inline void *take_place(void *ring, __u64 size, struct kt_counte
 		KT_BUMP(c->dropped[KT_DROP_RING_FULL]);
 		return NULL;
 	}
-	if (__sync_fetch_and_add(&kt_state.admitted, 1) >= cap) {
-		KT_BUMP(c->dropped[KT_DROP_EVENT_CAP]);
-		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		return NULL;
-	}
+	KT_BUMP(kt_state.admitted);
+	if (bulk)
+		KT_BUMP(kt_state.admitted_bulk);
 	return record;
 }
 

@@ -17,14 +17,11 @@ struct kt_sock {
 	struct kt_task owner;
 	__u8 role; /* enum kt_role */
 	__u8 known; /* bool: existed before the capture, or has been used */
-	__u8 latch; /* enum kt_latch */
+	__u8 wanted; /* bool: has had a peer that passes the port filter */
 	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
 	__u16 taken; /* old << 8 | new of the state change that was taken last */
 	__u8 reserved[2];
 };
-
-/* A socket's answer to the port filter, for records that cannot decide alone. */
-enum kt_latch { LATCH_UNDECIDED = 0, LATCH_YES = 1, LATCH_NO = 2 };
 
 /* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */
 struct sock_storage_map {
@@ -36,7 +33,7 @@ struct sock_storage_map {
 extern struct sock_storage_map sock_storage SEC(".maps");
 
 /* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at
- * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 144 bytes. */
+ * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 136 bytes. */
 struct sock_hash_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_HASHED_SOCKETS);
@@ -96,10 +93,19 @@ static __always_inline __u64 cookie_of(struct sock *sk, struct kt_sock *s, const
 	if (!s)
 		return 0;
 	/* Nobody asked for this socket's cookie yet and a probed program cannot make one: number it
-	 * ourselves, out of the range that the kernel counts through. */
+	 * by the time, out of the range that the kernel counts through. */
 	if (!s->id)
-		s->id = (1ULL << 63) | (__sync_fetch_and_add(&kt_state.next_id, 1) + 1);
+		s->id = (1ULL << 63) | bpf_ktime_get_boot_ns();
 	return s->id;
+}
+
+/* Payload that was received: the kernel counts the peer's FIN as a byte. */
+static __always_inline __u64 rx_bytes_of(struct sock *sk, struct tcp_sock *tp, const bool direct)
+{
+	__u64 done = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DONE);
+	__u64 received = KT_FIELD(direct, tp, bytes_received);
+
+	return received - (received && KT_FIELD(direct, sk, __sk_common.skc_flags) & done ? 1 : 0);
 }
 
 static __always_inline bool is_udp(struct sock *sk, const bool direct)
@@ -193,13 +199,24 @@ static __always_inline void set_remote(struct kt_flow *f, const struct kt_end *e
 /* The socket file behind a descriptor of the running task, or NULL. Raw pointer: read it by probe only. */
 static __always_inline struct file *socket_file(__u64 fd)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file *file = NULL;
+	struct file **files, *file = NULL;
+	__u32 count;
 
-	if (fd >= BPF_CORE_READ(table, max_fds))
+	if (kt_config.task_btf) {
+		struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+
+		count = table->max_fds;
+		files = table->fd;
+	} else {
+		struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+		struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+
+		count = BPF_CORE_READ(table, max_fds);
+		files = BPF_CORE_READ(table, fd);
+	}
+	if (fd >= count)
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
 	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
 	return file;

@@ -29,6 +29,8 @@ static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *t
 	struct css_set *set = KT_FIELD(direct, task, cgroups);
 	struct cgroup *cgroup = NULL;
 
+	if (!set)
+		return;
 	t->cgroup = KT_CGROUP_V2;
 	t->cgroup_id = KT_FIELD3(direct, set, dfl_cgrp, kn, id);
 	if (t->cgroup_id != 1)
@@ -56,6 +58,8 @@ static __always_inline __u32 read_pid_ns(struct task_struct *task, const bool di
 	struct upid *upid = (void *)pid + bpf_core_field_offset(struct pid, numbers);
 	struct pid_namespace *ns;
 
+	if (direct && !level) /* most tasks */
+		return pid->numbers[0].ns->ns.inum;
 	if (level > 32) /* MAX_PID_NS_LEVEL */
 		return 0;
 	upid = (void *)upid + level * bpf_core_type_size(struct upid);
@@ -63,28 +67,41 @@ static __always_inline __u32 read_pid_ns(struct task_struct *task, const bool di
 	return BPF_CORE_READ(ns, ns.inum);
 }
 
+static __always_inline void read_cred(struct kt_task *t, const struct cred *cred, const bool direct)
+{
+	t->uid = KT_FIELD(direct, cred, uid.val);
+	t->gid = KT_FIELD(direct, cred, gid.val);
+	t->ns_user = KT_FIELD2(direct, cred, user_ns, ns.inum);
+	if (kt_config.with_security)
+		t->caps_eff = compat_caps_eff(cred, direct);
+}
+
 /* Everything but `source`. */
 static __always_inline void read_task(struct kt_task *t, struct task_struct *task, const bool direct)
 {
 	struct task_struct *leader = KT_FIELD(direct, task, group_leader);
+	/* kernels that tag RCU pointers in their types want these two tested */
+	struct task_struct *parent = KT_FIELD(direct, task, real_parent);
 	const struct cred *cred = KT_FIELD(direct, task, real_cred);
 
 	t->pid = KT_FIELD(direct, task, tgid);
 	t->tid = KT_FIELD(direct, task, pid);
-	t->ppid = KT_FIELD2(direct, task, real_parent, tgid);
-	t->uid = KT_FIELD(direct, cred, uid.val);
-	t->gid = KT_FIELD(direct, cred, gid.val);
-	t->start_ns = compat_start_ns(leader, direct);
+	if (parent)
+		t->ppid = KT_FIELD(direct, parent, tgid);
+	t->start_ns = KT_FIELD(direct, leader, start_boottime);
 	t->ns_mnt = KT_FIELD3(direct, task, nsproxy, mnt_ns, ns.inum);
 	t->ns_pid = read_pid_ns(task, direct);
-	t->ns_user = KT_FIELD2(direct, cred, user_ns, ns.inum);
-	bpf_probe_read_kernel_str(t->comm, sizeof(t->comm), leader->comm);
+	/* names are compared whole, so what follows the NUL must be zero */
+	__builtin_memset(t->comm, 0, sizeof(t->comm) + sizeof(t->thread));
 	bpf_probe_read_kernel_str(t->thread, sizeof(t->thread), task->comm);
-	if (kt_config.with_security) {
-		t->caps_eff = compat_caps_eff(cred, direct);
-		if (bpf_core_field_exists(task->seccomp))
-			t->seccomp = KT_FIELD(direct, task, seccomp.mode);
-	}
+	if (t->pid == t->tid)
+		__builtin_memcpy(t->comm, t->thread, sizeof(t->comm));
+	else
+		bpf_probe_read_kernel_str(t->comm, sizeof(t->comm), leader->comm);
+	if (kt_config.with_security && bpf_core_field_exists(task->seccomp.mode))
+		t->seccomp = KT_FIELD(direct, task, seccomp.mode);
+	if (cred)
+		read_cred(t, cred, direct);
 	read_cgroup(t, task, direct);
 }
 
@@ -108,23 +125,27 @@ KT_FUNC void set_owner(struct kt_task *t, __u8 source)
 }
 
 /* The same for a copy that is kept with the socket: it serves until another task, or the same one under another
- * name (exec), uses the socket. Its rights are as of when it was made. */
-static __always_inline void refresh_owner(struct kt_task *t, __u8 source)
+ * name (exec), uses the socket. Its rights are as of when it was made. Returns whether it served. */
+static __always_inline bool refresh_owner(struct kt_task *t, __u8 source)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	char comm[16];
 
 	if (t->source != KT_OWNER_NONE && t->source != KT_OWNER_INHERITED && t->source != KT_OWNER_KERNEL &&
 	    t->pid == id >> 32 && t->tid == (__u32)id && !bpf_get_current_comm(comm, sizeof(comm)) &&
-	    *(__u64 *)comm == *(__u64 *)t->thread && *(__u64 *)&comm[8] == *(__u64 *)&t->thread[8])
+	    *(__u64 *)comm == *(__u64 *)t->thread && *(__u64 *)&comm[8] == *(__u64 *)&t->thread[8]) {
+		bool same = t->source == source;
+
 		t->source = source;
-	else
-		set_owner(t, source);
+		return same;
+	}
+	set_owner(t, source);
+	return false;
 }
 
 static __always_inline bool current_is_kernel(void)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, flags) & PF_KTHREAD;
+	if (kt_config.task_btf)
+		return bpf_get_current_task_btf()->flags & PF_KTHREAD;
+	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), flags) & PF_KTHREAD;
 }

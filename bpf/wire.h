@@ -82,6 +82,12 @@ enum kt_state_flags {
 	KT_STATE_GAVE_UP = 8, /* left SYN_SENT for CLOSE without any error; gave_up_ns is valid */
 };
 
+/* kt_state.byte_capped */
+enum kt_capped {
+	KT_CAPPED_BULK = 1, /* UDP events have used up their share */
+	KT_CAPPED_ALL = 2,
+};
+
 /* kt_socket.when */
 enum kt_when {
 	KT_WHEN_START = 0,
@@ -186,8 +192,8 @@ struct kt_socket {
 	__u64 age_ns; /* 0: older than the capture */
 	__u64 tx_bytes;
 	__u64 rx_bytes;
-	__u32 rx_queue; /* bytes not yet read; for a listener 0 */
-	__u32 tx_queue; /* bytes not yet acknowledged or sent */
+	__u32 rx_queue; /* tcp: bytes not yet read, for a listener 0; udp: memory that waiting datagrams take */
+	__u32 tx_queue; /* tcp: bytes not yet acknowledged; udp: memory of datagrams not yet sent */
 	__u32 backlog;
 	__u32 accept_queue;
 	__u32 tx_segs;
@@ -219,11 +225,11 @@ struct kt_config {
 /* Settings and state that change while programs run. */
 struct kt_state {
 	__u64 admitted; /* events that took a place under max_events */
+	__u64 admitted_bulk; /* those of them that are UDP */
 	__u32 gate; /* bool: the window is open */
-	__u32 byte_capped; /* bool: the writer has refused a line */
+	__u32 byte_capped; /* enum kt_capped: what the writer refuses */
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
 	__u32 when; /* enum kt_when, for the iterator */
-	__u64 next_id; /* last id given to a socket without a cookie */
 	__u64 rescued; /* state changes that the first program was skipped for and the second one took */
 };
 
@@ -236,3 +242,4 @@ KT_SIZE(struct kt_udp, 176);
 KT_SIZE(struct kt_connect, 200);
 KT_SIZE(struct kt_tcp_retransmit, 184);
 KT_SIZE(struct kt_socket, 224);
+KT_SIZE(struct kt_counters, 64);

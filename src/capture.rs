@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::When;
+use ktrace_bundle::event::{When, bulk_share};
 use ktrace_bundle::ledger::Ledger;
 use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
-use ktrace_bundle::writer::{BundleName, BundleWriter, WriteError, WriterCaps};
+use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::clock;
@@ -31,8 +31,9 @@ use crate::kernel::loader::{self, LoadError};
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
 use crate::plan::{Plan, PortFilter};
+use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
-use sink::Sink;
+use sink::{EventCaps, Sink};
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
@@ -117,15 +118,18 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone())?;
     let mut degraded = session.degraded().to_vec();
+    if !preflight::sees_all_processes() {
+        degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
+    }
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
 
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
     let on_record = |record: &[u8]| sink.borrow_mut().take(record);
     let rings = session.rings(on_record)?;
+    manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
     let begin = Instant::now();
-    manifest::opened(&mut head, clock::boot_ns());
     sink.borrow_mut().writer.set_head(head.clone());
     announce(plan)?;
     let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
@@ -149,7 +153,8 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, context))
+    let caps = EventCaps { all: plan.max_events, bulk: bulk_share(plan.max_events) };
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, caps, context))
 }
 
 fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
@@ -237,8 +242,9 @@ impl Window<'_, '_> {
                 self.rings.wait(TURN.min(left));
             }
             more = drain(self.rings, self.sink)?;
-            if self.sink.borrow().byte_capped {
-                self.session.byte_capped();
+            let capped = self.sink.borrow().writer.capped();
+            if capped != Capped::default() {
+                self.session.byte_capped(capped);
             }
             if checkpointed.elapsed() >= CHECKPOINT {
                 checkpointed = Instant::now();

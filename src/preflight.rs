@@ -71,6 +71,13 @@ fn missing(held: u64) -> Vec<&'static str> {
         .collect()
 }
 
+/// Whether this process lives in the initial pid namespace (`PROC_PID_INIT_INO` of the kernel). In any other the
+/// file tables of the node's processes cannot be read.
+pub fn sees_all_processes() -> bool {
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| std::os::unix::fs::MetadataExt::ino(&ns) == INITIAL)
+}
+
 /// The machine, for the manifest.
 pub fn host() -> Host {
     let uname = nix::sys::utsname::uname().ok();
@@ -97,7 +104,7 @@ pub fn check() -> CheckReport {
             .variants()
             .iter()
             .map(|variant| {
-                let why = obstacle(variant, &features);
+                let why = obstacle(variant.needs, &features);
                 VariantCheck { name: variant.name.into(), usable: why.is_none(), why: why.unwrap_or_default() }
             })
             .collect(),

@@ -245,6 +245,7 @@ struct inet_sock {
 };
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u8 icsk_ca_state : 5;
 	__u8 icsk_pending;
 };
 struct minmax_sample {

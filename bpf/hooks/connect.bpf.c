@@ -12,6 +12,7 @@
 #include "ktrace.bpf.h"
 
 #define O_NONBLOCK 04000
+#define EINTR 4
 
 /* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 40 bytes. */
 struct kt_call {
@@ -54,15 +55,17 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	struct kt_connect *e;
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!c || !sk || !kt_state.gate || ret <= -512 || !is_tcp(sk, false))
+	if (!c || !sk || !kt_state.gate || !is_tcp(sk, false))
 		return 0;
-	read_flow(&flow, sk, NULL, false);
+	if (ret <= -512) /* -ERESTART*: a signal; a call that is made again is a record of its own */
+		ret = -EINTR;
+	read_flow(&flow, sk, kt_config.hash_store ? sock_hashed(sk, false) : NULL, false);
 	flow.role = KT_ROLE_CLIENT;
 	restore_ends(&flow, call);
 	set_owner(&owner, KT_OWNER_CURRENT);
 	if (!admit(c, &flow, &owner, NULL))
 		return 0;
-	e = take_place(&rare_ring, sizeof(*e), c, kt_config.max_events);
+	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e)
 		return 0;
 	fill_header(&e->hdr, KT_CONNECT, now, &flow, &owner);
@@ -99,8 +102,9 @@ static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags)
 {
 	struct kt_call call = { .sock = (__u64)BPF_CORE_READ(sock, sk), .nonblocking = !!(flags & O_NONBLOCK) };
 
-	end_of_kernel_sockaddr(&call.asked, uaddr);
-	begin(&call);
+	/* without an address (AF_UNSPEC) it takes a connection apart */
+	if (end_of_kernel_sockaddr(&call.asked, uaddr))
+		begin(&call);
 	return 0;
 }
 
@@ -145,7 +149,9 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 	if (len >= SOCKADDR_IN_BYTES && !bpf_probe_read_user(&sa, SOCKADDR_IN_BYTES, uaddr) &&
 	    (sa.family != AF_INET6 || (len >= sizeof(sa) && !bpf_probe_read_user(&sa, sizeof(sa), uaddr))))
 		end_of_sockaddr(&call.asked, &sa);
-	begin(&call);
+	/* without an address (AF_UNSPEC) it takes a connection apart */
+	if (call.asked.family)
+		begin(&call);
 	return 0;
 }
 

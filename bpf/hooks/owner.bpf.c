@@ -10,15 +10,18 @@
 
 static __always_inline int on_first_io(struct sock *sk, const bool direct)
 {
+	struct kt_task owner = {};
 	struct kt_sock *s;
 
 	if (!is_tcp(sk, direct))
 		return 0;
-	s = sock_of(sk, false, direct);
+	/* made here for a connection that waited in the accept queue when the capture started */
+	s = sock_of(sk, true, direct);
 	if (!s || (s->owner.source != KT_OWNER_INHERITED && s->owner.source != KT_OWNER_NONE &&
 		   s->owner.source != KT_OWNER_ACCEPT))
 		return 0;
-	set_owner(&s->owner, KT_OWNER_FIRST_IO);
+	set_owner(&owner, KT_OWNER_FIRST_IO);
+	s->owner = owner;
 	return 0;
 }
 
@@ -42,10 +45,17 @@ static __always_inline int on_accept(struct sock *sk)
 
 	if (!sk || !is_tcp(sk, false))
 		return 0;
-	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (!cookie) /* no record of this socket names it, so nothing would ask */
-		return 0;
 	set_owner(&owner, KT_OWNER_ACCEPT);
+	if (kt_config.hash_store) {
+		struct kt_sock *s = sock_hashed(sk, true);
+
+		if (s)
+			s->owner = owner;
+		return 0;
+	}
+	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (!cookie) /* older than the capture: its first send or receive, or its file, will tell */
+		return 0;
 	bpf_map_update_elem(&accepts, &cookie, &owner, BPF_ANY);
 	return 0;
 }

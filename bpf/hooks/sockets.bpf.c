@@ -11,11 +11,11 @@
 /* Never over a live owner: what a task was seen doing beats what its file table holds. */
 static __always_inline void adopt(struct kt_sock *s, struct task_struct *task, __u8 role)
 {
-	if (kt_state.when != KT_WHEN_START)
-		return;
-	s->known = 1;
-	if (s->role == KT_ROLE_NONE)
-		s->role = role;
+	if (kt_state.when == KT_WHEN_START) {
+		s->known = 1;
+		if (s->role == KT_ROLE_NONE)
+			s->role = role;
+	}
 	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_INHERITED)
 		return;
 	read_task(&s->owner, task, true);
@@ -32,9 +32,7 @@ static __always_inline void fill_tcp(struct kt_socket *r, struct sock *sk, struc
 	r->rx_queue = tp->rcv_nxt - tp->copied_seq;
 	r->tx_queue = tp->write_seq - tp->snd_una;
 	r->tx_bytes = tp->bytes_sent - tp->bytes_retrans;
-	r->rx_bytes = tp->bytes_received;
-	if (r->state == TCP_CLOSE_WAIT && r->rx_bytes)
-		r->rx_bytes -= 1; /* the peer's FIN */
+	r->rx_bytes = rx_bytes_of(sk, tp, true);
 	r->tx_segs = tp->segs_out;
 	r->retrans = tp->total_retrans;
 	r->srtt_us = tp->srtt_us >> 3;
@@ -67,11 +65,12 @@ int sockets__iter(struct bpf_iter__task_file *ctx)
 	}
 	s = sock_of(sk, true, true);
 	if (s)
+		settle_child(s, cookie_of(sk, s, true));
+	if (s)
 		adopt(s, task, tp && sk->__sk_common.skc_state == TCP_LISTEN ? KT_ROLE_LISTENER : KT_ROLE_NONE);
 	r.hdr.boot_ns = bpf_ktime_get_boot_ns();
 	read_flow(&r.hdr.flow, sk, s, true);
 	if (s) {
-		settle_child(s, r.hdr.flow.cookie);
 		r.hdr.owner = s->owner;
 		r.age_ns = s->born_ns ? r.hdr.boot_ns - s->born_ns : 0;
 	}

@@ -7,6 +7,7 @@
 #include "ktrace.bpf.h"
 
 #define ICSK_TIME_LOSS_PROBE 5
+#define TCP_CA_RECOVERY 3
 
 static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct kt_tcp_retransmit *fill)
 {
@@ -16,7 +17,7 @@ static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct
 
 	if (!c || !admit(c, flow, owner, s))
 		return;
-	e = take_place(&rare_ring, sizeof(*e), c, kt_config.max_events);
+	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e)
 		return;
 	fill_header(&e->hdr, KT_TCP_RETRANSMIT, bpf_ktime_get_boot_ns(), flow, owner);
@@ -51,8 +52,9 @@ static __always_inline int on_retransmit(struct sock *sk, const bool direct)
 	fill.srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
 	if (fill.state == TCP_SYN_SENT)
 		fill.kind = KT_RETRANS_SYN;
-	else if (KT_FIELD(direct, tp, inet_conn.icsk_pending) == ICSK_TIME_LOSS_PROBE)
-		fill.kind = KT_RETRANS_PROBE;
+	else if (KT_FIELD(direct, tp, inet_conn.icsk_pending) == ICSK_TIME_LOSS_PROBE &&
+		 BPF_CORE_READ_BITFIELD_PROBED(&tp->inet_conn, icsk_ca_state) < TCP_CA_RECOVERY)
+		fill.kind = KT_RETRANS_PROBE; /* in recovery the timer is only still set */
 	emit(&flow, s, &fill);
 	return 0;
 }

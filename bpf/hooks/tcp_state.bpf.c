@@ -14,14 +14,29 @@
  */
 #include "ktrace.bpf.h"
 
+/* The storage is a copy of the listener's. */
+static __always_inline void child_born(struct kt_sock *s, __u64 now)
+{
+	s->role = KT_ROLE_SERVER;
+	s->born_ns = now;
+	s->syn_ns = 0;
+	s->untold = 0;
+	s->wanted = 0;
+	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
+		s->owner.source = KT_OWNER_INHERITED;
+}
+
 static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now)
 {
+	/* a variant that does not see children enter SYN_RECV sees them leave it */
+	if (old == TCP_SYN_RECV && s->role != KT_ROLE_CLIENT && s->role != KT_ROLE_SERVER)
+		child_born(s, now);
 	switch (new) {
 	case TCP_SYN_SENT:
 		s->role = KT_ROLE_CLIENT;
 		s->born_ns = s->syn_ns = now;
-		s->latch = LATCH_UNDECIDED;
 		s->untold = 0;
+		s->wanted = 0;
 		set_owner(&s->owner, KT_OWNER_CONNECT);
 		break;
 	case TCP_LISTEN:
@@ -30,14 +45,8 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		set_owner(&s->owner, KT_OWNER_LISTEN);
 		break;
 	case TCP_SYN_RECV:
-		/* the storage is a copy of the listener's */
-		s->role = KT_ROLE_SERVER;
-		s->born_ns = now;
-		s->syn_ns = 0;
-		s->latch = LATCH_UNDECIDED;
-		s->untold = 0;
-		if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
-			s->owner.source = KT_OWNER_INHERITED;
+		if (old == TCP_LISTEN) /* else both ends opened at once: no child */
+			child_born(s, now);
 		break;
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
@@ -50,11 +59,8 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 
 static __always_inline void fill_account(struct kt_tcp_state *e, struct sock *sk, struct tcp_sock *tp, const bool direct)
 {
-	__u64 done = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DONE);
-	__u64 received = KT_FIELD(direct, tp, bytes_received);
-
 	e->tx_bytes = KT_FIELD(direct, tp, bytes_sent) - KT_FIELD(direct, tp, bytes_retrans);
-	e->rx_bytes = received - (received && KT_FIELD(direct, sk, __sk_common.skc_flags) & done ? 1 : 0);
+	e->rx_bytes = rx_bytes_of(sk, tp, direct);
 	e->tx_segs = KT_FIELD(direct, tp, segs_out);
 	e->rx_segs = KT_FIELD(direct, tp, segs_in);
 	e->retrans = KT_FIELD(direct, tp, total_retrans);
@@ -99,7 +105,7 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 		flow.lport = bpf_ntohs(KT_FIELD(direct, tp, inet_conn.icsk_inet.inet_sport));
 	if (!admit(c, &flow, owner, s))
 		return;
-	e = take_place(&rare_ring, sizeof(*e), c, kt_config.max_events);
+	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e)
 		return;
 	__builtin_memset(&e->handshake_ns, 0, sizeof(*e) - sizeof(e->hdr));

@@ -14,6 +14,7 @@
 #include "ktrace.bpf.h"
 
 #define MSG_PEEK 2
+#define MSG_ERRQUEUE 0x2000
 
 /* The peer that the current call named, or that its datagram came from. */
 struct kt_peer {
@@ -38,19 +39,22 @@ struct {
 	__type(value, struct kt_peer);
 } udp_calls SEC(".maps");
 
-static __always_inline void note_use(struct kt_sock *s, __u32 kind)
+/* The owner is made in a copy: another process may be using the same socket on another CPU. */
+static __always_inline void note_use(struct kt_sock *s, __u32 kind, struct kt_task *owner)
 {
 	if (!s->known) {
 		s->known = 1;
 		s->born_ns = bpf_ktime_get_boot_ns();
 		s->role = kind == KT_UDP_SEND ? KT_ROLE_CLIENT : KT_ROLE_SERVER;
 	}
-	refresh_owner(&s->owner, KT_OWNER_CURRENT);
+	*owner = s->owner;
+	if (!refresh_owner(owner, KT_OWNER_CURRENT))
+		s->owner = *owner;
 }
 
 static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)
 {
-	struct kt_task here = {}, *owner = &here;
+	struct kt_task owner = {};
 	struct kt_counters *c = counters_of(kind);
 	struct kt_flow flow = {};
 	struct kt_sock *s;
@@ -59,23 +63,21 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 	if (!c || !kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
 		return 0;
 	s = sock_of(sk, true, direct);
-	if (s) {
-		note_use(s, kind);
-		owner = &s->owner;
-	} else {
-		set_owner(owner, KT_OWNER_CURRENT);
-	}
+	if (s)
+		note_use(s, kind, &owner);
+	else
+		set_owner(&owner, KT_OWNER_CURRENT);
 	read_flow(&flow, sk, s, direct);
 	if (peer->family)
 		set_remote(&flow, peer);
 	else if (!flow.rport)
 		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
-	if (!admit(c, &flow, owner, s))
+	if (!admit(c, &flow, &owner, s))
 		return 0;
-	e = take_place(&bulk_ring, sizeof(*e), c, kt_config.max_bulk);
+	e = take_place(&bulk_ring, sizeof(*e), c, true);
 	if (!e)
 		return 0;
-	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, owner);
+	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &owner);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;
 	submit(&bulk_ring, e, sizeof(*e), c);
@@ -84,8 +86,9 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 
 /* ---- tp_btf ------------------------------------------------------------------------------------------ */
 
-/* A peek leaves the datagram in the queue: no record, but the peer that it told is used up. */
-static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool peek)
+/* A peek leaves the datagram in the queue, and the error queue holds our own: no record, but the peer that was told
+ * is used up. */
+static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool unread)
 {
 	struct kt_peer *stash;
 	struct kt_end peer = {};
@@ -97,7 +100,7 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool 
 		peer = stash->end;
 		stash->end.family = 0;
 	}
-	return peek ? 0 : on_datagram(sk, kind, ret, &peer, true);
+	return unread ? 0 : on_datagram(sk, kind, ret, &peer, true);
 }
 
 SEC("?tp_btf/sock_send_length")
@@ -109,7 +112,7 @@ int BPF_PROG(udp__send_tp_btf, struct sock *sk, int ret, int flags)
 SEC("?tp_btf/sock_recv_length")
 int BPF_PROG(udp__recv_tp_btf, struct sock *sk, int ret, int flags)
 {
-	return on_length(sk, KT_UDP_RECV, ret, flags & MSG_PEEK);
+	return on_length(sk, KT_UDP_RECV, ret, flags & (MSG_PEEK | MSG_ERRQUEUE));
 }
 
 static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
@@ -178,6 +181,13 @@ int udp__recvmsg6(struct bpf_sock_addr *ctx)
 /* ---- fexit, kprobe ----------------------------------------------------------------------------------- */
 
 /* A v6 socket sending to a v4-mapped address runs udp_sendmsg inside udpv6_sendmsg: the inner one records. */
+static __always_inline bool is_mapped(const void *addr)
+{
+	const __be32 *words = addr;
+
+	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
 {
 	struct kt_end peer = {};
@@ -185,12 +195,12 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 
 	if (!is_udp(sk, true))
 		return 0;
-	if (v6) {
-		struct in6_addr *to = &sk->__sk_common.skc_v6_daddr;
+	if (v6 && named && (peer.family == AF_INET || is_mapped(peer.addr)))
+		return 0;
+	if (v6 && !named) {
+		struct in6_addr to = sk->__sk_common.skc_v6_daddr;
 
-		if (named ? peer.family == AF_INET :
-			    (!to->in6_u.u6_addr32[0] && !to->in6_u.u6_addr32[1] &&
-			     to->in6_u.u6_addr32[2] == bpf_htonl(0xffff)))
+		if (is_mapped(&to))
 			return 0;
 	}
 	return on_datagram(sk, KT_UDP_SEND, ret, &peer, true);
@@ -295,4 +305,19 @@ SEC("?kretprobe/udpv6_sendmsg")
 int BPF_KRETPROBE(udp__sent6_kprobe, int ret)
 {
 	return on_send_return(ret);
+}
+
+/* The hash knows a socket by its address only: it must forget it before the address is used again. */
+SEC("?kprobe/udp_destroy_sock")
+int BPF_KPROBE(udp__destroy_kprobe, struct sock *sk)
+{
+	sock_forget(sk, false);
+	return 0;
+}
+
+SEC("?kprobe/udpv6_destroy_sock")
+int BPF_KPROBE(udp__destroy6_kprobe, struct sock *sk)
+{
+	sock_forget(sk, false);
+	return 0;
 }

@@ -9,12 +9,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-SEC("?tp_btf/inet_sock_set_state")
-int BPF_PROG(trial_tp_btf)
-{
-	return 0;
-}
-
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(trial_fentry)
 {

@@ -176,6 +176,12 @@ impl EventKind {
     /// Every kind, in the order of the contract.
     pub const ALL: [Self; 5] = [Self::TcpState, Self::UdpSend, Self::UdpRecv, Self::Connect, Self::TcpRetransmit];
 
+    /// Whether it is one of the many: datagrams, which may take [`bulk_share`] of a cap, so that a flood of them
+    /// leaves room for what is rarer.
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::UdpSend | Self::UdpRecv)
+    }
+
     /// The name as it stands in a bundle.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -186,6 +192,11 @@ impl EventKind {
             Self::TcpRetransmit => "tcp_retransmit",
         }
     }
+}
+
+/// What of a cap on events or bytes UDP may take: three quarters.
+pub const fn bulk_share(cap: u64) -> u64 {
+    cap - cap / 4
 }
 
 /// A state change of a TCP socket (`inet_sock_set_state`).

@@ -78,7 +78,7 @@ pub struct Ledger {
     pub written: u64,
     /// Not written, by reason. Every reason is listed, also with 0.
     pub dropped: BTreeMap<DropReason, u64>,
-    /// Upper bound of what programs missed (`recursion_misses`, `nmissed`); outside the law.
+    /// Upper bound of what programs missed (`recursion_misses` of the kernel, less what a second program took); outside the law.
     pub missed: u64,
     /// The same account by event type.
     #[serde(default)]

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::event::{Event, EventKind, SocketRecord};
+use crate::event::{Event, EventKind, SocketRecord, bulk_share};
 use crate::line::{MAX_LINE_BYTES, write_event, write_socket};
 use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
@@ -36,12 +36,22 @@ pub struct WriterCaps {
     pub max_bytes: u64,
 }
 
+/// Classes of events that the byte cap refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capped {
+    /// UDP.
+    pub bulk: bool,
+    /// Every event.
+    pub all: bool,
+}
+
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
     /// It is line `seq`.
     Written,
-    /// It would exceed the byte cap; from the first time on, every event is refused.
+    /// It would exceed the byte cap, or UDP's share of it; from the first time on, every event, or every UDP event,
+    /// is refused.
     ByteCap,
     /// Its line would be longer than the contract allows.
     TooLong,
@@ -107,7 +117,8 @@ pub struct BundleWriter {
     /// `None` once the bundle was given up.
     tgz: Option<Tgz>,
     line: Vec<u8>,
-    capped: bool,
+    bulk_bytes: u64,
+    capped: Capped,
     newest_boot_ns: u64,
     max_disorder_ns: u64,
 }
@@ -133,7 +144,8 @@ impl BundleWriter {
             omitted_sockets: 0,
             tgz: Some(tgz),
             line: Vec::with_capacity(MAX_LINE_BYTES),
-            capped: false,
+            bulk_bytes: 0,
+            capped: Capped::default(),
             newest_boot_ns: 0,
             max_disorder_ns: 0,
         };
@@ -181,7 +193,8 @@ impl BundleWriter {
     /// # Errors
     /// If the disk fails. Whether this event was written is then for [`BundleWriter::written_by_type`] to say.
     pub fn push(&mut self, event: &mut Event) -> Result<Pushed, WriteError> {
-        if self.capped {
+        let kind = event.payload.kind();
+        if self.capped.all || (self.capped.bulk && kind.is_bulk()) {
             return Ok(Pushed::ByteCap);
         }
         event.seq = self.next_seq();
@@ -191,8 +204,7 @@ impl BundleWriter {
             Some(Pushed::TooLong)
         } else {
             self.line.push(b'\n');
-            self.capped = self.events.bytes() + self.line.len() as u64 > self.caps.max_bytes;
-            self.capped.then_some(Pushed::ByteCap)
+            self.over_cap(kind).then_some(Pushed::ByteCap)
         };
         if let Some(refused) = refused {
             event.seq = 0;
@@ -200,9 +212,25 @@ impl BundleWriter {
         }
         self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
         self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
-        let outcome = self.append(event.payload.kind());
+        let outcome = self.append(kind);
         self.or_give_up(outcome)?;
         Ok(Pushed::Written)
+    }
+
+    /// Latches the cap that the line in hand would exceed; takes its bytes into account if there is none.
+    fn over_cap(&mut self, kind: EventKind) -> bool {
+        let bytes = self.line.len() as u64;
+        self.capped.all = self.events.bytes() + bytes > self.caps.max_bytes;
+        if kind.is_bulk() {
+            self.capped.bulk = self.bulk_bytes + bytes > bulk_share(self.caps.max_bytes);
+            self.bulk_bytes += bytes;
+        }
+        self.capped.all || (self.capped.bulk && kind.is_bulk())
+    }
+
+    /// What the byte cap refuses from now on.
+    pub const fn capped(&self) -> Capped {
+        self.capped
     }
 
     fn append(&mut self, kind: EventKind) -> Result<(), WriteError> {

@@ -44,7 +44,7 @@ fn filter_names(filter: &PortFilter) -> [&'static str; kt_filter::KT_FILTER_MAX.
 fn of_type(seen: u64, submitted: u64, kernel: &[u64; kt_drop::KT_DROP_MAX.0 as usize], user: Tally) -> TypeLedger {
     let [event_cap, byte_cap, ring_full] = *kernel;
     let dropped = [
-        (DropReason::EventCap, event_cap),
+        (DropReason::EventCap, event_cap + user.event_cap),
         (DropReason::ByteCap, byte_cap + user.byte_cap),
         (DropReason::RingFull, ring_full),
         (DropReason::Undecodable, submitted.saturating_sub(user.decoded())),
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn kernel_and_user_drops_add_up_to_what_was_seen() {
         let kernel = kt_counters { observed: 120, filtered: [5, 15], seen: 100, submitted: 80, dropped: [9, 1, 10] };
-        let user = Tally { written: 70, byte_cap: 4, write_failed: 3 };
+        let user = Tally { written: 68, event_cap: 2, byte_cap: 4, write_failed: 3 };
         let ledger = ledger(
             &[(EventKind::UdpSend, kernel)],
             &BTreeMap::from([(EventKind::UdpSend, user)]),
@@ -70,6 +70,7 @@ mod tests {
         );
         assert_eq!(ledger.check(), Ok(()));
         assert_eq!(ledger.filtered, BTreeMap::from([("self".into(), 5), ("dns_only".into(), 15)]));
+        assert_eq!(ledger.dropped[&DropReason::EventCap], 11);
         assert_eq!(ledger.dropped[&DropReason::ByteCap], 5);
         assert_eq!(ledger.dropped[&DropReason::Undecodable], 3);
     }

@@ -10,11 +10,22 @@ use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
 
 use crate::hooks::{self, wire::Context};
 
+/// Lines of `events.jsonl` at most.
+#[derive(Debug, Clone, Copy)]
+pub struct EventCaps {
+    /// Of all kinds together.
+    pub all: u64,
+    /// Of UDP.
+    pub bulk: u64,
+}
+
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Lines written.
     pub written: u64,
+    /// Refused by the event cap; the kernel refuses most, and lets a few too many through.
+    pub event_cap: u64,
     /// Refused by the byte cap.
     pub byte_cap: u64,
     /// The line could not be written.
@@ -24,7 +35,7 @@ pub struct Tally {
 impl Tally {
     /// Records of this kind that could be decoded.
     pub const fn decoded(&self) -> u64 {
-        self.written + self.byte_cap + self.write_failed
+        self.written + self.event_cap + self.byte_cap + self.write_failed
     }
 }
 
@@ -40,8 +51,9 @@ pub struct Sink {
     pub tally: BTreeMap<EventKind, Tally>,
     /// The first failure to write; nothing is written after it.
     pub failure: Option<WriteError>,
-    /// The byte cap has refused a line.
-    pub byte_capped: bool,
+    caps: EventCaps,
+    written: u64,
+    written_bulk: u64,
     context: Context,
     batch: Batch,
 }
@@ -56,14 +68,22 @@ struct Batch {
 
 impl Sink {
     /// An empty sink that writes to `writer`.
-    pub fn new(writer: BundleWriter, summary: SummaryBuilder, dns: DnsPairs, context: Context) -> Self {
+    pub fn new(
+        writer: BundleWriter,
+        summary: SummaryBuilder,
+        dns: DnsPairs,
+        caps: EventCaps,
+        context: Context,
+    ) -> Self {
         Self {
             writer,
             summary,
             dns,
             tally: BTreeMap::new(),
             failure: None,
-            byte_capped: false,
+            caps,
+            written: 0,
+            written_bulk: 0,
             context,
             batch: Batch::default(),
         }
@@ -99,15 +119,19 @@ impl Sink {
             return;
         }
         self.dns.annotate(&mut event, self.writer.next_seq());
+        let bulk = kind.is_bulk();
+        if self.written >= self.caps.all || (bulk && self.written_bulk >= self.caps.bulk) {
+            tally.event_cap += 1;
+            return;
+        }
         match self.writer.push(&mut event) {
             Ok(Pushed::Written) => {
                 tally.written += 1;
+                self.written += 1;
+                self.written_bulk += u64::from(bulk);
                 self.summary.push_event(&event);
             }
-            Ok(Pushed::ByteCap) => {
-                tally.byte_cap += 1;
-                self.byte_capped = true;
-            }
+            Ok(Pushed::ByteCap) => tally.byte_cap += 1,
             Ok(Pushed::TooLong) => tally.write_failed += 1,
             Err(e) => {
                 tally.write_failed += 1;

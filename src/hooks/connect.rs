@@ -37,7 +37,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Kprobe("inet_stream_connect")],
         store: Store::Any,
-        limits: &["calls beyond the number of return probes, when many block at once: see `ledger.missed`"],
+        limits: &["calls beyond the number of return probes, when many block at once"],
     },
 ];
 

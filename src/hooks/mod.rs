@@ -51,6 +51,8 @@ pub struct Variant {
 pub struct Optional {
     /// BPF programs.
     pub programs: &'static [&'static str],
+    /// What the kernel must offer for them; where it does not, that is a limit and no failure.
+    pub needs: &'static [Need],
     /// What is not seen without them.
     pub limit: &'static str,
 }

@@ -12,6 +12,7 @@ pub struct Owner;
 
 static FIRST_IO: &[Optional] = &[Optional {
     programs: &["owner__send", "owner__recv"],
+    needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
     limit: "the owner of a connection accepted through io_uring until it closes it",
 }];
 

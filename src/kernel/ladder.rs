@@ -4,7 +4,7 @@
 
 use ktrace_bundle::manifest::{HookOutcome, HookReport, TriedVariant};
 
-use super::features::{Answer, Features};
+use super::features::{Answer, Features, Need};
 use crate::hooks::{HOOKS, Hook, Variant};
 use crate::plan::Plan;
 
@@ -97,10 +97,10 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
     for variant in hook.variants() {
         let refused = refusals.of(hook.name(), variant.name);
         choice.refused |= refused.is_some();
-        match refused.map(str::to_owned).or_else(|| obstacle(variant, features)) {
+        match refused.map(str::to_owned).or_else(|| obstacle(variant.needs, features)) {
             Some(why) => choice.tried.push(TriedVariant { variant: variant.name.into(), why }),
             None => {
-                take(&mut choice, variant, refusals);
+                take(&mut choice, variant, features, refusals);
                 break;
             }
         }
@@ -108,12 +108,16 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
     choice
 }
 
-fn take(choice: &mut Choice, variant: &'static Variant, refusals: &Refusals) {
+fn take(choice: &mut Choice, variant: &'static Variant, features: &Features, refusals: &Refusals) {
     choice.variant = Some(variant);
     choice.programs.extend(variant.programs);
     choice.programs.extend(variant.seconds);
     choice.limits.extend(variant.limits.iter().map(|&l| l.to_owned()));
     for optional in variant.optional {
+        if obstacle(optional.needs, features).is_some() {
+            choice.limits.push(optional.limit.into());
+            continue;
+        }
         match optional.programs.iter().find_map(|p| refusals.of_program(p)) {
             Some(why) => {
                 choice.limits.push(optional.limit.into());
@@ -124,9 +128,9 @@ fn take(choice: &mut Choice, variant: &'static Variant, refusals: &Refusals) {
     }
 }
 
-/// Why this variant cannot be used, if that is certain.
-pub fn obstacle(variant: &Variant, features: &Features) -> Option<String> {
-    variant.needs.iter().find_map(|need| match features.answer(*need) {
+/// Why this cannot be used here, if that is certain.
+pub fn obstacle(needs: &[Need], features: &Features) -> Option<String> {
+    needs.iter().find_map(|need| match features.answer(*need) {
         Answer::No(why) => Some(format!("no {need}: {why}")),
         Answer::Yes | Answer::Unknown(_) => None,
     })

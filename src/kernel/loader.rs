@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use ktrace_bundle::event::bulk_share;
 use ktrace_bundle::manifest::HookReport;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, ProgramType};
@@ -128,11 +129,6 @@ fn last_words(error: &libbpf_rs::Error) -> String {
         Some(line) => format!("{}: {line}", log::chain(error)),
         None => log::chain(error),
     }
-}
-
-/// UDP may use three quarters of the cap, so that a flood leaves room for everything rarer.
-const fn bulk_share(cap: u64) -> u64 {
-    cap - cap / 4
 }
 
 fn configure(

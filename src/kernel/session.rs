@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::manifest::HookReport;
+use ktrace_bundle::writer::Capped;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys};
 
@@ -17,8 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::loader::Attached;
 use super::skel::KtraceSkel;
-use super::skel::types::{kt_counters, kt_socket, kt_state, kt_when};
+use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_when};
 use crate::hooks::wire;
+use crate::preflight;
 
 /// Records that are taken from the rings before anything else is looked at.
 pub const RECORDS_AT_ONCE: usize = 4096;
@@ -63,7 +65,7 @@ impl SessionError {
 #[derive(Clone, Copy)]
 enum Setting {
     Gate(bool),
-    ByteCapped,
+    ByteCapped(u32),
     When(kt_when),
     SelfPid(u32),
 }
@@ -73,8 +75,10 @@ impl Session {
     pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
         let Attached { links, iterator, reports, degraded, recording } = attached;
         let mut session = Self { links, iterator, reports, degraded, recording, missed_before: 0, skel };
-        // right unless we run in a pid namespace; the iterator knows better
-        session.set(Setting::SelfPid(std::process::id()));
+        // in a pid namespace of our own this number is somebody else's; the iterator knows it in any case
+        if preflight::sees_all_processes() {
+            session.set(Setting::SelfPid(std::process::id()));
+        }
         session
     }
 
@@ -99,9 +103,11 @@ impl Session {
         self.set(Setting::Gate(false));
     }
 
-    /// The writer has refused a line: the kernel need not send any more.
-    pub fn byte_capped(&mut self) {
-        self.set(Setting::ByteCapped);
+    /// What the writer refuses, the kernel need not send any more.
+    pub fn byte_capped(&mut self, capped: Capped) {
+        let flag = |on: bool, flag: kt_capped| if on { flag.0 } else { 0 };
+        let flags = flag(capped.bulk, kt_capped::KT_CAPPED_BULK) | flag(capped.all, kt_capped::KT_CAPPED_ALL);
+        self.set(Setting::ByteCapped(flags));
     }
 
     /// Returns when no program that was running at the time of the call runs any more.
@@ -211,7 +217,7 @@ impl Session {
         unsafe {
             match setting {
                 Setting::Gate(open) => (&raw mut (*state).gate).write_volatile(u32::from(open)),
-                Setting::ByteCapped => (&raw mut (*state).byte_capped).write_volatile(1),
+                Setting::ByteCapped(flags) => (&raw mut (*state).byte_capped).write_volatile(flags),
                 Setting::When(when) => (&raw mut (*state).when).write_volatile(when.0),
                 Setting::SelfPid(pid) => (&raw mut (*state).self_pid).write_volatile(pid),
             }

@@ -12,12 +12,14 @@ use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
 use crate::escape;
-use crate::units::{percent, share};
+use crate::units::{count, percent, share};
 
 /// Port of DNS, where the plan does not say otherwise.
 pub(super) const DNS_PORT: u16 = 53;
 /// Missed events are an upper bound; below this share of all they do not make absence doubtful.
 const MISSED_SHARE: f64 = 0.01;
+/// What the `udp` hook says where it cannot tell whom a query was sent to.
+const NO_REMOTE_ENDS: &str = "the remote end of unconnected sockets";
 /// Most sentences about what was not measured.
 const MAX_SENTENCES: usize = 32;
 
@@ -28,6 +30,8 @@ pub struct Needs {
     pub hooks: &'static [&'static str],
     /// No event of those hooks may be missing.
     pub lossless: bool,
+    /// Queries to DNS servers must have been recognized as such.
+    pub dns: bool,
 }
 
 /// What a bundle can and cannot tell.
@@ -51,6 +55,8 @@ pub struct Coverage {
     pub integrity: Vec<String>,
     /// What did not fit into the analyzer's tables.
     pub overflow: Vec<(&'static str, u64)>,
+    /// Datagrams that were sent to an end that is not known.
+    pub sends_to_unknown: u64,
     /// What nobody may conclude, one sentence each.
     pub not_measured: Vec<String>,
     /// Caps that were set by the user.
@@ -83,6 +89,7 @@ impl Coverage {
             bad_lines: report.bad_lines,
             integrity: report.integrity.iter().map(|s| escape::line(s)).collect(),
             overflow: Vec::new(),
+            sends_to_unknown: 0,
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
             ports: head.and_then(plan_ports),
@@ -134,6 +141,7 @@ impl Coverage {
             .hooks
             .iter()
             .find_map(|name| hook_gap(name, hooks.get(*name)))
+            .or_else(|| if needs.dns { self.unknown_servers(hooks) } else { None })
             .or_else(|| if needs.lossless { self.loss(needs.hooks) } else { None })
     }
 
@@ -144,6 +152,16 @@ impl Coverage {
         let all = || needs.hooks.iter().map(outcome);
         all().any(|o| o == Some(HookOutcome::NotRequested))
             && all().all(|o| matches!(o, Some(HookOutcome::NotRequested | HookOutcome::Attached)))
+    }
+
+    /// A query to an end that is not known is no query to any server.
+    fn unknown_servers(&self, hooks: &BTreeMap<String, HookReport>) -> Option<String> {
+        if self.sends_to_unknown > 0 {
+            let sends = count(self.sends_to_unknown, "`udp_send` event does", "`udp_send` events do");
+            return Some(format!("{sends} not say to which server"));
+        }
+        let is_blind = hooks.get("udp").is_some_and(|h| h.limits.iter().any(|l| l == NO_REMOTE_ENDS));
+        is_blind.then(|| format!("hook `udp` could not see {NO_REMOTE_ENDS}"))
     }
 
     fn loss(&self, hooks: &[&str]) -> Option<String> {

@@ -13,7 +13,7 @@ mod udp;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use ktrace_bundle::event::{Endpoint, Event, EventKind, Identity, Proto, Role, SocketRecord};
+use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, EventKind, Identity, Payload, Proto, Role, SocketRecord};
 use ktrace_bundle::manifest::{Checkpoint, Head, Manifest, PartialManifest};
 use ktrace_bundle::reader::{ReadReport, Record};
 use ktrace_bundle::summary::Summary;
@@ -132,6 +132,7 @@ pub struct Builder {
     open: BTreeMap<FlowKey, usize>,
     connection_overflow: u64,
     udp: UdpFlows,
+    sends_to_unknown: u64,
     processes: Processes,
     manifest: Option<Box<Manifest>>,
     partial: Option<Box<PartialManifest>>,
@@ -157,6 +158,7 @@ impl Builder {
             open: BTreeMap::new(),
             connection_overflow: 0,
             udp: UdpFlows::default(),
+            sends_to_unknown: 0,
             processes: Processes::default(),
             manifest: None,
             partial: None,
@@ -181,6 +183,7 @@ impl Builder {
         let dns_ports = self.head().map_or_else(|| vec![coverage::DNS_PORT], coverage::dns_ports);
         let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
         let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());
+        coverage.sends_to_unknown = self.sends_to_unknown;
         coverage.add_overflow("connections", self.connection_overflow);
         coverage.add_overflow("UDP flows", self.udp.overflow);
         coverage.add_overflow("processes", self.processes.overflow());
@@ -221,6 +224,7 @@ impl Builder {
         if self.node.is_none() && !event.id.node.is_empty() {
             self.node = Some(event.id.node.to_string());
         }
+        self.sends_to_unknown += u64::from(is_sent_to_unknown(event));
         let proc = self.processes.intern(&event.id.owner);
         match event.payload.kind() {
             EventKind::UdpSend | EventKind::UdpRecv => self.udp.push(event, proc, self.max_flows),
@@ -285,6 +289,13 @@ impl Builder {
         let duration_ns = self.manifest.as_ref().map_or(end_ns.saturating_sub(start_ns), |m| m.duration_ns);
         Window { start_at, end_at, end_ns, duration_ns }
     }
+}
+
+/// Whether this went somewhere, and the capture does not know where. Who sends without any destination gets
+/// `EDESTADDRREQ`.
+fn is_sent_to_unknown(event: &Event) -> bool {
+    let Payload::UdpSend(Datagram { error, .. }) = &event.payload else { return false };
+    event.id.remote.addr.is_none() && error.and_then(Errno::name) != Some("EDESTADDRREQ")
 }
 
 struct Window {

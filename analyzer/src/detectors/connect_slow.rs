@@ -28,7 +28,7 @@ impl Detector for ConnectSlow {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -116,7 +116,7 @@ impl Detector for ConnectTimeout {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false }
     }
 
     fn explain(&self) -> Explanation {

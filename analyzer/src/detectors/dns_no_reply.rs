@@ -110,7 +110,7 @@ impl Detector for DnsNoReply {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["udp"], lossless: true }
+        Needs { hooks: &["udp"], lossless: true, dns: true }
     }
 
     fn explain(&self) -> Explanation {

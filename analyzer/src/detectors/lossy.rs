@@ -31,7 +31,7 @@ impl Detector for Lossy {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false }
+        Needs { hooks: &[], lossless: false, dns: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -27,7 +27,7 @@ impl Detector for Refused {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -25,7 +25,7 @@ impl Detector for RttHigh {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "sockets"], lossless: true }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -208,3 +208,30 @@ fn thousands_of_findings_fit_into_a_document_that_counts_the_rest() {
     let all: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(all["findings"].as_array().unwrap().len(), 900);
 }
+
+#[test]
+fn dns_is_not_judged_where_queries_went_to_an_end_that_is_not_known() {
+    let why = |c: &Capture, rule: &str| {
+        run(c).into_iter().find(|(d, _)| d.id() == rule).and_then(|(_, o)| match o {
+            Outcome::Inconclusive { why, by_plan: false } => Some(why),
+            _ => None,
+        })
+    };
+    let blind = capture([an_event().udp_send().to("*").at_ms(1), an_event().udp_recv().to("*").at_ms(2)]);
+    let limited = capture_with([], |m| {
+        let udp = m.head.hooks.iter_mut().find(|h| h.name == "udp").unwrap();
+        udp.limits.push("the remote end of unconnected sockets".to_owned());
+    });
+    for rule in ["dns.no_reply", "dns.slow"] {
+        assert_eq!(why(&blind, rule).unwrap(), "1 `udp_send` event does not say to which server");
+        assert_eq!(why(&limited, rule).unwrap(), "hook `udp` could not see the remote end of unconnected sockets");
+    }
+    assert_eq!(why(&blind, "tcp.refused"), None);
+}
+
+#[test]
+fn a_receive_without_its_sender_or_a_send_without_a_destination_leaves_dns_judged() {
+    let nowhere = an_event().udp_send().to("*").error("EDESTADDRREQ");
+    let events = [an_event().udp_send().at_ms(1), an_event().udp_recv().to("*").at_ms(2), nowhere.at_ms(3)];
+    assert!(run(&capture(events)).iter().all(|(_, outcome)| *outcome == Outcome::Clear));
+}

@@ -15,11 +15,13 @@ use crate::escape;
 use crate::units::{count, percent, share};
 
 /// Port of DNS, where the plan does not say otherwise.
-pub(super) const DNS_PORT: u16 = 53;
+const DNS_PORT: u16 = 53;
 /// Missed events are an upper bound; below this share of all they do not make absence doubtful.
 const MISSED_SHARE: f64 = 0.01;
 /// What the `udp` hook says where it cannot tell whom a query was sent to.
 const NO_REMOTE_ENDS: &str = "the remote end of unconnected sockets";
+/// Most ports that are listed.
+const MAX_PORTS: usize = 16;
 /// Most sentences about what was not measured.
 const MAX_SENTENCES: usize = 32;
 
@@ -63,6 +65,8 @@ pub struct Coverage {
     pub user_caps: Vec<DropReason>,
     /// Ports that the plan is limited to.
     pub ports: Option<Vec<u16>>,
+    /// Ports of DNS by the plan.
+    pub dns_ports: Vec<u16>,
 }
 
 impl Coverage {
@@ -93,6 +97,7 @@ impl Coverage {
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
             ports: head.and_then(plan_ports),
+            dns_ports: head.map_or_else(|| vec![DNS_PORT], dns_ports),
         }
     }
 
@@ -129,6 +134,15 @@ impl Coverage {
         [local.port, remote.port].into_iter().flatten().any(|p| ports.contains(&p))
     }
 
+    /// The ports that the plan is limited to: `80, 443`.
+    pub fn shown_ports(&self) -> Option<String> {
+        self.ports.as_deref().map(listed)
+    }
+
+    fn dns_is_in_plan(&self) -> bool {
+        self.ports.as_ref().is_none_or(|ports| self.dns_ports.iter().any(|p| ports.contains(p)))
+    }
+
     /// Why these needs were not met, if they were not.
     pub fn gap(&self, needs: &Needs) -> Option<String> {
         let Some(hooks) = &self.hooks else {
@@ -137,6 +151,9 @@ impl Coverage {
                 (None, _) => "no manifest: what was measured is not known".to_owned(),
             });
         };
+        if needs.dns && !self.dns_is_in_plan() {
+            return Some(format!("not requested by the plan: ports {} only", self.shown_ports().unwrap_or_default()));
+        }
         needs
             .hooks
             .iter()
@@ -150,7 +167,8 @@ impl Coverage {
         let Some(hooks) = &self.hooks else { return false };
         let outcome = |name: &&str| hooks.get(*name).map(|h| h.outcome);
         let all = || needs.hooks.iter().map(outcome);
-        all().any(|o| o == Some(HookOutcome::NotRequested))
+        let is_dns_left_out = needs.dns && !self.dns_is_in_plan();
+        (is_dns_left_out || all().any(|o| o == Some(HookOutcome::NotRequested)))
             && all().all(|o| matches!(o, Some(HookOutcome::NotRequested | HookOutcome::Attached)))
     }
 
@@ -239,8 +257,16 @@ fn outside_plan(head: &Head) -> Option<String> {
     if is_dns_only(head) {
         return Some("traffic other than DNS (`--dns-only`)".to_owned());
     }
-    let ports: Vec<String> = plan_ports(head)?.iter().map(u16::to_string).collect();
-    Some(format!("traffic of other ports than {} (`--ports`)", ports.join(", ")))
+    Some(format!("traffic of other ports than {} (`--ports`)", listed(&plan_ports(head)?)))
+}
+
+/// `80, 443`, with the rest of a long list counted.
+fn listed(ports: &[u16]) -> String {
+    let mut parts: Vec<String> = ports.iter().take(MAX_PORTS).map(u16::to_string).collect();
+    if ports.len() > MAX_PORTS {
+        parts.push(format!("{} more", ports.len() - MAX_PORTS));
+    }
+    parts.join(", ")
 }
 
 /// The ports that the plan is limited to; `None` if it is not.
@@ -249,7 +275,7 @@ fn plan_ports(head: &Head) -> Option<Vec<u16>> {
 }
 
 /// Ports of DNS by the plan.
-pub(super) fn dns_ports(head: &Head) -> Vec<u16> {
+fn dns_ports(head: &Head) -> Vec<u16> {
     ports_of(head, "dns-ports").unwrap_or_else(|| vec![DNS_PORT])
 }
 

@@ -180,7 +180,6 @@ impl Builder {
     /// The model of all that was pushed.
     pub fn finish(self, report: &ReadReport) -> Capture {
         let window = self.window();
-        let dns_ports = self.head().map_or_else(|| vec![coverage::DNS_PORT], coverage::dns_ports);
         let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
         let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());
         coverage.sends_to_unknown = self.sends_to_unknown;
@@ -194,8 +193,9 @@ impl Builder {
         let is_dns = |f: &UdpFlow| {
             // who answers a multicast answers from its own address
             let is_group = f.server.addr.is_some_and(|a| a.is_multicast());
-            !is_group && f.server.port.is_some_and(|p| dns_ports.contains(&p))
+            !is_group && f.server.port.is_some_and(|p| coverage.dns_ports.contains(&p))
         };
+        let dns = flows.into_iter().filter(is_dns).collect();
         Capture {
             node,
             capture_id,
@@ -205,7 +205,7 @@ impl Builder {
             window_end_ns: window.end_ns,
             events: self.events,
             connections: self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect(),
-            dns: flows.into_iter().filter(is_dns).collect(),
+            dns,
             udp_flow_count,
             processes: self.processes,
             coverage,

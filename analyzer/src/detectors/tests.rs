@@ -235,3 +235,36 @@ fn a_receive_without_its_sender_or_a_send_without_a_destination_leaves_dns_judge
     let events = [an_event().udp_send().at_ms(1), an_event().udp_recv().to("*").at_ms(2), nowhere.at_ms(3)];
     assert!(run(&capture(events)).iter().all(|(_, outcome)| *outcome == Outcome::Clear));
 }
+
+/// The report in words of a capture by this plan.
+fn text_by_plan(events: impl IntoIterator<Item = EventBuilder>, plan: &[(&str, serde_json::Value)]) -> String {
+    let c = capture_with(events, |m| {
+        for (flag, value) in plan {
+            let entry = PlanEntry { value: value.clone(), from: PlanSource::Flag };
+            m.head.plan.insert((*flag).to_owned(), entry);
+        }
+    });
+    let mut out = Vec::new();
+    crate::report::text::write(&mut out, &crate::report::Report::new(&c, "b.tgz"), false).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn dns_is_not_clear_where_the_plan_left_its_ports_out() {
+    let one = || worked(1, 1);
+    let without = text_by_plan(one(), &[("ports", serde_json::json!([9]))]);
+    assert!(without.contains("verdict: ok: nothing found by 8 rules (ports 9)\n"), "{without}");
+    assert!(without.contains("dns.no_reply, dns.slow: not requested by the plan: ports 9 only\n"), "{without}");
+    assert!(without.contains("\nclear (ports 9): tcp."), "{without}");
+    let own_port = [("ports", serde_json::json!([9])), ("dns-ports", serde_json::json!([53, 9]))];
+    assert!(text_by_plan(one(), &own_port).contains("\nclear (ports 9): dns.no_reply, dns.slow, "));
+    let dns_only = text_by_plan(one(), &[("dns-only", serde_json::json!(true))]);
+    assert!(dns_only.contains("\nclear (ports 53): dns.no_reply, dns.slow, "), "{dns_only}");
+    assert!(text_by_plan(one(), &[]).contains("\nclear: dns.no_reply, dns.slow, "));
+}
+
+#[test]
+fn a_capture_without_events_says_that_nothing_was_recorded() {
+    let empty = text_by_plan([], &[]);
+    assert!(empty.contains("verdict: ok: nothing was recorded, so 10 rules had nothing to judge\n"), "{empty}");
+}

@@ -66,12 +66,26 @@ fn head(out: &mut dyn Write, capture: &Capture) -> io::Result<()> {
 
 fn verdict(report: &Report<'_>) -> String {
     let word = report.verdict.as_str();
+    let is_empty = report.capture.event_count() == 0;
+    let found = if is_empty { "nothing was recorded" } else { "nothing found" };
     match (report.verdict, report.findings.first()) {
         (Verdict::Critical | Verdict::Warning, Some(first)) => format!("{word}: {}", first.title),
-        (Verdict::Ok, None) => format!("{word}: nothing found by {}", rules(report.clear.len())),
+        (Verdict::Ok, None) if is_empty => {
+            format!(
+                "{word}: nothing was recorded, so {} had nothing to judge{}",
+                rules(report.clear.len()),
+                on_ports(report)
+            )
+        }
+        (Verdict::Ok, None) => format!("{word}: nothing found by {}{}", rules(report.clear.len()), on_ports(report)),
         (Verdict::Ok, Some(_)) => format!("{word}: nothing worse than a note"),
-        _ => format!("{word}: nothing found, but {} could not judge", rules(report.inconclusive.len())),
+        _ => format!("{word}: {found}, but {} could not judge", rules(report.inconclusive.len())),
     }
+}
+
+/// ` (ports 80, 443)`: what all that was found, or was not, is limited to.
+fn on_ports(report: &Report<'_>) -> String {
+    report.capture.coverage.shown_ports().map_or_else(String::new, |ports| format!(" (ports {ports})"))
 }
 
 fn rules(n: usize) -> String {
@@ -163,7 +177,7 @@ fn unjudged(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> {
     }
     if !report.clear.is_empty() {
         writeln!(out)?;
-        wrapped(out, "clear: ", &report.clear.join(", "), "       ")?;
+        wrapped(out, &format!("clear{}: ", on_ports(report)), &report.clear.join(", "), "       ")?;
     }
     Ok(())
 }

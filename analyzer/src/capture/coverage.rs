@@ -20,6 +20,8 @@ const DNS_PORT: u16 = 53;
 const MISSED_SHARE: f64 = 0.01;
 /// What the `udp` hook says where it cannot tell whom a query was sent to.
 const NO_REMOTE_ENDS: &str = "the remote end of unconnected sockets";
+/// Longest reason of a hook that is repeated, in characters.
+const MAX_WHY: usize = 200;
 /// Most ports that are listed.
 const MAX_PORTS: usize = 16;
 /// Most sentences about what was not measured.
@@ -134,6 +136,13 @@ impl Coverage {
         [local.port, remote.port].into_iter().flatten().any(|p| ports.contains(&p))
     }
 
+    /// Hooks that were asked for and not attached, one sentence each.
+    pub fn missing_hooks(&self) -> impl Iterator<Item = String> {
+        let hooks = self.hooks.iter().flat_map(BTreeMap::values);
+        let asked = hooks.filter(|h| h.outcome != HookOutcome::NotRequested);
+        asked.filter_map(|h| hook_gap(&escape::shown(&h.name), Some(h)))
+    }
+
     /// The ports that the plan is limited to: `80, 443`.
     pub fn shown_ports(&self) -> Option<String> {
         self.ports.as_deref().map(listed)
@@ -212,15 +221,20 @@ fn reasons(ledger: &Ledger) -> String {
     if parts.is_empty() { String::new() } else { format!(" ({} of all types)", parts.join(", ")) }
 }
 
+/// Why this hook saw nothing, with the last reason that was met; `None` if it was attached.
 fn hook_gap(name: &str, hook: Option<&HookReport>) -> Option<String> {
-    let why = match hook.map(|h| h.outcome) {
-        Some(HookOutcome::Attached) => return None,
-        Some(HookOutcome::NotRequested) => "was not requested",
-        Some(HookOutcome::Unsupported) => "is not supported by this kernel",
-        Some(HookOutcome::Failed) => "failed to attach",
-        None => "is not known to this capture",
+    let Some(hook) = hook else { return Some(format!("hook `{name}` is not known to this capture")) };
+    let why = match hook.outcome {
+        HookOutcome::Attached => return None,
+        HookOutcome::NotRequested => return Some(format!("hook `{name}` was not requested")),
+        HookOutcome::Unsupported => "could not be attached here",
+        HookOutcome::Failed => "failed to attach",
     };
-    Some(format!("hook `{name}` {why}"))
+    let reason = hook.tried.last().map_or_else(String::new, |t| {
+        let why: String = t.why.chars().take(MAX_WHY).collect();
+        format!(": {}", escape::line(&why))
+    });
+    Some(format!("hook `{name}` {why}{reason}"))
 }
 
 fn kinds_of(hook: &str) -> &'static [EventKind] {

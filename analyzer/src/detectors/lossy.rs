@@ -1,7 +1,6 @@
 //! `evidence.lossy`: what the bundle itself is missing, so that nobody reads silence as health.
 
 use ktrace_bundle::ledger::DropReason;
-use ktrace_bundle::manifest::HookOutcome;
 
 use super::Detector;
 use crate::capture::{Capture, Coverage, Evidence, Needs};
@@ -75,18 +74,7 @@ fn drops(c: &Coverage) -> Vec<Gap> {
 }
 
 fn hooks(c: &Coverage) -> Vec<Gap> {
-    let hooks = c.hooks.iter().flat_map(|h| h.values());
-    hooks
-        .filter_map(|h| {
-            let why = match h.outcome {
-                HookOutcome::Attached | HookOutcome::NotRequested => return None,
-                HookOutcome::Unsupported => "is not supported by this kernel",
-                HookOutcome::Failed => "failed to attach",
-            };
-            let text = format!("hook `{}` {why}", escape::shown(&h.name));
-            Some(Gap { text, severity: Severity::Warning })
-        })
-        .collect()
+    c.missing_hooks().map(|text| Gap { text, severity: Severity::Warning }).collect()
 }
 
 fn damage(c: &Coverage) -> Vec<Gap> {

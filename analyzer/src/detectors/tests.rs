@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::DropReason;
-use ktrace_bundle::manifest::{PlanEntry, PlanSource};
+use ktrace_bundle::manifest::{HookOutcome, PlanEntry, PlanSource, TriedVariant};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event};
 
@@ -267,4 +267,19 @@ fn dns_is_not_clear_where_the_plan_left_its_ports_out() {
 fn a_capture_without_events_says_that_nothing_was_recorded() {
     let empty = text_by_plan([], &[]);
     assert!(empty.contains("verdict: ok: nothing was recorded, so 10 rules had nothing to judge\n"), "{empty}");
+}
+
+#[test]
+fn a_hook_that_is_missing_comes_with_the_last_reason() {
+    let c = capture_with([], |m| {
+        let hook = m.head.hooks.iter_mut().find(|h| h.name == "connect").unwrap();
+        hook.outcome = HookOutcome::Unsupported;
+        for why in ["no `fentry`", "`kprobe` is\u{1b} not permitted"] {
+            hook.tried.push(TriedVariant { variant: "any".to_owned(), why: why.to_owned() });
+        }
+    });
+    let text = "hook `connect` could not be attached here: `kprobe` is\\u{1b} not permitted";
+    let why = |rule| run(&c).into_iter().find(|(d, _)| d.id() == rule).map(|(_, outcome)| outcome);
+    assert_eq!(why("tcp.unreachable"), Some(Outcome::Inconclusive { why: text.to_owned(), by_plan: false }));
+    assert_eq!(findings(&c)[0].title, format!("this bundle does not tell everything: {text}"));
 }

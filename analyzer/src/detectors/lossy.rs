@@ -1,5 +1,7 @@
 //! `evidence.lossy`: what the bundle itself is missing, so that nobody reads silence as health.
 
+use std::collections::BTreeSet;
+
 use ktrace_bundle::ledger::DropReason;
 
 use super::Detector;
@@ -18,10 +20,39 @@ const MAX_REASONS: usize = 8;
 /// See the module.
 pub(super) struct Lossy;
 
-/// Something that is missing, and whether it is anybody's fault.
+/// What can be done about something that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Remedy {
+    /// The capture took in more than it could hold.
+    Room,
+    /// The hooks, or the analyzer, could not keep up with the traffic.
+    LessTraffic,
+    /// A part of the collector did not work here.
+    Check,
+    /// The file is not what was written.
+    Copy,
+}
+
+impl Remedy {
+    fn step(self) -> Step {
+        match self {
+            Self::Room => Step::think(
+                "capture again: a larger `--ring-bytes`, fewer ports (`--ports`, `--dns-only`) or larger caps (`--max-events`, `--max-bytes`)",
+            ),
+            Self::LessTraffic => Step::think("capture again with fewer ports: `--ports`, `--dns-only`"),
+            Self::Check => Step::run("on the node: see what cannot be captured there, and why", "ktrace check"),
+            Self::Copy => Step::think(
+                "copy the bundle again and compare its size with the original; of a run that did not end properly there is no more",
+            ),
+        }
+    }
+}
+
+/// Something that is missing, whether it is anybody's fault, and what to do about it.
 struct Gap {
     text: String,
     severity: Severity,
+    remedy: Option<Remedy>,
 }
 
 impl Detector for Lossy {
@@ -42,7 +73,12 @@ impl Detector for Lossy {
                 format!("events that a hook may have missed count from {} on, lines out of order from {} on", percent(MISSED_SHARE), duration(DISORDER_NS)),
             ],
             limits: vec!["without a manifest nothing is known about what is missing: every rule is then inconclusive".into()],
-            next: vec!["capture again with a larger `--ring-bytes`, fewer ports or a larger cap".into()],
+            next: vec![
+                "events were dropped: capture again with a larger `--ring-bytes`, fewer ports or a larger cap".into(),
+                "events were missed: capture again with fewer ports".into(),
+                "a hook was not attached: `ktrace check` on the node says why".into(),
+                "the bundle is cut or damaged: copy it again and compare its size with the original".into(),
+            ],
         }
     }
 
@@ -68,13 +104,14 @@ fn drops(c: &Coverage) -> Vec<Gap> {
         Gap {
             text: format!("{} dropped ({}, {of}{whose})", count(*n, "event was", "events were"), reason.as_str()),
             severity,
+            remedy: Some(Remedy::Room),
         }
     })
     .collect()
 }
 
 fn hooks(c: &Coverage) -> Vec<Gap> {
-    c.missing_hooks().map(|text| Gap { text, severity: Severity::Warning }).collect()
+    c.missing_hooks().map(|text| Gap { text, severity: Severity::Warning, remedy: Some(Remedy::Check) }).collect()
 }
 
 fn damage(c: &Coverage) -> Vec<Gap> {
@@ -83,13 +120,17 @@ fn damage(c: &Coverage) -> Vec<Gap> {
     if c.bad_lines > 0 {
         out.push(format!("{} cannot be read", count(c.bad_lines, "line", "lines")));
     }
-    out.into_iter().map(|text| Gap { text, severity: Severity::Warning }).collect()
+    out.into_iter().map(|text| Gap { text, severity: Severity::Warning, remedy: Some(Remedy::Copy) }).collect()
 }
 
 /// The collector's own reasons, where nothing above says the same.
 fn degraded(c: &Coverage) -> impl Iterator<Item = Gap> {
     let reasons = if c.complete { &[] } else { c.degraded.as_slice() };
-    reasons.iter().take(MAX_REASONS).map(|d| Gap { text: escape::line(d), severity: Severity::Warning })
+    reasons.iter().take(MAX_REASONS).map(|d| Gap {
+        text: escape::line(d),
+        severity: Severity::Warning,
+        remedy: Some(Remedy::Check),
+    })
 }
 
 fn doubts(c: &Coverage) -> Vec<Gap> {
@@ -99,16 +140,17 @@ fn doubts(c: &Coverage) -> Vec<Gap> {
         if l.missed > 0 {
             let severity = if missed >= MISSED_SHARE { Severity::Warning } else { Severity::Info };
             let text = format!("up to {} missed by the hooks", count(l.missed, "event was", "events were"));
-            out.push(Gap { text, severity });
+            out.push(Gap { text, severity, remedy: Some(Remedy::LessTraffic) });
         }
         if l.max_disorder_ns > DISORDER_NS {
             let text = format!("lines are out of order by up to {}", duration(l.max_disorder_ns));
-            out.push(Gap { text, severity: Severity::Info });
+            out.push(Gap { text, severity: Severity::Info, remedy: None });
         }
     }
     out.extend(c.overflow.iter().map(|(what, n)| Gap {
         text: format!("{} of more {what} than the analyzer keeps apart", count(*n, "record", "records")),
         severity: Severity::Warning,
+        remedy: Some(Remedy::LessTraffic),
     }));
     out
 }
@@ -116,20 +158,28 @@ fn doubts(c: &Coverage) -> Vec<Gap> {
 fn finding(c: &Coverage, gaps: &[Gap], severity: Severity) -> Finding {
     let texts: Vec<&str> = gaps.iter().map(|g| g.text.as_str()).collect();
     let share = c.lost_share();
+    let remedies: BTreeSet<Remedy> = gaps.iter().filter_map(|g| g.remedy).collect();
     Finding {
         rule: "evidence.lossy",
         severity,
         title: format!("this bundle does not tell everything: {}", texts.join("; ")),
-        signal: Signal { name: "dropped_event_share", value: share * 100.0, unit: "percent", threshold: 0.0 },
+        signal: signal(share, gaps.len()),
         subject: Subject::default(),
         cause: "the capture, or the copy of its bundle, lost part of what happened".to_owned(),
         impact: "what is reported was seen; what is not reported may have happened all the same".to_owned(),
-        next_steps: vec![Step::think(
-            "capture again: a larger `--ring-bytes`, fewer ports (`--ports`, `--dns-only`) or larger caps (`--max-events`, `--max-bytes`)",
-        )],
+        next_steps: remedies.into_iter().map(Remedy::step).collect(),
         share,
         confidence: 1.0,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
+    }
+}
+
+/// The share of events that were dropped; where none was, the number of things that are missing.
+fn signal(share: f64, gaps: usize) -> Signal {
+    if share > 0.0 {
+        Signal { name: "dropped_event_share", value: share * 100.0, unit: "percent", threshold: 0.0 }
+    } else {
+        Signal { name: "gap_count", value: gaps as f64, unit: "gaps", threshold: 1.0 }
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::DropReason;
-use ktrace_bundle::manifest::{HookOutcome, PlanEntry, PlanSource, TriedVariant};
+use ktrace_bundle::manifest::{HookOutcome, Manifest, PlanEntry, PlanSource, TriedVariant};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event};
 
@@ -282,4 +282,29 @@ fn a_hook_that_is_missing_comes_with_the_last_reason() {
     let why = |rule| run(&c).into_iter().find(|(d, _)| d.id() == rule).map(|(_, outcome)| outcome);
     assert_eq!(why("tcp.unreachable"), Some(Outcome::Inconclusive { why: text.to_owned(), by_plan: false }));
     assert_eq!(findings(&c)[0].title, format!("this bundle does not tell everything: {text}"));
+}
+
+#[test]
+fn each_kind_of_gap_has_its_own_next_step() {
+    let only = |change: fn(&mut Manifest)| {
+        let found = findings(&capture_with([], change));
+        let [lossy] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((lossy.rule, lossy.next_steps.len()), ("evidence.lossy", 1), "{lossy:?}");
+        (lossy.title.clone(), lossy.next_steps[0].clone(), lossy.signal.name)
+    };
+    let (_, step, signal) = only(|m| {
+        m.ledger.seen = 10;
+        m.ledger.dropped.insert(DropReason::RingFull, 4);
+    });
+    assert_eq!((step.text.contains("`--ring-bytes`"), signal), (true, "dropped_event_share"));
+    let (title, step, signal) = only(|m| m.ledger.missed = 3);
+    assert!(title.ends_with("up to 3 events were missed by the hooks"), "{title}");
+    assert_eq!((step.text.contains("fewer ports"), signal), (true, "gap_count"));
+    let (_, step, signal) = only(|m| m.head.hooks[0].outcome = HookOutcome::Failed);
+    assert_eq!((step.command.as_deref(), signal), (Some("ktrace check"), "gap_count"));
+    let mut c = capture([]);
+    c.coverage.cut = Some("`events.jsonl` is cut after line 3".to_owned());
+    let found = findings(&c);
+    assert!(found[0].next_steps[0].text.starts_with("copy the bundle again"), "{found:?}");
+    assert_eq!((found[0].next_steps.len(), found[0].signal.value), (1, 1.0));
 }

@@ -11,6 +11,7 @@ mod analyze;
 mod capture;
 mod connect;
 mod dns;
+mod edges;
 mod faults;
 mod healthy;
 mod kernel;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         healthy::tests(),
         load::tests(),
         limits::tests(),
+        edges::tests(),
     ]
     .into_iter()
     .flatten()

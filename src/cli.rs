@@ -105,11 +105,11 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_security: String,
 
-    /// Events to keep; later ones are counted only
+    /// Events to keep, three quarters of them UDP at most; later ones are counted only
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
     pub max_events: String,
 
-    /// Bytes of `events.jsonl` to keep; later events are counted only
+    /// Bytes of `events.jsonl` to keep, three quarters of them UDP at most; later events are counted only
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use cli::Request;
 use error::{Exit, Hint};
-use plan::{Plan, PlanError};
+use plan::Plan;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os()) {
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     kernel::log::install();
     match request {
         Request::Check => check(),
-        Request::Capture(args, origins) => match prepared(&args, &origins) {
+        Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
             Ok(plan) => run(&plan),
             Err(error) => failed(&error, Exit::Usage),
         },
@@ -34,21 +34,21 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn prepared(args: &cli::CaptureArgs, origins: &cli::Origins) -> Result<Plan, PlanError> {
-    let plan = Plan::from_args(args, origins)?;
-    plan.prepare()?;
-    Ok(plan)
-}
-
 fn check() -> Exit {
     let report = preflight::check();
-    match report::to_stdout(report.render().as_bytes()) {
+    if report::to_stdout(report.render().as_bytes()).is_err() {
+        return Exit::Error;
+    }
+    match preflight::require() {
         Ok(()) => report.exit(),
-        Err(_) => Exit::Error,
+        Err(error) => failed(&error, Exit::NothingAttached),
     }
 }
 
 fn run(plan: &Plan) -> Exit {
+    if let Err(error) = plan.prepare() {
+        return failed(&error, Exit::Usage);
+    }
     if let Err(error) = preflight::require() {
         return failed(&error, Exit::NothingAttached);
     }

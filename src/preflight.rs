@@ -4,10 +4,12 @@
 use ktrace_bundle::manifest::Host;
 
 use crate::error::Hint;
+use crate::hooks::{HOOKS, Hook, Variant};
 use crate::kernel::features::{Answer, BTF_PATH, Features};
 use crate::kernel::ladder::{Refusals, choose, obstacle};
 use crate::report::check::{CheckReport, Fact, HookCheck, State, VariantCheck};
 
+const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -90,9 +92,15 @@ pub fn host() -> Host {
     }
 }
 
-/// What `ktrace check` prints.
+/// What `ktrace check` prints. Nothing is tried where the privileges to try it are missing.
 pub fn check() -> CheckReport {
     let host = host();
+    let missing = capabilities().map(missing).unwrap_or_default();
+    if !missing.is_empty() {
+        let why = format!("not tried: missing {}", missing.join(", "));
+        let facts = vec![fact("privileges", privileges()), fact("btf", btf(true))];
+        return CheckReport { kernel: host.kernel, arch: host.arch, facts, hooks: untried(&why) };
+    }
     let features = Features::of_this_kernel();
     let hooks = choose(None, &features, &Refusals::default());
     let hooks = hooks.iter().map(|choice| HookCheck {
@@ -113,16 +121,45 @@ pub fn check() -> CheckReport {
     CheckReport { kernel: host.kernel, arch: host.arch, facts: facts(&features), hooks: hooks.collect() }
 }
 
-fn facts(features: &Features) -> Vec<Fact> {
-    let fact = |name: &str, (state, detail): (State, String)| Fact { name: name.into(), state, detail };
-    let btf = match std::fs::File::open(BTF_PATH) {
-        Ok(_) if features.has_btf() => (State::Yes, format!("`{BTF_PATH}`")),
+fn untried(why: &str) -> Vec<HookCheck> {
+    let untried = |variant: &Variant| VariantCheck { name: variant.name.into(), usable: false, why: why.into() };
+    let hook = |hook: &&'static dyn Hook| HookCheck {
+        name: hook.name().into(),
+        question: hook.question().into(),
+        chosen: None,
+        variants: hook.variants().iter().map(untried).collect(),
+        limits: Vec::new(),
+    };
+    HOOKS.iter().map(hook).collect()
+}
+
+fn fact(name: &str, (state, detail): (State, String)) -> Fact {
+    Fact { name: name.into(), state, detail }
+}
+
+fn btf(parsed: bool) -> (State, String) {
+    match std::fs::File::open(BTF_PATH) {
+        Ok(_) if parsed => (State::Yes, format!("`{BTF_PATH}`")),
         Ok(_) => (State::No, format!("`{BTF_PATH}` cannot be parsed")),
         Err(e) => (State::No, format!("`{BTF_PATH}`: {e}")),
-    };
+    }
+}
+
+fn net_admin() -> (State, String) {
+    match capabilities() {
+        None => (State::Unknown, "`/proc/self/status` cannot be read".into()),
+        Some(held) if held >> CAP_NET_ADMIN & 1 == 1 || held >> CAP_SYS_ADMIN & 1 == 1 => {
+            (State::Yes, "the remote end of unconnected UDP sockets".into())
+        }
+        Some(_) => (State::No, "a capture is degraded: no remote end of unconnected UDP sockets (exit 4)".into()),
+    }
+}
+
+fn facts(features: &Features) -> Vec<Fact> {
     vec![
         fact("privileges", privileges()),
-        fact("btf", btf),
+        fact("cap_net_admin", net_admin()),
+        fact("btf", btf(features.has_btf())),
         fact("fentry", told(features.trampoline(), "the best variants of udp, connect and owner")),
         fact("kprobes", told(features.kprobe(), "")),
         fact("tracefs", told(features.tracefs(), "classic tracepoints")),

@@ -141,6 +141,16 @@ fn a_foreign_file_is_one_clear_line_and_1() {
 }
 
 #[test]
+fn an_archive_that_ends_before_any_file_of_a_bundle_is_foreign() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.tgz");
+    fs::write(&path, &fs::read(fixture("demo.bundle.tgz")).unwrap()[..60]).unwrap();
+    let o = analyze(&[path.to_str().unwrap()]);
+    assert_eq!((o.status.code(), out(&o).as_str()), (Some(1), ""), "{}", err(&o));
+    assert!(err(&o).contains("is not a ktrace bundle: what can be read of the archive"), "{}", err(&o));
+}
+
+#[test]
 fn a_missing_file_names_its_cause() {
     let o = analyze(&["/nonexistent/b.tgz"]);
     assert_eq!(o.status.code(), Some(1));

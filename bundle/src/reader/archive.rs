@@ -23,7 +23,7 @@ const WHOLE: &str = "the archive";
 /// Reads the members in the order in which they stand.
 ///
 /// # Errors
-/// If it is compressed but not a tar, or a tar without any member of a bundle.
+/// If it is compressed but not a tar, or a tar without any member of a bundle up to where it ends.
 pub(super) fn read(file: File, limits: &Limits, mut intake: Intake<'_>) -> Result<ReadReport, ReadError> {
     let metered = Metered { inner: MultiGzDecoder::new(Counted { inner: file, count: 0 }), count: 0, limits };
     let mut input = BufReader::with_capacity(1 << 16, metered);
@@ -38,8 +38,12 @@ pub(super) fn read(file: File, limits: &Limits, mut intake: Intake<'_>) -> Resul
             break;
         }
     }
-    if intake.is_empty() && !intake.is_cut() {
-        return Err(intake.foreign("the archive holds none of a bundle's files"));
+    if intake.is_empty() {
+        return Err(intake.foreign(if intake.is_cut() {
+            "what can be read of the archive holds none of a bundle's files"
+        } else {
+            "the archive holds none of a bundle's files"
+        }));
     }
     intake.finish()
 }

@@ -66,10 +66,12 @@ fn small_bundle(events: &mut [Event]) -> Vec<u8> {
 
 #[test]
 fn a_bundle_cut_at_any_byte_delivers_what_is_before_the_cut_and_says_where_it_is() {
+    // gzip's header, that of a stored block, and the header of the first member
+    let first_header = 10 + 5 + BLOCK;
     let mut events: Vec<_> = (1..=8).map(|i| an_event().at_ms(i * 7919 % 60_000).socket(i * 31).build()).collect();
     let whole = small_bundle(&mut events);
     let mut delivered = 0;
-    for len in 2..whole.len() {
+    for len in first_header..whole.len() {
         let (report, records) = Packed::new(&whole[..len]).read();
         assert!(report.cut.is_some(), "nothing said of a cut at byte {len} of {}", whole.len());
         let read: Vec<_> =
@@ -200,8 +202,34 @@ fn every_limit_ends_the_reading_and_says_so() {
         Some(("manifest.json".to_owned(), 0, too_long.clone()))
     );
     let members = "it has more members than this reader accepts".to_owned();
-    assert_eq!(why(&Limits { max_members: 1, ..defaults.clone() }), Some((WHOLE.to_owned(), 0, members)));
-    assert_eq!(why(&Limits { max_total_bytes: 100, ..defaults }).unwrap().2, too_long);
+    assert_eq!(why(&Limits { max_members: 2, ..defaults.clone() }), Some((WHOLE.to_owned(), 0, members)));
+    let long = Packed::tar(|tar| append(tar, "k/events.jsonl", &event.repeat(500)));
+    let cut = long.read_with(&Limits { max_total_bytes: 100_000, ..defaults }).cut.unwrap();
+    assert_eq!((cut.member.as_str(), cut.why), ("events.jsonl", too_long));
+}
+
+#[test]
+fn an_archive_cut_before_any_member_of_a_bundle_is_foreign() {
+    let noise: Vec<u8> = (0..4000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut tar = Builder::new(Vec::new());
+    append(&mut tar, "photos/README.md", b"# photos");
+    append(&mut tar, "photos/1.raw", &noise);
+    append(&mut tar, "photos/2.raw", &noise);
+    let other = gzip(&tar.into_inner().unwrap());
+    let bundle = small_bundle(&mut [an_event().build()]);
+    for cut in [&other[..2], &other[..40], &other[..other.len() / 2], &other[..other.len() - 9], &bundle[..100]] {
+        match all(&Packed::new(cut).path()) {
+            Err(ReadError::Foreign { why, .. }) => {
+                assert_eq!(
+                    why,
+                    "what can be read of the archive holds none of a bundle's files",
+                    "at byte {}",
+                    cut.len()
+                );
+            }
+            read => panic!("at byte {}: {read:?}", cut.len()),
+        }
+    }
 }
 
 #[test]

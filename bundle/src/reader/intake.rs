@@ -110,8 +110,9 @@ impl<'a> Intake<'a> {
         is_new
     }
 
+    /// Whether nothing was met that only a bundle has; a `README.md` has everybody.
     pub(super) fn is_empty(&self) -> bool {
-        self.measured.is_empty()
+        self.measured.keys().all(|member| *member == Known::Readme)
     }
 
     pub(super) const fn is_cut(&self) -> bool {

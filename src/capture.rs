@@ -37,8 +37,9 @@ use sink::{EventCaps, Sink};
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
-/// How often lines are flushed and the partial manifest is rewritten.
-const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often lines are flushed and the partial manifest is rewritten. A killed run must miss no more than a second,
+/// a slow turn included.
+const CHECKPOINT: Duration = Duration::from_millis(500);
 /// Outstanding DNS queries that are remembered.
 const MAX_QUERIES: usize = 1 << 16;
 

@@ -74,11 +74,13 @@ pub trait Hook: Sync {
     /// Ways to attach it, best first.
     fn variants(&self) -> &'static [Variant];
 
-    /// One record of one of its kinds.
+    /// One record of one of its kinds. A hook that has none keeps this.
     ///
     /// # Errors
     /// The record is not what `wire.h` says; the caller counts it as undecodable.
-    fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError>;
+    fn decode(&self, raw: RawEvent<'_>, _context: &Context) -> Result<Event, DecodeError> {
+        Err(DecodeError::NoHook(raw.kind()))
+    }
 }
 
 /// All hooks, in the order in which they are attached.

@@ -1,8 +1,7 @@
 //! `owner`: whose an accepted TCP socket is. Serves `tcp_state`; makes no events of its own.
 
-use ktrace_bundle::event::{Event, EventKind};
+use ktrace_bundle::event::EventKind;
 
-use super::wire::{Context, DecodeError, RawEvent};
 use super::{Hook, Optional, Store, Variant};
 use crate::kernel::features::Need;
 use crate::plan::Plan;
@@ -65,9 +64,5 @@ impl Hook for Owner {
 
     fn variants(&self) -> &'static [Variant] {
         VARIANTS
-    }
-
-    fn decode(&self, raw: RawEvent<'_>, _context: &Context) -> Result<Event, DecodeError> {
-        Err(DecodeError::NoHook(raw.kind()))
     }
 }

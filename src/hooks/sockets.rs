@@ -1,9 +1,9 @@
 //! `sockets`: which TCP and UDP sockets exist when the window opens and closes, and in whose file table.
 
-use ktrace_bundle::event::{Event, EventKind, Proto, SocketRecord, When};
+use ktrace_bundle::event::{EventKind, Proto, SocketRecord, When};
 use ktrace_bundle::tcp::TcpState;
 
-use super::wire::{Context, DecodeError, RawEvent, read, state};
+use super::wire::{Context, DecodeError, read, state};
 use super::{Hook, Store, Variant};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_socket;
@@ -43,10 +43,6 @@ impl Hook for Sockets {
 
     fn variants(&self) -> &'static [Variant] {
         VARIANTS
-    }
-
-    fn decode(&self, raw: RawEvent<'_>, _context: &Context) -> Result<Event, DecodeError> {
-        Err(DecodeError::NoHook(raw.kind()))
     }
 }
 

@@ -1,0 +1,103 @@
+//! Whole captures for tests: head, ledger and manifest of one that saw everything, and the bundle that it sealed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{START_BOOT_NS, WINDOW_NS, at, start_at};
+use crate::dns::DnsPairs;
+use crate::event::{Event, SocketRecord, When};
+use crate::ledger::{Ledger, TypeLedger};
+use crate::manifest::{
+    ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Host, Manifest, PlanEntry,
+    PlanSource, Schema,
+};
+use crate::totals::SummaryBuilder;
+use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
+
+/// What is known before the first event: every hook attached, a window that opens at [`START_BOOT_NS`].
+pub fn a_head() -> Head {
+    let hook = |name: &str| HookReport {
+        name: name.to_owned(),
+        outcome: HookOutcome::Attached,
+        variant: Some("tp_btf".to_owned()),
+        tried: Vec::new(),
+        attached_after_ns: Some(1_000_000),
+        limits: Vec::new(),
+    };
+    let duration = PlanEntry { value: "60s".into(), from: PlanSource::Flag };
+    Head {
+        schema: Schema::default(),
+        capture_id: "00112233445566778899aabbccddeeff".to_owned(),
+        collector: Collector {
+            version: "0.1.0".to_owned(),
+            commit: None,
+            target: "x86_64-unknown-linux-gnu".to_owned(),
+        },
+        node: "node-1".to_owned(),
+        cluster: None,
+        labels: BTreeMap::new(),
+        start_at: start_at(),
+        plan: BTreeMap::from([("duration".to_owned(), duration)]),
+        clocks: Clocks {
+            start_boot_ns: START_BOOT_NS,
+            samples: vec![ClockSample { boot_ns: START_BOOT_NS, utc: start_at() }],
+            ..Clocks::default()
+        },
+        host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
+        hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
+        sources: Vec::new(),
+    }
+}
+
+/// A ledger that balances and in which every one of these events was written.
+pub fn a_ledger(events: &[Event]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for event in events {
+        let t: &mut TypeLedger = ledger.by_type.entry(event.payload.kind()).or_default();
+        (t.seen, t.written) = (t.seen + 1, t.written + 1);
+    }
+    ledger.total_from_types();
+    ledger.observed = ledger.seen;
+    ledger
+}
+
+/// The manifest of a complete 60 s capture of these events, without members.
+pub fn a_manifest(events: &[Event]) -> Manifest {
+    let mut head = a_head();
+    head.clocks.end_boot_ns = Some(START_BOOT_NS + WINDOW_NS);
+    Manifest {
+        head,
+        end_at: at(START_BOOT_NS + WINDOW_NS),
+        duration_ns: WINDOW_NS,
+        ended_by: EndedBy::Deadline,
+        complete: true,
+        degraded: Vec::new(),
+        ledger: a_ledger(events),
+        cost: Cost::default(),
+        members: Vec::new(),
+    }
+}
+
+/// A sealed bundle in `out_dir` of what a collector would have written for these records: DNS replies
+/// annotated (port 53), `seq` set, summary and members filled in. `manifest` is [`a_manifest`] or a change of it.
+pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], manifest: Manifest) -> Sealed {
+    let name = BundleName { node: manifest.head.node.clone(), at: manifest.head.start_at };
+    let caps = WriterCaps { max_bytes: 1 << 30 };
+    let mut writer = BundleWriter::create(out_dir, &name, manifest.head.clone(), caps).expect("a writable directory");
+    let (mut dns, mut totals) = (DnsPairs::new([53].into(), 1 << 16), SummaryBuilder::new());
+    let push_sockets = |writer: &mut BundleWriter, totals: &mut SummaryBuilder, when| {
+        for socket in sockets.iter().filter(|s| s.when == when) {
+            totals.push_socket(socket);
+            writer.push_socket(socket).expect("a writable file");
+        }
+    };
+    push_sockets(&mut writer, &mut totals, When::Start);
+    for event in events {
+        dns.annotate(event, writer.next_seq());
+        writer.push(event).expect("a writable file");
+        totals.push_event(event);
+    }
+    push_sockets(&mut writer, &mut totals, When::End);
+    let summary = totals.build(&manifest, &dns);
+    writer.seal(manifest, &summary).expect("a writable directory")
+}

@@ -16,6 +16,7 @@ use ktrace_bundle::event::{Event, EventKind};
 use crate::kernel::features::Need;
 use crate::plan::Plan;
 pub use sockets::decode_socket;
+pub use udp::CGROUP_PROGRAMS;
 use wire::{Context, DecodeError, RawEvent};
 
 /// Which memory of sockets a variant's programs use.

@@ -11,6 +11,9 @@ use crate::plan::Plan;
 /// See the module.
 pub struct Udp;
 
+/// They see what passes the cgroup that they are attached to, and no more.
+pub const CGROUP_PROGRAMS: &[&str] = &["udp__sendmsg4", "udp__sendmsg6", "udp__recvmsg4", "udp__recvmsg6"];
+
 static VARIANTS: &[Variant] = &[
     Variant {
         name: "fexit",
@@ -29,11 +32,7 @@ static VARIANTS: &[Variant] = &[
         name: "tp_btf",
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
         seconds: &[],
-        optional: &[Optional {
-            programs: &["udp__sendmsg4", "udp__sendmsg6", "udp__recvmsg4", "udp__recvmsg6"],
-            needs: &[],
-            limit: "the remote end of unconnected sockets",
-        }],
+        optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: "the remote end of unconnected sockets" }],
         needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
         store: Store::Any,
         limits: &["the remote end of a receive by `read()` or `recv()` on an unconnected socket"],

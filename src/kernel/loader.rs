@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use super::session::Session;
 use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
 use super::{log, skel};
 use crate::error::Hint;
-use crate::hooks::Store;
+use crate::hooks::{CGROUP_PROGRAMS, Store};
 use crate::plan::{Plan, PortFilter};
 
 /// Why no capture can start.
@@ -200,6 +201,7 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
             attached.recording.extend(variant.programs);
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
+        attached.degraded.extend(partial_cgroups(choice));
         let after = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         attached.reports.push(choice.report(choice.variant.map(|_| after)));
     }
@@ -218,6 +220,15 @@ fn attach_one(skel: &KtraceSkel<'static>, name: &str) -> Result<Link, Refused> {
         program.attach()
     };
     link.map_err(|e| refused(format!("`{name}` cannot be attached: {}", log::chain(&e))))
+}
+
+/// The root of the whole hierarchy has inode 1. Below any other, only part of the machine passes our programs.
+fn partial_cgroups(choice: &Choice) -> Option<String> {
+    let uses_cgroups = choice.programs.iter().any(|p| CGROUP_PROGRAMS.contains(p));
+    let root = cgroup_root().filter(|_| uses_cgroups)?;
+    let inode = std::fs::metadata(&root).ok()?.ino();
+    let (hook, root) = (choice.hook.name(), root.display());
+    (inode != 1).then(|| format!("hook `{hook}` sees remote ends of unconnected sockets below `{root}` only"))
 }
 
 /// Where the cgroup v2 hierarchy is mounted.

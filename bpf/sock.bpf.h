@@ -86,6 +86,8 @@ static __always_inline __u64 cookie_of(struct sock *sk, struct kt_sock *s, const
 {
 	__u64 cookie = KT_FIELD(direct, sk, __sk_common.skc_cookie.counter);
 
+	if (s && s->id) /* one name for the socket's whole life, also if it gets a cookie later */
+		return s->id;
 	if (cookie)
 		return cookie;
 	if (direct)

@@ -354,9 +354,9 @@ pub struct SocketRecord {
     pub id: Identity,
     /// TCP state; `None` for UDP.
     pub state: Option<crate::tcp::TcpState>,
-    /// Bytes received and not yet read; for a listener see `accept_queue`.
+    /// Bytes received and not yet read; for a listener see `accept_queue`. UDP: memory that waiting datagrams take.
     pub rx_queue_bytes: Option<u64>,
-    /// Bytes written and not yet acknowledged (TCP), or not yet sent (UDP).
+    /// Bytes written and not yet acknowledged. UDP: memory of datagrams not yet sent.
     pub tx_queue_bytes: Option<u64>,
     /// Age in ns, for sockets whose birth the capture saw.
     pub age_ns: Option<u64>,

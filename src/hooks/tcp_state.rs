@@ -38,7 +38,10 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("sock", "inet_sock_set_state")],
         store: Store::Hash,
-        limits: &["owners of connections beyond the 65,536 most recently used"],
+        limits: &[
+            "state changes on top of another BPF program on the same CPU: at most as many as `ledger.missed` says",
+            "owners of connections beyond the 65,536 most recently used",
+        ],
     },
     Variant {
         name: "kprobe",

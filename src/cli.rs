@@ -26,11 +26,12 @@ const WHAT: &str = "What to capture";
 const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 const IDENTITY: &str = "Identity";
+const TRIAGE: &str = "Troubleshooting";
 
 const AFTER_HELP: &str = "\
 Each flag is also an environment variable: `--max-bytes 1GiB` is
-`KTRACE_MAX_BYTES=1GiB`, `--dns-only` is `KTRACE_DNS_ONLY=true`. Labels in
-`KTRACE_LABEL` are separated by commas. A flag wins over its variable.
+`KTRACE_MAX_BYTES=1GiB`, `--dns-only` is `KTRACE_DNS_ONLY=true`. What may be
+repeated is separated by commas there. A flag wins over its variable.
 
 Examples:
   ktrace --duration 60s --dns-only            all DNS here for a minute
@@ -141,6 +142,11 @@ pub struct CaptureArgs {
     /// Label to record; may be repeated
     #[arg(long, env = "KTRACE_LABEL", value_name = "KEY=VALUE", help_heading = IDENTITY)]
     pub label: Vec<String>,
+
+    /// Attach a hook this way or not at all, such as `tcp_state=tracepoint`; may be repeated. `ktrace check` lists
+    /// the ways
+    #[arg(long, env = "KTRACE_HOOK_VARIANT", value_name = "HOOK=VARIANT", help_heading = TRIAGE)]
+    pub hook_variant: Vec<String>,
 }
 
 /// Where each flag's value came from, by the flag's name without dashes in front.

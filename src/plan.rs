@@ -11,6 +11,7 @@ pub mod names;
 pub mod out_dir;
 pub mod ports;
 pub mod scalar;
+pub mod variants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use crate::cli::{CaptureArgs, Origins};
 pub use error::PlanError;
 use error::ValueError;
+use variants::Variants;
 
 const MAX_EVENTS: u64 = 1_000_000_000;
 /// Below this, the quarter of the cap that is kept for rare events holds no line of full length.
@@ -71,6 +73,8 @@ pub struct Plan {
     pub labels: BTreeMap<String, String>,
     /// Size of the ring: a power of two, a multiple of the page size.
     pub ring_bytes: u32,
+    /// Hooks that may use one variant only.
+    pub variants: Variants,
     /// File to create once the window is open, if given.
     pub ready_file: Option<PathBuf>,
     /// Say nothing but errors.
@@ -115,6 +119,7 @@ impl Plan {
             labels: draft.labels(&args.label)?,
             // within the bounds above, so it fits
             ring_bytes: u32::try_from(ring_bytes).unwrap_or(u32::MAX),
+            variants: draft.variants(&args.hook_variant)?,
             ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
             quiet: draft.boolean("quiet", &args.quiet)?,
             entries: draft.entries,
@@ -197,13 +202,28 @@ impl Draft<'_> {
         self.value("node", given.unwrap_or(&host_name), names::node, |it| json!(it))
     }
 
+    /// The items of a flag that may be repeated; in its variable they are separated by commas.
+    fn items(&self, flag: &str, given: &[String]) -> Vec<String> {
+        match self.origins.get(flag) {
+            PlanSource::Env => given.iter().flat_map(|text| text.split(',')).map(|it| it.trim().to_owned()).collect(),
+            _ => given.to_vec(),
+        }
+    }
+
+    fn variants(&mut self, given: &[String]) -> Result<Variants, PlanError> {
+        let mut variants = Variants::new();
+        for text in self.items("hook-variant", given) {
+            variants::add(&mut variants, &text).map_err(|error| self.refuse("hook-variant", &text, error))?;
+        }
+        if !variants.is_empty() {
+            self.enter("hook-variant", json!(variants));
+        }
+        Ok(variants)
+    }
+
     fn labels(&mut self, given: &[String]) -> Result<BTreeMap<String, String>, PlanError> {
-        let from_env = self.origins.get("label") == PlanSource::Env;
-        let separate = |text: &'_ String| -> Vec<String> {
-            if from_env { text.split(',').map(|it| it.trim().to_owned()).collect() } else { vec![text.clone()] }
-        };
         let mut labels = BTreeMap::new();
-        for text in given.iter().flat_map(separate) {
+        for text in self.items("label", given) {
             names::label(&mut labels, &text).map_err(|error| self.refuse("label", &text, error))?;
         }
         if !labels.is_empty() {

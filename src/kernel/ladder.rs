@@ -94,7 +94,12 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
     if !wanted {
         return choice;
     }
+    let forced = plan.and_then(|plan| plan.variants.get(hook.name()).copied());
     for variant in hook.variants() {
+        if forced.is_some_and(|name| name != variant.name) {
+            choice.tried.push(TriedVariant { variant: variant.name.into(), why: "not the one asked for".into() });
+            continue;
+        }
         let refused = refusals.of(hook.name(), variant.name);
         choice.refused |= refused.is_some();
         match refused.map(str::to_owned).or_else(|| obstacle(variant.needs, features)) {

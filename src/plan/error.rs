@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use ktrace_bundle::manifest::PlanSource;
 
-use super::{bytes::BytesError, duration::DurationError, names::NameError, ports::PortsError, scalar::ScalarError};
+use super::{
+    bytes::BytesError, duration::DurationError, names::NameError, ports::PortsError, scalar::ScalarError,
+    variants::VariantError,
+};
 use crate::error::Hint;
 
 /// A request that cannot be carried out. Exit code 2.
@@ -90,6 +93,9 @@ pub enum ValueError {
     /// Boolean or count.
     #[error(transparent)]
     Scalar(#[from] ScalarError),
+    /// Hook and variant.
+    #[error(transparent)]
+    Variant(#[from] VariantError),
 }
 
 impl Hint for ValueError {
@@ -101,6 +107,7 @@ impl Hint for ValueError {
             Self::Ports(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Scalar(error) => error.hint(),
+            Self::Variant(error) => error.hint(),
         }
     }
 }

@@ -33,6 +33,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         cluster: None,
         labels: BTreeMap::new(),
         ring_bytes: 16 << 20,
+        variants: Variants::new(),
         ready_file: None,
         quiet: false,
         entries: plan.entries.clone(),

@@ -1,6 +1,7 @@
 //! Runs ktrace: start and wait until its window is open, stop it, read the bundle. Every bundle that a test gets
 //! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,23 @@ use crate::workdir::Workdir;
 pub const COMPLETE: i32 = 0;
 /// Exit code of a sealed bundle in which something is missing.
 pub const DEGRADED: i32 = 4;
+
+thread_local! {
+    static FORCED: Cell<&'static [&'static str]> = const { Cell::new(&[]) };
+}
+
+/// Runs a test whose captures all use these variants, each `hook=variant`, and fail where one cannot be used.
+pub fn forcing(variants: &'static [&'static str], test: impl FnOnce()) {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(&[]);
+        }
+    }
+    FORCED.set(variants);
+    let _restore = Restore;
+    test();
+}
 
 /// A running capture.
 #[derive(Debug)]
@@ -46,6 +64,7 @@ impl Capture {
         let ready = dir.join("ready");
         let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
         command.arg("--out-dir").arg(dir.join("out")).arg("--ready-file").arg(&ready).args(flags);
+        command.args(FORCED.get().iter().map(|variant| format!("--hook-variant={variant}")));
         let mut program = Program::start(command);
         until("the ready file of ktrace", DEADLINE, || {
             // a short window can be over before its ready file is looked at
@@ -136,6 +155,10 @@ impl Bundle {
         assert_sound(&report, &events);
         manifest.ledger.check().unwrap();
         assert_eq!(manifest.ledger.written, events.len() as u64);
+        for (hook, variant) in FORCED.get().iter().map(|forced| forced.split_once('=').unwrap()) {
+            let report = manifest.head.hooks.iter().find(|h| h.name == hook).unwrap();
+            assert_eq!(report.variant.as_deref(), Some(variant), "{report:?}");
+        }
         assert_eq!(exit_code == COMPLETE, manifest.complete, "exit code {exit_code}, {:?}", manifest.degraded);
         let loose = only_entry(&dir.join("out"), |path| path.is_dir());
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();

@@ -26,6 +26,7 @@ mod strace;
 mod tcp;
 mod truth;
 mod udp;
+mod variants;
 mod wait;
 mod workdir;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         load::tests(),
         limits::tests(),
         edges::tests(),
+        variants::tests(),
     ]
     .into_iter()
     .flatten()

@@ -1,7 +1,9 @@
 //! A second witness of TCP state changes that shares nothing with ktrace: the kernel's own trace buffer, read through
 //! a private mount of tracefs. Needed because some kernels run no BPF program while a protected process (process 1
 //! of a sandbox) is the running task: softirq work that interrupts it is invisible to every BPF collector, and not
-//! even counted as missed. The witness tells which state changes those were.
+//! even counted as missed. (Seen without ktrace, too: while process 1 of such a sandbox was switched in 23 times,
+//! `bpftrace` counted none of its system calls and 569 of the others'.) The witness tells which state changes those
+//! were.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

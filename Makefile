@@ -4,7 +4,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test live bench lint fmt deps build build-static image clean
+.PHONY: help run test live vmtest bench lint fmt deps build build-static image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## install what tests need, build everything, run everything
 
 live: ## only the live tests (root): real traffic in namespaces
 	@scripts/test.sh live
+
+vmtest: ## the live tests on real kernels in QEMU, every family of variants forced (KERNELS="6.1 7.2": only these)
+	@scripts/vmtest.sh $(KERNELS)
 
 bench: ## added cost per TCP connection and per UDP round trip, beside other tools (root)
 	@scripts/bench.sh

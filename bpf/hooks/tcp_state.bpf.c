@@ -139,22 +139,29 @@ static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, str
 	emit(sk, tp, s, server ? TCP_LISTEN : TCP_CLOSE, server ? TCP_SYN_RECV : TCP_SYN_SENT, s->born_ns, direct);
 }
 
+/* Of two programs on one tracepoint. */
+enum part {
+	ALONE,
+	FIRST,
+	SECOND,
+};
+
 /* Whether this change has been dealt with by the other program. */
-static __always_inline bool taken(struct kt_sock *s, int old, int new, const bool second)
+static __always_inline bool taken(struct kt_sock *s, int old, int new, const enum part part)
 {
 	__u16 change = old << 8 | new;
 
 	if (!s) /* cannot be remembered, so it is the first one's alone */
-		return second;
+		return part == SECOND;
 	if (s->taken == change)
 		return true;
 	s->taken = change;
-	if (second)
+	if (part == SECOND)
 		KT_BUMP(kt_state.rescued);
 	return false;
 }
 
-static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const bool second)
+static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const enum part part)
 {
 	struct tcp_sock *tp;
 	struct kt_sock *s;
@@ -163,8 +170,8 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 	if (old == new || !is_tcp(sk, direct))
 		return 0;
 	s = sock_of(sk, true, direct);
-	if (taken(s, old, new, second))
-		return 0;
+	if (taken(s, old, new, part))
+		goto out;
 	if (s)
 		track(s, old, new, now);
 	if (!kt_state.gate)
@@ -180,7 +187,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		tell_entry(sk, tp, s, direct);
 	emit(sk, tp, s, old, new, now, direct);
 out:
-	if (new == TCP_CLOSE)
+	if (new == TCP_CLOSE && part != FIRST) /* the second one must still find what the first one has taken */
 		sock_forget(sk, direct);
 	return 0;
 }
@@ -188,30 +195,30 @@ out:
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, false);
+	return on_state(sk, old, new, true, FIRST);
 }
 
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, true);
+	return on_state(sk, old, new, true, SECOND);
 }
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true, false);
+	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")
 int tcp_state__tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
 {
-	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, false);
+	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, ALONE);
 }
 
 SEC("?kprobe/tcp_set_state")
 int BPF_KPROBE(tcp_state__kprobe, struct sock *sk, int new)
 {
-	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, false);
+	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, ALONE);
 }

@@ -23,15 +23,10 @@ struct kt_peer {
 	__u8 reserved[4];
 };
 
-/* Filled by the cgroup programs, taken by the next length record of the same task. Lives with the task. */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct kt_peer);
-} udp_peers SEC(".maps");
-
-/* Entry to return of the kprobed sends. key: pid_tgid, deleted at return. 8,192 x 32 bytes. */
+/* One call of a task at a time. Filled by the cgroup programs and taken by the next length record of the same task, which
+ * leaves the empty entry for its next call; or from entry to return of the kprobed sends, which delete it. (Task
+ * storage would do the former better, but programs at cgroups may use it on young kernels only.)
+ * key: pid_tgid. A cache: an evicted peer is an unknown one. 8,192 x 40 bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_CALLS);
@@ -90,12 +85,13 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
  * is used up. */
 static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool unread)
 {
+	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_peer *stash;
 	struct kt_end peer = {};
 
 	if (!is_udp(sk, true))
 		return 0;
-	stash = bpf_task_storage_get(&udp_peers, bpf_get_current_task_btf(), 0, 0);
+	stash = bpf_map_lookup_elem(&udp_calls, &key);
 	if (stash && stash->end.family && stash->sock == bpf_get_socket_cookie(sk)) {
 		peer = stash->end;
 		stash->end.family = 0;
@@ -117,9 +113,15 @@ int BPF_PROG(udp__recv_tp_btf, struct sock *sk, int ret, int flags)
 
 static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
 {
-	struct kt_peer *stash =
-		bpf_task_storage_get(&udp_peers, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer *stash = bpf_map_lookup_elem(&udp_calls, &key);
 
+	if (!stash) {
+		static const struct kt_peer fresh;
+
+		bpf_map_update_elem(&udp_calls, &key, &fresh, BPF_NOEXIST);
+		stash = bpf_map_lookup_elem(&udp_calls, &key);
+	}
 	if (stash) {
 		stash->sock = bpf_get_socket_cookie(ctx);
 		stash->end.port = bpf_ntohs(ctx->user_port);

@@ -12,17 +12,28 @@ use crate::plan::Plan;
 /// See the module.
 pub struct Sockets;
 
-static VARIANTS: &[Variant] = &[Variant {
-    name: "iter",
-    programs: &["sockets__iter"],
-    seconds: &[],
-    optional: &[],
-    needs: &[Need::Iter("task_file")],
-    store: Store::Any,
-    limits: &[
-        "sockets without a file: TIME_WAIT, orphans in FIN_WAIT or LAST_ACK, connections not accepted yet, sockets in flight between processes",
-    ],
-}];
+const WITHOUT_FILE: &str = "sockets without a file: TIME_WAIT, orphans in FIN_WAIT or LAST_ACK, connections not accepted yet, sockets in flight between processes";
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "iter",
+        programs: &["sockets__iter"],
+        seconds: &[],
+        optional: &[],
+        needs: &[Need::Iter("task_file"), Need::Helper("bpf_sock_from_file")],
+        store: Store::Any,
+        limits: &[WITHOUT_FILE],
+    },
+    Variant {
+        name: "iter_probed",
+        programs: &["sockets__iter_probed"],
+        seconds: &[],
+        optional: &[],
+        needs: &[Need::Iter("task_file")],
+        store: Store::Hash,
+        limits: &[WITHOUT_FILE, "owners of sockets beyond the 65,536 most recently used"],
+    },
+];
 
 impl Hook for Sockets {
     fn name(&self) -> &'static str {

@@ -39,6 +39,8 @@ pub enum Need {
     Tracepoint(&'static str, &'static str),
     /// A BPF iterator over this.
     Iter(&'static str),
+    /// A BPF helper.
+    Helper(&'static str),
 }
 
 impl std::fmt::Display for Need {
@@ -49,6 +51,7 @@ impl std::fmt::Display for Need {
             Self::Kprobe(name) => write!(f, "kprobe on `{name}`"),
             Self::Tracepoint(category, name) => write!(f, "tracepoint `{category}:{name}`"),
             Self::Iter(name) => write!(f, "iterator `{name}`"),
+            Self::Helper(name) => write!(f, "helper `{name}`"),
         }
     }
 }
@@ -101,6 +104,10 @@ impl Features {
                 Answer::Yes if tracefs::has_event(category, name) => Answer::Yes,
                 Answer::Yes => Answer::No(format!("this kernel has no tracepoint `{category}:{name}`")),
                 other => other.clone(),
+            },
+            Need::Helper(name) => match self.in_btf(name) {
+                Some(_) if self.has_btf() => Answer::No(format!("this kernel has no helper `{name}`")),
+                answer => answer.unwrap_or(Answer::Yes),
             },
             Need::Iter(name) => self.in_btf(&format!("bpf_iter_{name}")).unwrap_or(Answer::Yes),
         }

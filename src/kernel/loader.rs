@@ -141,14 +141,12 @@ fn configure(
     open.maps.bulk_ring.set_max_entries(plan.ring_bytes)?;
     open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
     let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
-    // task storage is younger than the variants that do without it
-    open.maps.udp_peers.set_autocreate(uses("udp__send_tp_btf"))?;
     let hash = choices.iter().any(|c| c.variant.is_some_and(|v| v.store == Store::Hash));
     // a hash takes its memory when it is made
     if !hash {
         open.maps.sock_hash.set_max_entries(1)?;
     }
-    if !uses("udp__send_kprobe") {
+    if !uses("udp__send_kprobe") && !uses("udp__send_tp_btf") {
         open.maps.udp_calls.set_max_entries(1)?;
     }
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -193,7 +191,7 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
         for name in &choice.programs {
             let link = attach_one(skel, name)?;
             match choice.variant {
-                Some(variant) if variant.name == "iter" => attached.iterator = Some(link),
+                Some(variant) if variant.name.starts_with("iter") => attached.iterator = Some(link),
                 _ => attached.links.push(link),
             }
         }

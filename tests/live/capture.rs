@@ -145,6 +145,17 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The variant by which a hook was attached.
+    pub fn variant(&self, hook: &str) -> &str {
+        let report = self.manifest.head.hooks.iter().find(|h| h.name == hook).unwrap();
+        report.variant.as_deref().unwrap_or_else(|| panic!("not attached: {report:?}"))
+    }
+
+    /// Whether UDP is watched where the kernel knows the peer of each datagram, and not by what system calls tell.
+    pub fn knows_udp_peers(&self) -> bool {
+        self.variant("udp") != "tp_btf"
+    }
+
     fn open(ended: Ended, dir: Workdir) -> Self {
         let exit_code = ended.status.code().unwrap_or_else(|| panic!("ktrace died: {ended:?}"));
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");

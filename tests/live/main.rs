@@ -38,6 +38,8 @@ use libtest_mimic::{Arguments, Completion, Trial};
 struct Test {
     name: String,
     run: Box<dyn FnOnce() + Send>,
+    /// Why this machine cannot run it; asked just before.
+    obstacle: Box<dyn FnOnce() -> Option<String> + Send>,
 }
 
 /// Tests named like the functions that they are.
@@ -48,7 +50,12 @@ use tests;
 
 impl Test {
     fn new(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), run: Box::new(run), obstacle: Box::new(|| None) }
+    }
+
+    /// The same, run only where nothing is in its way.
+    fn unless(self, obstacle: impl FnOnce() -> Option<String> + Send + 'static) -> Self {
+        Self { obstacle: Box::new(obstacle), ..self }
     }
 }
 
@@ -85,7 +92,7 @@ fn main() -> ExitCode {
     .flatten()
     .map(|test| {
         let skip = skip.clone();
-        Trial::ignorable_test(test.name, move || match skip {
+        Trial::ignorable_test(test.name, move || match skip.or_else(test.obstacle) {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => {
                 (test.run)();

@@ -66,7 +66,7 @@ impl Observer {
         let stop = dir.join("stop");
         let mut command = mortal("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]).arg(dir.join("tracefs"));
-        command.args([format!("ktlive-{}", std::process::id()), port.to_string()]).arg(&stop);
+        command.args([format!("ktlive-{}-{port}", std::process::id()), port.to_string()]).arg(&stop);
         let program = Program::start(command);
         assert_eq!(program.wait_for_lines(1), ["ready"]);
         Self { program, stop, init: init_threads(), _dir: dir }
@@ -106,7 +106,7 @@ impl Transition {
 /// Removes trace instances of runs whose process is gone. A leftover costs memory only.
 pub fn sweep() {
     let script = "mount -t tracefs none \"$0\" && cd \"$0/instances\" && for i in ktlive-*; do \
-                  [ -d \"$i\" ] && [ ! -d /proc/${i#ktlive-} ] && rmdir \"$i\"; done";
+                  [ -d \"$i\" ] && p=${i#ktlive-} && [ ! -d /proc/${p%%-*} ] && rmdir \"$i\"; done";
     let dir = tempfile::TempDir::new().unwrap();
     let mut command = mortal("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(dir.path() as &Path);

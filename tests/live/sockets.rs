@@ -9,6 +9,7 @@ use crate::capture::{Bundle, Capture};
 use crate::net::{Lab, Netns, SERVER4};
 use crate::program::Program;
 use crate::truth::{conns, datagrams, owner, udp_events};
+use crate::workdir::Workdir;
 use crate::{Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -62,13 +63,17 @@ fn events_on_sockets_older_than_the_window_have_the_right_owner() {
     server.ready();
     let echo = lab.server.start(&format!("udp-echo --listen {SERVER4}:7007"));
     echo.ready();
-    let chat = lab.client.start(&format!("tcp-chat --to {SERVER4}:8080 --rounds 20 --interval-ms 50"));
+    let dir = Workdir::new();
+    let over = dir.join("over");
+    let chat = format!("tcp-chat --to {SERVER4}:8080 --interval-ms 20 --until {}", over.display());
+    let chat = lab.client.start(&chat);
     chat.ready();
     let capture = Capture::start();
     let client = lab.client.traffic(&format!("udp-paced --to {SERVER4}:7007 --count 3"));
     let sent = datagrams(Program::run(client).truths());
     echo.truths(2 * sent.len());
     let chat_pid = chat.pid();
+    std::fs::write(over, "").unwrap();
     let ended = chat.wait();
     let served = conns(server.truths(1));
     lab.client.wait_until_quiet();

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ktrace_traffic::{Conn, Ready, Truth};
@@ -17,6 +18,9 @@ pub struct Args {
     /// Requests before it closes.
     #[arg(long, default_value_t = 10)]
     rounds: u32,
+    /// After these, goes on until this file is there.
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// Pause after each, in ms.
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
@@ -32,7 +36,9 @@ pub fn run(args: &Args) -> io::Result<()> {
     sys::tell(&Truth::Ready(Ready { pid: sys::pid(), local }))?;
     let mut count = 0;
     let mut answer = vec![0; args.text.len()];
-    for _ in 0..args.rounds {
+    let mut rounds = 0;
+    while rounds < args.rounds || args.until.as_ref().is_some_and(|file| !file.exists()) {
+        rounds += 1;
         stream.write_all(args.text.as_bytes())?;
         stream.read_exact(&mut answer)?;
         count += answer.len() as u64;

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# run.sh KERNEL SECONDS PROGRAMS JOB: boots KERNEL of ./kernels in QEMU, by plain emulation, and runs the shell script JOB
+# in it. The directory PROGRAMS is there under the same path, read-only. What the machine prints goes to stdout.
+# Exit code: the job's; 124 it did not end in time; 125 the machine died; 3 QEMU or the kernel cannot be had.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+name="$1" seconds="$2" programs="$(realpath "$3")" job="$4"
+for tool in qemu-system-x86_64 busybox cpio mke2fs; do
+	have "$tool" || { say "\`$tool\` is not installed: run \`scripts/deps.sh vm\`"; exit 3; }
+done
+mkdir -p "$VM"
+"$HERE/fetch-kernel.sh" "$name" || exit 3
+"$HERE/rootfs.sh"
+kernel="$VM/kernels/$name"
+version="$(cat "$kernel/version")"
+
+# what a node has loaded, and what the tests need to make links, rules and queues
+MODULES="virtio_pci virtio_blk veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
+	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_nat
+	inet_diag tcp_diag udp_diag"
+
+work="$(mktemp -d "$VM/run.XXXXXX")"
+trap 'rm -rf "$work"' EXIT
+initrd="$work/initrd"
+mkdir -p "$initrd"/{bin,proc,dev,new,lib/modules/"$version"}
+cp "$(command -v busybox)" "$initrd/bin/busybox"
+from="$kernel/lib/modules/$version"
+for module in $MODULES; do
+	grep -m1 -E "(^|/)${module//_/[-_]}\.ko:" "$from/modules.dep" || true
+done | tr -d : | tr ' ' '\n' | sort -u | while read -r file; do
+	[ -z "$file" ] || install -D -m644 "$from/$file" "$initrd/lib/modules/$version/$file"
+done
+cp "$from/modules.builtin" "$from/modules.order" "$initrd/lib/modules/$version/"
+busybox depmod -b "$initrd" "$version"
+cp "$job" "$initrd/job"
+echo "$programs" >"$initrd/programs"
+cat >"$initrd/init" <<-'INIT'
+	#!/bin/busybox sh
+	/bin/busybox --install -s /bin
+	mount -t proc proc /proc
+	mount -t devtmpfs dev /dev
+	find /lib/modules -name '*.ko' | sed 's|.*/||; s/\.ko$//' | while read -r m; do modprobe "$m" 2>/dev/null; done
+	mount -t ext4 /dev/vda /new && mount -t tmpfs run /new/run && cp /job /programs /new/run/
+	umount /proc
+	exec switch_root /new /init
+INIT
+chmod +x "$initrd/init"
+(cd "$initrd" && find . -print0 | cpio --null -o -H newc -R 0:0 --quiet) >"$work/initrd.cpio"
+
+# the tests' programs without their debugging information
+mkdir "$work/programs"
+(cd "$programs" && find . -maxdepth 2 -type f -perm -u+x ! -name '*.so' ! -name 'build-script*' -newermt '1970-01-02' -print) >"$work/list"
+while read -r file; do
+	case "$file" in ./ktrace | ./analyze | ./traffic | ./deps/live-*) ;; *) continue ;; esac
+	mkdir -p "$work/programs/$(dirname "$file")"
+	objcopy --strip-debug "$programs/$file" "$work/programs/$file"
+done <"$work/list"
+size=$(($(du -sm "$work/programs" | cut -f1) * 5 / 4 + 32))
+mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$work/programs" "$work/programs.ext4" "${size}M"
+
+# single-threaded emulation: with one thread per processor, and with cx16, machines die now and then
+timeout --foreground -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=single -cpu max,-cx16 -smp 2 -m 2048 \
+	-nodefaults -no-user-config -display none -no-reboot -serial stdio \
+	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=ttyS0 quiet panic=-1 oops=panic" \
+	-drive "file=$VM/root.ext4,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
+	-drive "file=$work/programs.ext4,format=raw,if=none,id=programs,snapshot=on" -device virtio-blk-pci,drive=programs \
+	</dev/null 2>&1 | tr -d '\r' | tee "$work/console"
+ended="${PIPESTATUS[0]}"
+code="$(sed -n 's/^KTRACE-VM-EXIT \([0-9]*\) .*/\1/p' "$work/console" | tail -1)"
+[ -n "$code" ] || { [ "$ended" = 124 ] && code=124; }
+exit "${code:-125}"

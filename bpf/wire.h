@@ -216,6 +216,7 @@ struct kt_counters {
 struct kt_config {
 	__u64 max_events; /* of all kinds together */
 	__u64 max_bulk; /* of UDP events, so that a flood cannot use up the rest */
+	__u64 spare_bulk; /* UDP events beyond those that user space holds for what the rest leaves */
 	__u32 filter_ports; /* bool: kt_ports decides */
 	__u32 with_security; /* bool */
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
@@ -224,8 +225,8 @@ struct kt_config {
 
 /* Settings and state that change while programs run. */
 struct kt_state {
-	__u64 admitted; /* events that took a place under max_events */
-	__u64 admitted_bulk; /* those of them that are UDP */
+	__u64 admitted_rare; /* events that took a place under max_events and are not UDP */
+	__u64 admitted_bulk; /* those that are UDP */
 	__u32 gate; /* bool: the window is open */
 	__u32 byte_capped; /* enum kt_capped: what the writer refuses */
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */

@@ -6,6 +6,7 @@
 mod account;
 mod manifest;
 mod sink;
+mod spare;
 
 use std::cell::RefCell;
 use std::fs;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::{When, bulk_share};
+use ktrace_bundle::event::When;
 use ktrace_bundle::ledger::Ledger;
 use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
@@ -33,7 +34,7 @@ use crate::kernel::skel::types::kt_when;
 use crate::plan::{Plan, PortFilter};
 use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
-use sink::{EventCaps, Sink};
+use sink::Sink;
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
@@ -141,6 +142,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
+    sink.open_reserve();
     let counters = session.counters()?;
     let missed = session.missed();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
@@ -154,8 +156,7 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    let caps = EventCaps { all: plan.max_events, bulk: bulk_share(plan.max_events) };
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, caps, context))
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context))
 }
 
 fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
@@ -243,7 +244,7 @@ impl Window<'_, '_> {
                 self.rings.wait(TURN.min(left));
             }
             more = drain(self.rings, self.sink)?;
-            let capped = self.sink.borrow().writer.capped();
+            let capped = self.sink.borrow().refuses();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);
             }

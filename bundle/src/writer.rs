@@ -29,6 +29,9 @@ use tgz::Tgz;
 /// Lines that `sockets.jsonl` holds at most; more are counted as omitted.
 pub const MAX_SOCKETS: u64 = 200_000;
 
+/// Longest line with its newline, bytes.
+const MAX_LINE: u64 = MAX_LINE_BYTES as u64 + 1;
+
 /// Bounds that the user sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterCaps {
@@ -50,8 +53,8 @@ pub struct Capped {
 pub enum Pushed {
     /// It is line `seq`.
     Written,
-    /// It would exceed the byte cap, or UDP's share of it; from the first time on, every event, or every UDP event,
-    /// is refused.
+    /// It would exceed the byte cap, or is UDP whose share of it is used up; from the first time on, every event, or
+    /// every UDP event, is refused.
     ByteCap,
     /// Its line would be longer than the contract allows.
     TooLong,
@@ -118,6 +121,8 @@ pub struct BundleWriter {
     tgz: Option<Tgz>,
     line: Vec<u8>,
     bulk_bytes: u64,
+    /// UDP may take what rare events have left.
+    reserve_is_open: bool,
     capped: Capped,
     newest_boot_ns: u64,
     max_disorder_ns: u64,
@@ -145,7 +150,8 @@ impl BundleWriter {
             tgz: Some(tgz),
             line: Vec::with_capacity(MAX_LINE_BYTES),
             bulk_bytes: 0,
-            capped: Capped::default(),
+            reserve_is_open: false,
+            capped: Capped { bulk: MAX_LINE > bulk_share(caps.max_bytes), all: false },
             newest_boot_ns: 0,
             max_disorder_ns: 0,
         };
@@ -188,6 +194,12 @@ impl BundleWriter {
         self.head = head;
     }
 
+    /// To be called when no rare event can come any more: from here on UDP may take all that the byte cap has left.
+    pub const fn open_reserve(&mut self) {
+        self.reserve_is_open = true;
+        self.capped.bulk = false;
+    }
+
     /// Writes an event as the next line and sets its `seq`. An event that is refused keeps `seq` 0.
     ///
     /// # Errors
@@ -204,28 +216,34 @@ impl BundleWriter {
             Some(Pushed::TooLong)
         } else {
             self.line.push(b'\n');
-            self.over_cap(kind).then_some(Pushed::ByteCap)
+            self.over_cap().then_some(Pushed::ByteCap)
         };
         if let Some(refused) = refused {
             event.seq = 0;
             return Ok(refused);
         }
-        self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
-        self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        if !self.reserve_is_open {
+            self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
+            self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        }
         let outcome = self.append(kind);
         self.or_give_up(outcome)?;
+        if kind.is_bulk() {
+            self.count_bulk();
+        }
         Ok(Pushed::Written)
     }
 
-    /// Latches the cap that the line in hand would exceed; takes its bytes into account if there is none.
-    fn over_cap(&mut self, kind: EventKind) -> bool {
-        let bytes = self.line.len() as u64;
-        self.capped.all = self.events.bytes() + bytes > self.caps.max_bytes;
-        if kind.is_bulk() {
-            self.capped.bulk = self.bulk_bytes + bytes > bulk_share(self.caps.max_bytes);
-            self.bulk_bytes += bytes;
-        }
-        self.capped.all || (self.capped.bulk && kind.is_bulk())
+    /// Latches the cap if the line in hand would exceed it.
+    fn over_cap(&mut self) -> bool {
+        self.capped.all = self.events.bytes() + self.line.len() as u64 > self.caps.max_bytes;
+        self.capped.all
+    }
+
+    /// UDP's share ends where its longest line might not fit, so that it is known before the next one is made.
+    fn count_bulk(&mut self) {
+        self.bulk_bytes += self.line.len() as u64;
+        self.capped.bulk = !self.reserve_is_open && self.bulk_bytes + MAX_LINE > bulk_share(self.caps.max_bytes);
     }
 
     /// What the byte cap refuses from now on.

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ktrace_bundle::event::bulk_share;
+use ktrace_bundle::event::{bulk_share, bulk_spare};
 use ktrace_bundle::manifest::HookReport;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, ProgramType};
@@ -155,6 +155,7 @@ fn configure(
         rodata.kt_config = skel::types::kt_config {
             max_events: plan.max_events,
             max_bulk: bulk_share(plan.max_events),
+            spare_bulk: bulk_spare(plan.max_events),
             filter_ports: u32::from(plan.filter != PortFilter::All),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),

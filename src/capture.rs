@@ -145,6 +145,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.open_reserve();
     let counters = session.counters()?;
     let missed = session.missed();
+    sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
     seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })

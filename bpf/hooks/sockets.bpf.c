@@ -76,6 +76,10 @@ int sockets__iter(struct bpf_iter__task_file *ctx)
 	}
 	if (tp) {
 		fill_tcp(&r, sk, tp);
+		if (s && kt_state.when == KT_WHEN_START) {
+			s->start_tx = r.tx_bytes;
+			s->start_rx = r.rx_bytes;
+		}
 	} else {
 		r.rx_queue = sk->sk_backlog.rmem_alloc.counter;
 		r.tx_queue = sk->sk_wmem_alloc.refs.counter - 1; /* the socket itself holds one */

@@ -143,6 +143,8 @@ impl Sink {
         let may_fit = self.written < self.max_events && !self.writer.capped().all;
         if kind.is_bulk() && may_fit && !self.reserve_is_open && !self.spare.is_full() {
             self.spare.hold(event, reason);
+        } else {
+            self.summary.push_refused(&event);
         }
     }
 
@@ -154,6 +156,7 @@ impl Sink {
         let tally = self.tally.entry(kind).or_default();
         if self.failure.is_some() {
             tally.write_failed += 1;
+            self.summary.push_refused(&event);
             return;
         }
         match self.writer.push(&mut event) {
@@ -162,6 +165,7 @@ impl Sink {
                 self.written += 1;
                 self.written_bulk += u64::from(kind.is_bulk());
                 self.summary.push_event(&event);
+                return;
             }
             Ok(Pushed::ByteCap) => tally.byte_cap += 1,
             Ok(Pushed::TooLong) => tally.write_failed += 1,
@@ -170,6 +174,7 @@ impl Sink {
                 self.failure = Some(e);
             }
         }
+        self.summary.push_refused(&event);
     }
 
     /// What the kernel need not send any more: what would neither be written nor held.

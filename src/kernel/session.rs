@@ -17,6 +17,7 @@ use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, li
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::loader::Attached;
+use super::refused;
 use super::skel::KtraceSkel;
 use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_when};
 use crate::hooks::wire;
@@ -33,7 +34,7 @@ pub struct Session {
     degraded: Vec<String>,
     recording: Vec<&'static str>,
     missed_before: u64,
-    skel: KtraceSkel<'static>,
+    pub(super) skel: KtraceSkel<'static>,
 }
 
 /// Why the kernel side cannot be read.
@@ -56,7 +57,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
+    pub(super) fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
         move |source| Self::Map { what, source }
     }
 }
@@ -179,7 +180,8 @@ impl Session {
         let per_cpu = self.skel.maps.counters.lookup_percpu(&key, MapFlags::ANY);
         let mut sum = kt_counters::default();
         for cpu in per_cpu.map_err(SessionError::map("cannot read the counters"))?.unwrap_or_default() {
-            let kt_counters { observed, filtered, seen, submitted, dropped } = wire::read(&cpu)?;
+            let kt_counters { observed, filtered, seen, submitted, dropped, refused } = wire::read(&cpu)?;
+            refused::add(&mut sum.refused, &refused);
             sum.observed += observed;
             sum.seen += seen;
             sum.submitted += submitted;

@@ -8,6 +8,7 @@ use std::process::Command;
 use ktrace_bundle::event::{Event, SocketRecord};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
+use ktrace_bundle::summary::Summary;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
@@ -140,6 +141,8 @@ pub struct Bundle {
     pub sockets: Vec<SocketRecord>,
     /// The manifest.
     pub manifest: Manifest,
+    /// The summary.
+    pub summary: Summary,
     /// Keeps the files.
     pub dir: Workdir,
 }
@@ -150,8 +153,9 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, manifest, report, .. } = read(&path);
+        let Contents { events, sockets, manifest, summary, report, .. } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
+        let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
         manifest.ledger.check().unwrap();
         assert_eq!(manifest.ledger.written, events.len() as u64);
@@ -163,7 +167,7 @@ impl Bundle {
         let loose = only_entry(&dir.join("out"), |path| path.is_dir());
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
-        Self { path, exit_code, events, sockets, manifest, dir }
+        Self { path, exit_code, events, sockets, manifest, summary, dir }
     }
 }
 
@@ -176,6 +180,8 @@ pub struct Contents {
     pub sockets: Vec<SocketRecord>,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
+    /// Of a sealed bundle.
+    pub summary: Option<Summary>,
     /// Of a crashed run.
     pub partial: Option<PartialManifest>,
     /// How the reading went.
@@ -184,16 +190,17 @@ pub struct Contents {
 
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
-    let (mut events, mut sockets, mut manifest, mut partial) = (Vec::new(), Vec::new(), None, None);
+    let (mut events, mut sockets) = (Vec::new(), Vec::new());
+    let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
-        Record::Summary(_) => {}
+        Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, manifest, partial, report }
+    Contents { events, sockets, manifest, summary, partial, report }
 }
 
 /// Asserts that every line could be read, that nothing contradicts itself, and that `seq` counts the lines.

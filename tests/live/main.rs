@@ -24,6 +24,7 @@ mod requirements;
 mod sockets;
 mod strace;
 mod tcp;
+mod totals;
 mod truth;
 mod udp;
 mod variants;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         faults::tests(),
         healthy::tests(),
         load::tests(),
+        totals::tests(),
         limits::tests(),
         edges::tests(),
         variants::tests(),

@@ -109,9 +109,10 @@ impl Connections {
     }
 
     /// A state change; one into `CLOSE` ends the connection.
-    pub(super) fn state_change(&mut self, id: &Identity, s: &TcpStateChange, tables: &mut Tables) {
+    pub(super) fn state_change(&mut self, id: &Identity, s: &TcpStateChange, written: u64, tables: &mut Tables) {
         let mut connection = self.take(id);
         connection.numbers.events += 1;
+        connection.numbers.written += written;
         match &s.close {
             Some(_) if matches!(s.old, TcpState::Listen | TcpState::Close) => drop(connection.add_to(tables)),
             Some(close) => drop(connection.settle(Counters::of_close(close), tables)),
@@ -120,10 +121,11 @@ impl Connections {
     }
 
     /// Any other event on a TCP socket.
-    pub(super) fn event(&mut self, id: &Identity, retransmit: Option<&Retransmit>, tables: &mut Tables) {
+    pub(super) fn event(&mut self, id: &Identity, retransmit: Option<&Retransmit>, written: u64, tables: &mut Tables) {
         let mut connection = self.take(id);
         let n = &mut connection.numbers;
         n.events += 1;
+        n.written += written;
         match retransmit.map(|r| r.kind) {
             Some(RetransmitKind::Data) => n.data += 1,
             Some(RetransmitKind::Syn) => n.syn += 1,

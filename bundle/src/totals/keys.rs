@@ -10,6 +10,9 @@ use crate::summary::RowKey;
 /// Key of the row for everything beyond a table's bound.
 pub(super) const OTHER: &str = "other";
 
+/// Key of the sum of all rows.
+pub(super) const TOTAL: &str = "total";
+
 /// The kernel's limit for `comm`, bytes.
 const MAX_COMM: usize = 15;
 
@@ -32,6 +35,15 @@ impl Who {
     pub(super) fn owner(owner: &Owner) -> Self {
         let comm = Arc::from(clip_comm(&owner.comm));
         Self(Some(Named { pid: owner.pid, proc_start_ns: owner.proc_start_ns, comm }))
+    }
+
+    /// A process by pid, start and name; `None`: nobody is known to own it.
+    pub(super) fn process_of(owner: Option<&(u32, u64, String)>) -> Self {
+        Self(owner.map(|(pid, start_ns, comm)| Named {
+            pid: *pid,
+            proc_start_ns: (*start_ns != 0).then_some(*start_ns),
+            comm: Arc::from(clip_comm(comm)),
+        }))
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -87,6 +99,11 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) const fn of(id: &Identity) -> Self {
         Ends::of(id).flow()
+    }
+
+    /// A flow that is known by its ends alone.
+    pub(super) const fn between(netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Self {
+        Self { netns, proto, local, remote }
     }
 
     /// `local -> remote`.

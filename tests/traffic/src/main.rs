@@ -11,6 +11,7 @@ mod tcp_client;
 mod tcp_server;
 mod udp;
 mod udp_batch;
+mod udp_pump;
 mod uring;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     UdpPaced(udp::PacedArgs),
     /// Send DNS queries with `sendmmsg`, read the answers with `recvmmsg`.
     UdpBatch(udp_batch::Args),
+    /// Send datagrams to itself in batches, as fast as possible.
+    UdpPump(udp_pump::Args),
     /// Send and receive datagrams through io_uring.
     UdpUring(uring::Args),
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::UdpFlood(args) => udp::flood(&args),
         Command::UdpPaced(args) => udp::paced(&args),
         Command::UdpBatch(args) => udp_batch::run(&args),
+        Command::UdpPump(args) => udp_pump::run(&args),
         Command::UdpUring(args) => uring::run(&args),
     });
     match done {

@@ -110,11 +110,11 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
     pub max_events: String,
 
-    /// Bytes of `events.jsonl` to keep, three quarters of them UDP at most; later events are counted only
+    /// Bytes of `events.jsonl` to keep, a quarter for what is not UDP; later events are counted only
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 
-    /// Buffer between kernel and collector, a power of two
+    /// Buffer for UDP between kernel and collector, a power of two; the rest has a quarter of it
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,
 

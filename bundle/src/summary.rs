@@ -157,7 +157,8 @@ pub struct TalkerRow {
     /// Those of them that are lines of `events.jsonl`.
     #[serde(default)]
     pub written_count: u64,
-    /// TCP: connections that were closed in the window or open at its end. UDP: sockets with an event.
+    /// TCP: connections that were closed in the window or open at its end. UDP: sockets with an event, as far as they
+    /// can be told apart: those of 65,536 that had lines, and all whose first event was counted only.
     pub connection_count: u64,
 }
 

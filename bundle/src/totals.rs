@@ -22,7 +22,7 @@ use crate::summary::{
 use crate::tcp::TcpState;
 
 use connections::Connections;
-use keys::{Flow, Who};
+use keys::{Flow, Names, Who};
 use table::{Table, Tables};
 
 pub use refused::{Refused, RefusedFlow, RefusedProcess};
@@ -32,7 +32,7 @@ pub use table::Numbers;
 pub const SUMMARY_VERSION: u32 = 1;
 
 /// UDP sockets of which it is remembered that they were counted, and groups of `CLOSE_WAIT` sockets.
-const MAX_KEYS: usize = 1 << 18;
+const MAX_KEYS: usize = 1 << 16;
 
 /// Longest sentence and longest list of sentences that a summary takes over.
 const MAX_SENTENCE: usize = 300;
@@ -48,6 +48,7 @@ pub struct SummaryBuilder {
     types: BTreeMap<EventKind, TypeTotal>,
     states: TcpStates,
     tables: Tables,
+    names: Names,
     connections: Connections,
     udp_sockets: HashSet<(u32, u64)>,
     connect: ConnectSummary,
@@ -168,7 +169,8 @@ impl SummaryBuilder {
         };
         let connections = u64::from(is_new);
         let numbers = Numbers { tx_bytes, rx_bytes, events: 1, written, connections, ..Numbers::default() };
-        self.tables.add(&Who::of(&event.id), Flow::of(&event.id), &numbers);
+        let who = event.id.owner.value().map_or_else(Who::default, |owner| self.names.owner(owner));
+        self.tables.add(&who, Flow::of(&event.id), &numbers);
     }
 
     fn state_change(&mut self, s: &TcpStateChange) {

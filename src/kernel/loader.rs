@@ -22,7 +22,7 @@ use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
 use super::{log, skel};
 use crate::error::Hint;
 use crate::hooks::{CGROUP_PROGRAMS, Store};
-use crate::plan::{Plan, PortFilter};
+use crate::plan::{MIN_RING_BYTES, Plan, PortFilter};
 
 /// Why no capture can start.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,12 @@ fn last_words(error: &libbpf_rs::Error) -> String {
     }
 }
 
+/// A quarter of the UDP ring, which still holds some 17,000 of its default's records: what is rare comes slower, and the
+/// memory of a ring counts twice in the resident set, since it is mapped twice.
+fn rare_ring_bytes(ring_bytes: u32) -> u32 {
+    (ring_bytes / 4).max(MIN_RING_BYTES)
+}
+
 fn configure(
     open: &mut OpenKtraceSkel<'static>,
     plan: &Plan,
@@ -139,7 +145,7 @@ fn configure(
     choices: &[Choice],
 ) -> libbpf_rs::Result<()> {
     open.maps.bulk_ring.set_max_entries(plan.ring_bytes)?;
-    open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
+    open.maps.rare_ring.set_max_entries(rare_ring_bytes(plan.ring_bytes))?;
     let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
     // task storage is younger than the variants that do without it
     open.maps.udp_peers.set_autocreate(uses("udp__send_tp_btf"))?;

@@ -61,9 +61,13 @@ impl Capture {
 
     /// Starts a capture with these flags and waits for its window.
     pub fn with(flags: &[&str]) -> Self {
+        Self::launch(ktrace(env!("CARGO_BIN_EXE_ktrace")), flags)
+    }
+
+    /// The same by a command that becomes ktrace.
+    pub fn launch(mut command: Command, flags: &[&str]) -> Self {
         let dir = Workdir::new();
         let ready = dir.join("ready");
-        let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
         command.arg("--out-dir").arg(dir.join("out")).arg("--ready-file").arg(&ready).args(flags);
         command.args(FORCED.get().iter().map(|variant| format!("--hook-variant={variant}")));
         let mut program = Program::start(command);

@@ -17,6 +17,7 @@ mod healthy;
 mod kernel;
 mod limits;
 mod load;
+mod memory;
 mod net;
 mod observer;
 mod program;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         healthy::tests(),
         load::tests(),
         totals::tests(),
+        memory::tests(),
         limits::tests(),
         edges::tests(),
         variants::tests(),

@@ -5,6 +5,7 @@
 
 mod chat;
 mod connect;
+mod crowd;
 mod dns;
 mod sys;
 mod tcp_client;
@@ -37,6 +38,8 @@ enum Command {
     TcpClient(tcp_client::Args),
     /// Keep one TCP connection busy with small requests to an `echo` server.
     TcpChat(chat::Args),
+    /// Hold ten sockets open in each of many processes.
+    Crowd(crowd::Args),
     /// Connect without blocking, and give up after a while.
     Connect(connect::Args),
     /// Connect to two addresses, the second a little later; the first to stand wins.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::TcpServer(args) => tcp_server::run(&args, cli.limit_s),
         Command::TcpClient(args) => tcp_client::run(&args, cli.limit_s),
         Command::TcpChat(args) => chat::run(&args),
+        Command::Crowd(args) => crowd::run(&args, cli.limit_s),
         Command::Connect(args) => connect::run(&args),
         Command::Race(args) => connect::race(&args),
         Command::UdpEcho(args) => udp::echo(&args),

@@ -4,6 +4,7 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod coverage;
 mod manifest;
 mod sink;
 mod spare;
@@ -34,6 +35,7 @@ use crate::kernel::skel::types::kt_when;
 use crate::plan::{Plan, PortFilter};
 use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
+use coverage::Timeline;
 use sink::Sink;
 
 /// How often the rings are read when they are not filling up.
@@ -133,6 +135,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     session.open_gate();
     let begin = Instant::now();
     sink.borrow_mut().writer.set_head(head.clone());
+    sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
     let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
     session.close_gate();
@@ -142,9 +145,13 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
-    sink.open_reserve();
     let counters = session.counters()?;
-    let missed = session.missed();
+    let missed = session.missed_by_hook();
+    let ledger = |sink: &Sink| account::ledger(&counters, &sink.tally, &plan.filter, 0, 0);
+    sink.note_losses(&ledger(&sink), &missed, end_boot_ns);
+    sink.open_reserve();
+    sink.note_undated(&ledger(&sink), &missed);
+    let missed = missed.values().sum();
     sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
@@ -276,6 +283,9 @@ impl Window<'_, '_> {
         let now = clock::sample();
         let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
         let mut sink = self.sink.borrow_mut();
+        if sink.timeline.is_due(now.boot_ns) {
+            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), now.boot_ns);
+        }
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),
             Err(e) => {

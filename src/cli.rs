@@ -106,7 +106,7 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_security: String,
 
-    /// Events to keep, three quarters of them UDP at most; later ones are counted only
+    /// Events to keep, a quarter for what is not UDP; later ones are counted only
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
     pub max_events: String,
 

@@ -4,6 +4,8 @@
 //! whatever ends the run, what is on disk can be read and judged. The writer owns the byte cap and the
 //! count of the lines that really reached the disk. It reads no clock and decides nothing about events.
 
+mod coverage;
+mod error;
 mod journal;
 mod loose;
 mod name;
@@ -20,6 +22,7 @@ use crate::line::{MAX_LINE_BYTES, write_event, write_socket};
 use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
 
+pub use error::WriteError;
 pub use name::BundleName;
 
 use journal::Journal;
@@ -60,42 +63,6 @@ pub enum Pushed {
     TooLong,
 }
 
-/// Why the bundle cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// No space or quota is left.
-    #[error("no space is left for `{path}`")]
-    DiskFull {
-        /// File that could not grow.
-        path: PathBuf,
-    },
-    /// Any other failure of the file system.
-    #[error("cannot write `{path}`")]
-    Io {
-        /// File or directory concerned.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// An earlier error ended the bundle.
-    #[error("the bundle was given up after an earlier error")]
-    GivenUp,
-    /// A manifest or summary that JSON cannot carry.
-    #[error("a document cannot be written as JSON")]
-    Document(#[from] serde_json::Error),
-}
-
-impl WriteError {
-    fn at(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
-            _ => Self::Io { path, source },
-        }
-    }
-}
-
 /// A bundle that is complete on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
@@ -117,6 +84,8 @@ pub struct BundleWriter {
     events: Journal<File, EventKind>,
     sockets: Journal<File, ()>,
     omitted_sockets: u64,
+    coverage: Journal<File, ()>,
+    omitted_losses: u64,
     /// `None` once the bundle was given up.
     tgz: Option<Tgz>,
     line: Vec<u8>,
@@ -139,6 +108,7 @@ impl BundleWriter {
         let tgz = Tgz::create(&loose.tgz_path(), loose.stem(), name.at.timestamp(), caps.max_bytes)?;
         let events = Journal::new(loose.create_file("events.jsonl")?);
         let sockets = Journal::new(loose.create_file("sockets.jsonl")?);
+        let coverage = Journal::new(loose.create_file("coverage.jsonl")?);
         loose.reserve()?;
         let writer = Self {
             loose,
@@ -147,6 +117,8 @@ impl BundleWriter {
             events,
             sockets,
             omitted_sockets: 0,
+            coverage,
+            omitted_losses: 0,
             tgz: Some(tgz),
             line: Vec::with_capacity(MAX_LINE_BYTES),
             bulk_bytes: 0,
@@ -295,6 +267,7 @@ impl BundleWriter {
     fn flush_files(&mut self) -> Result<(), WriteError> {
         self.events.flush().map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
         self.sockets.flush().map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e))?;
+        self.coverage.flush().map_err(|e| WriteError::at(&self.loose.path("coverage.jsonl"), e))?;
         self.tgz.as_mut().map_or(Ok(()), Tgz::flush)
     }
 
@@ -317,6 +290,7 @@ impl BundleWriter {
         }
         self.events.settle();
         self.sockets.settle();
+        self.coverage.settle();
     }
 
     /// Completes the bundle: README, summary and manifest, first loose, then in the tgz, which gets its name
@@ -362,6 +336,7 @@ impl BundleWriter {
         vec![
             member("events.jsonl", self.events.bytes(), self.events.lines(), None),
             member("sockets.jsonl", self.sockets.bytes(), self.sockets.lines(), Some(self.omitted_sockets)),
+            member("coverage.jsonl", self.coverage.bytes(), self.coverage.lines(), Some(self.omitted_losses)),
         ]
     }
 
@@ -369,6 +344,7 @@ impl BundleWriter {
         let sync = |journal: io::Result<()>, name| journal.map_err(|e| WriteError::at(&self.loose.path(name), e));
         sync(self.events.medium().sync_all(), "events.jsonl")?;
         sync(self.sockets.medium().sync_all(), "sockets.jsonl")?;
+        sync(self.coverage.medium().sync_all(), "coverage.jsonl")?;
         self.loose.replace("manifest.json", &document(manifest)?, true)?;
         self.loose.remove("manifest.partial.json")
     }

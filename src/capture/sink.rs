@@ -9,6 +9,7 @@ use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
 
+use super::coverage::Timeline;
 use super::spare::Spare;
 use crate::hooks::{self, wire::Context};
 
@@ -55,7 +56,9 @@ pub struct Sink {
     max_events: u64,
     written: u64,
     written_bulk: u64,
-    spare: Spare,
+    pub(super) spare: Spare,
+    /// Losses so far.
+    pub timeline: Timeline,
     reserve_is_open: bool,
     context: Context,
     batch: Batch,
@@ -88,6 +91,7 @@ impl Sink {
             written: 0,
             written_bulk: 0,
             spare: Spare::new(bulk_spare(max_events)),
+            timeline: Timeline::default(),
             reserve_is_open: false,
             context,
             batch: Batch::default(),

@@ -1,7 +1,7 @@
 //! UDP events beyond UDP's share of the caps, held until the window has closed: what rare events then have left of
 //! their quarter goes to the oldest of them. Bounded, so that a flood costs no more memory than a trickle.
 
-use ktrace_bundle::event::Event;
+use ktrace_bundle::event::{Event, EventKind};
 use ktrace_bundle::ledger::DropReason;
 
 /// Events in kernel order, each with the cap that keeps it from being written now.
@@ -24,6 +24,11 @@ impl Spare {
     /// Takes an event; the caller has counted it under this reason, and asked [`Spare::is_full`].
     pub fn hold(&mut self, event: Event, reason: DropReason) {
         self.held.push((event, reason));
+    }
+
+    /// Kind and reason of each.
+    pub fn held(&self) -> impl Iterator<Item = (EventKind, DropReason)> {
+        self.held.iter().map(|(event, reason)| (event.payload.kind(), *reason))
     }
 
     /// All of them, oldest first.

@@ -189,8 +189,8 @@ pub struct Attached {
     pub reports: Vec<HookReport>,
     /// What should have been covered and is not.
     pub degraded: Vec<String>,
-    /// Programs that lose an event each time that they are skipped.
-    pub recording: Vec<&'static str>,
+    /// Programs that lose an event each time that they are skipped, each with its hook.
+    pub recording: Vec<(&'static str, &'static str)>,
 }
 
 fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {
@@ -205,7 +205,7 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
             }
         }
         if let Some(variant) = choice.variant.filter(|_| !choice.hook.kinds().is_empty()) {
-            attached.recording.extend(variant.programs);
+            attached.recording.extend(variant.programs.iter().map(|p| (choice.hook.name(), *p)));
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
         attached.degraded.extend(partial_cgroups(choice));

@@ -11,10 +11,12 @@ use ktrace_bundle::tcp::TcpState::{
 };
 use ktrace_traffic::{Total, Truth};
 
+use crate::analyze::analyze;
 use crate::capture::{Bundle, Capture, only_entry};
 use crate::net::{Lab, Netns};
 use crate::program::Program;
 use crate::truth::{assert_same_connections, conns};
+use crate::wait::boot_ns;
 use crate::{Test, tests};
 
 /// Captures under full load with a cap of 100 events.
@@ -31,6 +33,7 @@ pub fn tests() -> Vec<Test> {
         a_cap_of_100_events_is_exact_under_full_load_and_the_totals_are_the_truth,
         a_cap_of_one_mebibyte_is_never_exceeded_and_the_totals_are_the_truth,
         a_udp_flood_takes_no_tcp_event_away_and_its_losses_are_counted_to_the_event,
+        losses_are_dated_to_the_second_and_analyze_tells_when,
     ]
 }
 
@@ -115,6 +118,35 @@ fn a_cap_of_one_mebibyte_is_never_exceeded_and_the_totals_are_the_truth() {
     let bytes = std::fs::metadata(loose.join("events.jsonl")).unwrap().len();
     assert!(bytes <= 1 << 20 && bytes > (1 << 20) - 1000, "{bytes} bytes");
     assert_totals(&bundle, &told);
+}
+
+fn losses_are_dated_to_the_second_and_analyze_tells_when() {
+    let lab = Lab::new();
+    let capture = Capture::with(&["--duration", "120s", "--max-events", "4000", "--ports", &ports(7007)]);
+    // some two seconds in which everything is written, then a second in which most is not
+    let paced = lab.server.traffic("udp-paced --to 127.0.0.1:7007 --count 2000 --interval-us 1000");
+    assert!(Program::run(paced).status.success());
+    let begin_ns = boot_ns();
+    let pump = lab.server.traffic("udp-pump --port 7100 --duration-ms 1000");
+    assert!(Program::run(pump).status.success());
+    let end_ns = boot_ns();
+    let bundle = capture.stop_under_load();
+
+    // an interval is a second, and the turn of the loop in which it is noticed that it is over
+    const INTERVAL_NS: u64 = 1_600_000_000;
+    let opened_ns = bundle.manifest.head.clocks.start_boot_ns;
+    let dated: Vec<_> = bundle.losses.iter().filter(|loss| !loss.undated).collect();
+    assert!(!dated.is_empty() && dated.len() <= 3, "{dated:#?}");
+    for loss in dated {
+        assert!(loss.to_ns - loss.from_ns <= INTERVAL_NS, "{loss:?}");
+        assert!(opened_ns + loss.to_ns > begin_ns && opened_ns + loss.from_ns < end_ns, "{loss:?}");
+        assert_eq!(loss.hook, "udp");
+    }
+    let begin_s = (begin_ns - opened_ns) / 1_000_000_000;
+    let report = analyze(&bundle.path);
+    let title = report.findings(&[]).iter().find(|f| f.rule() == "evidence.lossy").expect("a finding").title();
+    let told = |s: u64| title.contains(&format!("dropped between +{s} s and +"));
+    assert!(told(begin_s) || told(begin_s.saturating_sub(1)), "lost from +{begin_s} s on: {title}");
 }
 
 fn a_udp_flood_takes_no_tcp_event_away_and_its_losses_are_counted_to_the_event() {

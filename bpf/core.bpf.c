@@ -14,6 +14,7 @@ struct sock_hash_map sock_hash SEC(".maps");
 struct accepts_map accepts SEC(".maps");
 struct process_rows_map process_rows SEC(".maps");
 struct flow_rows_map flow_rows SEC(".maps");
+struct histograms_map histograms SEC(".maps");
 
 const volatile struct kt_config kt_config = {};
 const volatile __u64 kt_ports[1024] = {};
@@ -57,5 +58,6 @@ struct {
 	enum kt_flow_flags flow_flags;
 	enum kt_state_flags state_flags;
 	enum kt_when when;
+	enum kt_histogram histogram;
 	enum kt_capped capped;
 } wire_anchor = {};

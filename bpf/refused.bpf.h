@@ -26,6 +26,15 @@ struct flow_rows_map {
 };
 extern struct flow_rows_map flow_rows SEC(".maps");
 
+/* 3 x 3,840 x 8 bytes; key: enum kt_histogram * KT_HIST_BUCKETS + bucket */
+struct histograms_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KT_HIST_MAX * KT_HIST_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct histograms_map histograms SEC(".maps");
+
 #define KT_ADD(field, n)                                       \
 	do {                                                   \
 		if (n)                                         \
@@ -96,6 +105,43 @@ static __always_inline void count_refused(struct kt_counters *c, const struct kt
 	add_amount(&c->refused, n);
 	add_to_process(owner ? owner : &nobody, n);
 	add_to_flow(f, n);
+}
+
+static __always_inline __u32 log2_of(__u64 v)
+{
+	__u32 log = 0;
+
+	if (v >> 32) {
+		v >>= 32;
+		log += 32;
+	}
+	if (v >> 16) {
+		v >>= 16;
+		log += 16;
+	}
+	if (v >> 8) {
+		v >>= 8;
+		log += 8;
+	}
+	if (v >> 4) {
+		v >>= 4;
+		log += 4;
+	}
+	if (v >> 2) {
+		v >>= 2;
+		log += 2;
+	}
+	return log + (v >> 1);
+}
+
+KT_FUNC void count_duration(__u32 histogram, __u64 ns)
+{
+	__u32 log = log2_of(ns), shift = log < 6 ? 0 : log - 6;
+	__u32 key = histogram * KT_HIST_BUCKETS + shift * 64 + (__u32)(ns >> (shift & 63));
+	__u64 *count = bpf_map_lookup_elem(&histograms, &key);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
 }
 
 /* Whether this is the first event of a UDP socket. */

@@ -213,6 +213,15 @@ struct kt_amount {
 	__u64 retrans[KT_RETRANS_MAX]; /* segments by enum kt_retransmit_kind */
 };
 
+/* Durations of events that were refused. */
+enum kt_histogram {
+	KT_HIST_HANDSHAKE = 0, /* kt_tcp_state.handshake_ns */
+	KT_HIST_SYSCALL = 1, /* kt_connect.syscall_ns of blocking calls that succeeded */
+	KT_HIST_SRTT = 2, /* kt_tcp_state.srtt_us at CLOSE, in ns */
+	KT_HIST_MAX = 3,
+	KT_HIST_BUCKETS = 3840, /* of each: 64 to a power of two, as bundle/src/histogram.rs has them */
+};
+
 /* All 0: nobody is known to own it. */
 struct kt_process_key {
 	__u64 start_ns;

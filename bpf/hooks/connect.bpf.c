@@ -70,6 +70,8 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 		struct kt_amount n = { .events = 1 };
 
 		count_refused(c, &flow, &owner, &n);
+		if (!ret && !call->nonblocking)
+			count_duration(KT_HIST_SYSCALL, now - call->start_ns);
 		return 0;
 	}
 	fill_header(&e->hdr, KT_CONNECT, now, &flow, &owner);

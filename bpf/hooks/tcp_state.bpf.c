@@ -91,7 +91,8 @@ static __always_inline void fill_close(struct kt_tcp_state *e, struct sock *sk, 
 
 /* A connection counts when it closes, with what it moved in the window. */
 static __always_inline void refused(struct kt_counters *c, const struct kt_flow *flow, struct sock *sk,
-				    struct tcp_sock *tp, struct kt_sock *s, int old, int new, const bool direct)
+				    struct tcp_sock *tp, struct kt_sock *s, int old, int new, __u64 at,
+				    const bool direct)
 {
 	struct kt_amount n = { .events = 1 };
 
@@ -104,6 +105,14 @@ static __always_inline void refused(struct kt_counters *c, const struct kt_flow 
 			n.rx_bytes -= s->start_rx;
 		}
 	}
+	if (new == TCP_CLOSE) {
+		__u32 srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
+
+		if (srtt_us)
+			count_duration(KT_HIST_SRTT, srtt_us * 1000ULL);
+	}
+	if (old == TCP_SYN_SENT && new == TCP_ESTABLISHED && s && s->syn_ns)
+		count_duration(KT_HIST_HANDSHAKE, at - s->syn_ns);
 	count_refused(c, flow, s ? &s->owner : NULL, &n);
 }
 
@@ -126,7 +135,7 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e) {
-		refused(c, &flow, sk, tp, s, old, new, direct);
+		refused(c, &flow, sk, tp, s, old, new, at, direct);
 		return;
 	}
 	__builtin_memset(&e->handshake_ns, 0, sizeof(*e) - sizeof(e->hdr));

@@ -173,7 +173,8 @@ pub struct TcpStates {
     pub at_end: BTreeMap<TcpState, u64>,
 }
 
-/// Percentiles of a duration in µs, at most 1.6 % too low; `n` and `max` are exact.
+/// Percentiles of a duration in µs, at most 1.6 % too low; `n` is exact, and `max` unless the largest value was of an
+/// event that the kernel side only counted: then it is as a percentile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Number of values; with 0 there are no percentiles.
@@ -262,6 +263,9 @@ pub struct ConnectSummary {
     pub handshake_us: Quantiles,
     /// Time inside blocking `connect(2)` calls that succeeded.
     pub syscall_us: Quantiles,
+    /// Smoothed round trip times of connections, as of their close.
+    #[serde(default)]
+    pub srtt_us: Quantiles,
 }
 
 /// The two tables of retransmits, most first.

@@ -54,6 +54,7 @@ pub struct SummaryBuilder {
     connect: ConnectSummary,
     handshake: Histogram,
     syscall: Histogram,
+    srtt: Histogram,
     close_wait: Table<(Who, Flow), CloseWait>,
 }
 
@@ -129,6 +130,7 @@ impl SummaryBuilder {
         let mut connect = self.connect;
         connect.handshake_us = self.handshake.quantiles_us();
         connect.syscall_us = self.syscall.quantiles_us();
+        connect.srtt_us = self.srtt.quantiles_us();
         Summary {
             schema: Schema { name: SUMMARY_SCHEMA.into(), version: SUMMARY_VERSION },
             capture_id: manifest.head.capture_id.clone(),
@@ -177,6 +179,9 @@ impl SummaryBuilder {
         self.connect.attempts += u64::from(s.new == TcpState::SynSent);
         if let Some(ns) = s.handshake_ns {
             self.handshake.add(ns);
+        }
+        if let Some(us) = s.close.as_ref().and_then(|c| c.srtt_us).filter(|us| *us > 0) {
+            self.srtt.add(us.saturating_mul(1000));
         }
         let Some(close) = s.close.as_ref().filter(|_| s.old == TcpState::SynSent) else { return };
         match close.error {
@@ -265,8 +270,8 @@ fn payload_bytes(event: &Event) -> Option<u64> {
 fn counted_only(ledger: &Ledger) -> impl Iterator<Item = String> {
     let what = |kind: EventKind| match kind {
         EventKind::UdpSend | EventKind::UdpRecv => "the DNS queries and replies among",
-        EventKind::TcpState => "the states, handshakes and errors of",
-        EventKind::Connect => "the duration and result of",
+        EventKind::TcpState => "the states and errors of",
+        EventKind::Connect => "the result of",
         EventKind::TcpRetransmit => "the connections' state at",
     };
     ledger.by_type.iter().filter_map(move |(kind, account)| {

@@ -8,8 +8,14 @@ use ktrace_bundle::totals::{Numbers, Refused, RefusedFlow, RefusedProcess};
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::session::{Session, SessionError};
-use super::skel::types::{kt_amount, kt_counters, kt_flow_key, kt_process_key, kt_process_row};
+use super::skel::types::{kt_amount, kt_counters, kt_flow_key, kt_histogram, kt_process_key, kt_process_row};
 use crate::hooks::wire::{self, DecodeError};
+
+const HISTOGRAMS: usize = kt_histogram::KT_HIST_MAX.0 as usize;
+const BUCKETS: usize = kt_histogram::KT_HIST_BUCKETS.0 as usize;
+
+/// Place and number of values.
+type Buckets = Vec<(usize, u64)>;
 
 impl Session {
     /// What was refused since the gate opened; `counters` are those of the same moment.
@@ -17,11 +23,34 @@ impl Session {
     /// # Errors
     /// A table could not be read.
     pub fn refused(&self, counters: &[(EventKind, kt_counters)]) -> Result<Refused, SessionError> {
+        let timed = |kind: &EventKind| matches!(kind, EventKind::TcpState | EventKind::Connect);
+        let is_any = counters.iter().any(|(kind, c)| timed(kind) && c.refused.events > 0);
+        let [handshake, syscall, srtt] = if is_any { self.histograms()? } else { Default::default() };
         Ok(Refused {
             totals: counters.iter().map(|(kind, c)| (*kind, numbers(&c.refused))).collect(),
             processes: rows(&self.skel.maps.process_rows, process)?,
             flows: rows(&self.skel.maps.flow_rows, flow)?,
+            handshake,
+            syscall,
+            srtt,
         })
+    }
+
+    /// By `enum kt_histogram`: the buckets that hold something.
+    fn histograms(&self) -> Result<[Buckets; HISTOGRAMS], SessionError> {
+        let mut found = [const { Buckets::new() }; HISTOGRAMS];
+        for (which, buckets) in found.iter_mut().enumerate() {
+            for at in 0..BUCKETS {
+                let key = u32::try_from(which * BUCKETS + at).unwrap_or(u32::MAX).to_ne_bytes();
+                let value = self.skel.maps.histograms.lookup(&key, MapFlags::ANY);
+                let value = value.map_err(SessionError::map("cannot read the histograms"))?.unwrap_or_default();
+                let n = value.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                if n > 0 {
+                    buckets.push((at, n));
+                }
+            }
+        }
+        Ok(found)
     }
 }
 

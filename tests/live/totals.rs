@@ -34,6 +34,7 @@ pub fn tests() -> Vec<Test> {
         a_cap_of_one_mebibyte_is_never_exceeded_and_the_totals_are_the_truth,
         a_udp_flood_takes_no_tcp_event_away_and_its_losses_are_counted_to_the_event,
         losses_are_dated_to_the_second_and_analyze_tells_when,
+        connections_that_are_only_counted_are_in_the_totals_and_percentiles,
     ]
 }
 
@@ -118,6 +119,37 @@ fn a_cap_of_one_mebibyte_is_never_exceeded_and_the_totals_are_the_truth() {
     let bytes = std::fs::metadata(loose.join("events.jsonl")).unwrap().len();
     assert!(bytes <= 1 << 20 && bytes > (1 << 20) - 1000, "{bytes} bytes");
     assert_totals(&bundle, &told);
+}
+
+fn connections_that_are_only_counted_are_in_the_totals_and_percentiles() {
+    const COUNT: u64 = 200;
+    let lab = Lab::new();
+    let server = lab.server.start("tcp-server --listen 127.0.0.1:8080");
+    let server_pid = server.ready().pid;
+    let capture = Capture::with(&["--duration", "120s", "--max-events", "10", "--ports", "8080"]);
+    let begin_ns = boot_ns();
+    let client = lab.server.traffic(&format!("tcp-client --to 127.0.0.1:8080 --count {COUNT}"));
+    let clients = conns(Program::run(client).truths());
+    let servers = conns(server.truths(COUNT as usize));
+    lab.server.wait_until_quiet();
+    let elapsed_us = (boot_ns() - begin_ns) / 1000;
+    let bundle = capture.stop_under_load();
+
+    assert_eq!((bundle.events.len(), bundle.exit_code), (10, 0));
+    let talkers = &bundle.summary.top_talkers;
+    for (pid, told) in [(clients[0].pid, &clients), (server_pid, &servers)] {
+        let row = talkers.by_process.iter().find(|r| r.key.pid == Some(pid)).expect("a row for each process");
+        let (tx, rx) = (told.iter().map(|c| c.tx_bytes).sum(), told.iter().map(|c| c.rx_bytes).sum());
+        assert_eq!((row.tx_bytes, row.rx_bytes, row.connection_count), (tx, rx, COUNT), "{row:?}");
+    }
+    let connect = &bundle.summary.connect;
+    assert_eq!((connect.handshake_us.n, connect.syscall_us.n, connect.srtt_us.n), (COUNT, COUNT, 2 * COUNT));
+    for times in [connect.handshake_us, connect.syscall_us, connect.srtt_us] {
+        let rising = [times.p50, times.p90, times.p99, times.max, Some(elapsed_us)];
+        assert!(rising.is_sorted() && times.p50 > Some(0), "{times:?} in {elapsed_us} µs");
+    }
+    // the handshake is a part of the call
+    assert!(connect.handshake_us.p50 <= connect.syscall_us.p50, "{connect:?}");
 }
 
 fn losses_are_dated_to_the_second_and_analyze_tells_when() {

@@ -14,6 +14,12 @@ pub struct Refused {
     pub processes: Vec<RefusedProcess>,
     /// By flow.
     pub flows: Vec<RefusedFlow>,
+    /// Handshakes, by bucket: place and number.
+    pub handshake: Vec<(usize, u64)>,
+    /// Blocking `connect(2)` calls that succeeded, the same.
+    pub syscall: Vec<(usize, u64)>,
+    /// Smoothed round trip times of connections that closed, the same.
+    pub srtt: Vec<(usize, u64)>,
 }
 
 /// What was refused of one process.
@@ -49,6 +55,13 @@ impl SummaryBuilder {
                 let carries_bytes = kind.is_bulk().then(|| n.tx_bytes.saturating_add(n.rx_bytes));
                 self.types.entry(*kind).or_default().add(n.events, 0, carries_bytes);
             }
+        }
+        for (histogram, buckets) in [
+            (&mut self.handshake, &refused.handshake),
+            (&mut self.syscall, &refused.syscall),
+            (&mut self.srtt, &refused.srtt),
+        ] {
+            buckets.iter().for_each(|(at, n)| histogram.add_bucket(*at, *n));
         }
         for row in &refused.processes {
             self.tables.processes.row(Who::process_of(row.owner.as_ref())).add(&row.numbers);

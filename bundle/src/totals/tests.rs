@@ -125,6 +125,9 @@ fn rows_and_other_make_up_the_total_whatever_was_written_and_wherever_it_was_ref
         totals: vec![(EventKind::UdpSend, numbers(12, 1200))],
         processes: vec![process(1, numbers(5, 500)), process(3, numbers(4, 400))],
         flows: vec![flow],
+        // 1,600 to 1,615 ns
+        handshake: vec![(4 * 64 + 100, 2), (1 << 20, 9)],
+        ..Refused::default()
     });
     let s = builder.build(&a_manifest(&[]), &no_dns());
 
@@ -137,6 +140,7 @@ fn rows_and_other_make_up_the_total_whatever_was_written_and_wherever_it_was_ref
     }
     let [first, ..] = s.top_talkers.by_process.as_slice() else { panic!() };
     assert_eq!((first.key.pid, first.event_count, first.written_count, first.tx_bytes), (Some(1), 7, 1, 530));
+    assert_eq!((s.connect.handshake_us.n, s.connect.handshake_us.max), (2, Some(1)));
     assert_eq!(s.retransmits.by_flow.iter().map(|r| r.retrans_count).sum::<u64>(), 1);
     let udp = &s.totals[&EventKind::UdpSend];
     assert_eq!((udp.event_count, udp.written_count, udp.bytes, udp.written_bytes), (15, 1, Some(1270), Some(10)));

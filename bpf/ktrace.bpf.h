@@ -11,7 +11,7 @@
 #define MAX_CALLS 8192
 #define WAKEUP_SHIFT 18 /* 256 KiB */
 
-/* Plain ring: udp. Rare ring: everything else, so that a flood cannot push it out. Sizes set before load. */
+/* Bulk ring: udp. Rare ring: everything else, so that a flood cannot push it out. Sizes set before load. */
 struct ring_map {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);

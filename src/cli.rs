@@ -114,7 +114,7 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 
-    /// Buffer for UDP between kernel and collector, a power of two; the rest has a quarter of it
+    /// Buffer between kernel and collector, a power of two; UDP has one of its own, a quarter as large
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,
 

@@ -12,6 +12,9 @@ struct counters_map counters SEC(".maps");
 struct sock_storage_map sock_storage SEC(".maps");
 struct sock_hash_map sock_hash SEC(".maps");
 struct accepts_map accepts SEC(".maps");
+struct process_rows_map process_rows SEC(".maps");
+struct flow_rows_map flow_rows SEC(".maps");
+struct histograms_map histograms SEC(".maps");
 
 const volatile struct kt_config kt_config = {};
 const volatile __u64 kt_ports[1024] = {};
@@ -42,6 +45,9 @@ struct {
 	struct kt_connect connect;
 	struct kt_tcp_retransmit tcp_retransmit;
 	struct kt_socket socket;
+	struct kt_process_key process_key;
+	struct kt_process_row process_row;
+	struct kt_flow_key flow_key;
 	enum kt_kind kind;
 	enum kt_drop drop;
 	enum kt_filter filter;
@@ -52,5 +58,6 @@ struct {
 	enum kt_flow_flags flow_flags;
 	enum kt_state_flags state_flags;
 	enum kt_when when;
+	enum kt_histogram histogram;
 	enum kt_capped capped;
 } wire_anchor = {};

@@ -4,8 +4,10 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod coverage;
 mod manifest;
 mod sink;
+mod spare;
 
 use std::cell::RefCell;
 use std::fs;
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::{When, bulk_share};
+use ktrace_bundle::event::When;
 use ktrace_bundle::ledger::Ledger;
 use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
@@ -33,7 +35,8 @@ use crate::kernel::skel::types::kt_when;
 use crate::plan::{Plan, PortFilter};
 use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
-use sink::{EventCaps, Sink};
+use coverage::Timeline;
+use sink::Sink;
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
@@ -132,6 +135,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     session.open_gate();
     let begin = Instant::now();
     sink.borrow_mut().writer.set_head(head.clone());
+    sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
     let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
     session.close_gate();
@@ -142,7 +146,13 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
 
     let mut sink = sink.into_inner();
     let counters = session.counters()?;
-    let missed = session.missed();
+    let missed = session.missed_by_hook();
+    let ledger = |sink: &Sink| account::ledger(&counters, &sink.tally, &plan.filter, 0, 0);
+    sink.note_losses(&ledger(&sink), &missed, end_boot_ns);
+    sink.open_reserve();
+    sink.note_undated(&ledger(&sink), &missed);
+    let missed = missed.values().sum();
+    sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
     seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
@@ -154,8 +164,7 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    let caps = EventCaps { all: plan.max_events, bulk: bulk_share(plan.max_events) };
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, caps, context))
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context))
 }
 
 fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
@@ -243,7 +252,7 @@ impl Window<'_, '_> {
                 self.rings.wait(TURN.min(left));
             }
             more = drain(self.rings, self.sink)?;
-            let capped = self.sink.borrow().writer.capped();
+            let capped = self.sink.borrow().refuses();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);
             }
@@ -274,6 +283,9 @@ impl Window<'_, '_> {
         let now = clock::sample();
         let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
         let mut sink = self.sink.borrow_mut();
+        if sink.timeline.is_due(now.boot_ns) {
+            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), now.boot_ns);
+        }
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),
             Err(e) => {

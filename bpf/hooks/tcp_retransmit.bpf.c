@@ -18,8 +18,13 @@ static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct
 	if (!c || !admit(c, flow, owner, s))
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
-	if (!e)
+	if (!e) {
+		struct kt_amount n = { .events = 1 };
+
+		n.retrans[fill->kind & (KT_RETRANS_MAX - 1)] = 1;
+		count_refused(c, flow, owner, &n);
 		return;
+	}
 	fill_header(&e->hdr, KT_TCP_RETRANSMIT, bpf_ktime_get_boot_ns(), flow, owner);
 	e->retrans = fill->retrans;
 	e->tx_segs = fill->tx_segs;

@@ -35,6 +35,7 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 	case TCP_SYN_SENT:
 		s->role = KT_ROLE_CLIENT;
 		s->born_ns = s->syn_ns = now;
+		s->start_tx = s->start_rx = 0;
 		s->untold = 0;
 		s->wanted = 0;
 		set_owner(&s->owner, KT_OWNER_CONNECT);
@@ -88,6 +89,33 @@ static __always_inline void fill_close(struct kt_tcp_state *e, struct sock *sk, 
 	}
 }
 
+/* A connection counts when it closes, with what it moved in the window. */
+static __always_inline void refused(struct kt_counters *c, const struct kt_flow *flow, struct sock *sk,
+				    struct tcp_sock *tp, struct kt_sock *s, int old, int new, __u64 at,
+				    const bool direct)
+{
+	struct kt_amount n = { .events = 1 };
+
+	if (new == TCP_CLOSE && old != TCP_LISTEN && old != TCP_CLOSE) {
+		n.connections = 1;
+		n.tx_bytes = KT_FIELD(direct, tp, bytes_sent) - KT_FIELD(direct, tp, bytes_retrans);
+		n.rx_bytes = rx_bytes_of(sk, tp, direct);
+		if (s) {
+			n.tx_bytes -= s->start_tx;
+			n.rx_bytes -= s->start_rx;
+		}
+	}
+	if (new == TCP_CLOSE) {
+		__u32 srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
+
+		if (srtt_us)
+			count_duration(KT_HIST_SRTT, srtt_us * 1000ULL);
+	}
+	if (old == TCP_SYN_SENT && new == TCP_ESTABLISHED && s && s->syn_ns)
+		count_duration(KT_HIST_HANDSHAKE, at - s->syn_ns);
+	count_refused(c, flow, s ? &s->owner : NULL, &n);
+}
+
 static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt_sock *s, int old, int new, __u64 at,
 				 const bool direct)
 {
@@ -106,8 +134,10 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	if (!admit(c, &flow, owner, s))
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
-	if (!e)
+	if (!e) {
+		refused(c, &flow, sk, tp, s, old, new, at, direct);
 		return;
+	}
 	__builtin_memset(&e->handshake_ns, 0, sizeof(*e) - sizeof(e->hdr));
 	fill_header(&e->hdr, KT_TCP_STATE, at, &flow, owner);
 	e->old_state = old;

@@ -54,6 +54,7 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 	struct kt_flow flow = {};
 	struct kt_sock *s;
 	struct kt_udp *e;
+	bool first;
 
 	if (!c || !kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
 		return 0;
@@ -69,9 +70,15 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
 	if (!admit(c, &flow, &owner, s))
 		return 0;
+	first = first_event(s);
 	e = take_place(&bulk_ring, sizeof(*e), c, true);
-	if (!e)
+	if (!e) {
+		struct kt_amount n = { .events = 1, .connections = first };
+
+		*(kind == KT_UDP_SEND ? &n.tx_bytes : &n.rx_bytes) = ret < 0 ? 0 : ret;
+		count_refused(c, &flow, &owner, &n);
 		return 0;
+	}
 	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &owner);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;

@@ -5,9 +5,12 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ktrace_bundle::coverage::LossRecord;
 use ktrace_bundle::event::{Event, SocketRecord};
+use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
+use ktrace_bundle::summary::Summary;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
@@ -60,9 +63,13 @@ impl Capture {
 
     /// Starts a capture with these flags and waits for its window.
     pub fn with(flags: &[&str]) -> Self {
+        Self::launch(ktrace(env!("CARGO_BIN_EXE_ktrace")), flags)
+    }
+
+    /// The same by a command that becomes ktrace.
+    pub fn launch(mut command: Command, flags: &[&str]) -> Self {
         let dir = Workdir::new();
         let ready = dir.join("ready");
-        let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
         command.arg("--out-dir").arg(dir.join("out")).arg("--ready-file").arg(&ready).args(flags);
         command.args(FORCED.get().iter().map(|variant| format!("--hook-variant={variant}")));
         let mut program = Program::start(command);
@@ -138,8 +145,12 @@ pub struct Bundle {
     pub events: Vec<Event>,
     /// Socket records.
     pub sockets: Vec<SocketRecord>,
+    /// When events were lost.
+    pub losses: Vec<LossRecord>,
     /// The manifest.
     pub manifest: Manifest,
+    /// The summary.
+    pub summary: Summary,
     /// Keeps the files.
     pub dir: Workdir,
 }
@@ -161,8 +172,9 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, manifest, report, .. } = read(&path);
+        let Contents { events, sockets, losses, manifest, summary, report, .. } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
+        let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
         manifest.ledger.check().unwrap();
         assert_eq!(manifest.ledger.written, events.len() as u64);
@@ -174,7 +186,8 @@ impl Bundle {
         let loose = only_entry(&dir.join("out"), |path| path.is_dir());
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
-        Self { path, exit_code, events, sockets, manifest, dir }
+        assert_dated(&losses, &manifest.ledger);
+        Self { path, exit_code, events, sockets, losses, manifest, summary, dir }
     }
 }
 
@@ -185,8 +198,12 @@ pub struct Contents {
     pub events: Vec<Event>,
     /// Socket records.
     pub sockets: Vec<SocketRecord>,
+    /// When events were lost.
+    pub losses: Vec<LossRecord>,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
+    /// Of a sealed bundle.
+    pub summary: Option<Summary>,
     /// Of a crashed run.
     pub partial: Option<PartialManifest>,
     /// How the reading went.
@@ -195,16 +212,27 @@ pub struct Contents {
 
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
-    let (mut events, mut sockets, mut manifest, mut partial) = (Vec::new(), Vec::new(), None, None);
+    let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
+        Record::Loss(loss) => losses.push(loss),
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
-        Record::Summary(_) => {}
+        Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, manifest, partial, report }
+    Contents { events, sockets, losses, manifest, summary, partial, report }
+}
+
+/// Asserts that `coverage.jsonl` has a date for every event that was lost, or says that it has none.
+fn assert_dated(losses: &[LossRecord], ledger: &Ledger) {
+    for reason in DropReason::ALL {
+        let dated: u64 = losses.iter().filter_map(|loss| loss.dropped.get(&reason)).sum();
+        assert_eq!(dated, ledger.dropped[&reason], "{reason:?} in coverage.jsonl and in the ledger");
+    }
+    assert_eq!(losses.iter().map(|loss| loss.missed).sum::<u64>(), ledger.missed);
 }
 
 /// Asserts that every line could be read, that nothing contradicts itself, and that `seq` counts the lines.

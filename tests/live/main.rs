@@ -17,6 +17,7 @@ mod healthy;
 mod kernel;
 mod limits;
 mod load;
+mod memory;
 mod net;
 mod observer;
 mod program;
@@ -24,6 +25,7 @@ mod requirements;
 mod sockets;
 mod strace;
 mod tcp;
+mod totals;
 mod truth;
 mod udp;
 mod variants;
@@ -84,6 +86,8 @@ fn main() -> ExitCode {
         faults::tests(),
         healthy::tests(),
         load::tests(),
+        totals::tests(),
+        memory::tests(),
         limits::tests(),
         edges::tests(),
         variants::tests(),

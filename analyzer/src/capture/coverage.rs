@@ -11,6 +11,7 @@ use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialMa
 use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
+use super::Losses;
 use crate::escape;
 use crate::units::{count, percent, share};
 
@@ -61,6 +62,8 @@ pub struct Coverage {
     pub overflow: Vec<(&'static str, u64)>,
     /// Datagrams that were sent to an end that is not known.
     pub sends_to_unknown: u64,
+    /// When in the window something was lost.
+    pub losses: Losses,
     /// What nobody may conclude, one sentence each.
     pub not_measured: Vec<String>,
     /// Caps that were set by the user.
@@ -96,6 +99,7 @@ impl Coverage {
             integrity: report.integrity.iter().map(|s| escape::line(s)).collect(),
             overflow: Vec::new(),
             sends_to_unknown: 0,
+            losses: Losses::default(),
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
             ports: head.and_then(plan_ports),

@@ -101,8 +101,9 @@ fn drops(c: &Coverage) -> Vec<Gap> {
         let whose = if by_user { ", as the user asked" } else { "" };
         let severity = if by_user { Severity::Info } else { Severity::Warning };
         let of = percent(share(*n, ledger.seen));
+        let (events, when) = (count(*n, "event was", "events were"), c.losses.when_dropped(*reason));
         Gap {
-            text: format!("{} dropped ({}, {of}{whose})", count(*n, "event was", "events were"), reason.as_str()),
+            text: format!("{events} dropped{when} ({}, {of}{whose})", reason.as_str()),
             severity,
             remedy: Some(Remedy::Room),
         }
@@ -139,7 +140,8 @@ fn doubts(c: &Coverage) -> Vec<Gap> {
         let missed = share(l.missed, l.observed.saturating_add(l.missed));
         if l.missed > 0 {
             let severity = if missed >= MISSED_SHARE { Severity::Warning } else { Severity::Info };
-            let text = format!("up to {} missed by the hooks", count(l.missed, "event was", "events were"));
+            let when = c.losses.when_missed();
+            let text = format!("up to {} missed by the hooks{when}", count(l.missed, "event was", "events were"));
             out.push(Gap { text, severity, remedy: Some(Remedy::LessTraffic) });
         }
         if l.max_disorder_ns > DISORDER_NS {

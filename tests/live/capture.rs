@@ -11,6 +11,7 @@ use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
 use ktrace_bundle::summary::Summary;
+use ktrace_bundle::tcp::TcpState;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
@@ -160,6 +161,14 @@ impl Bundle {
     pub fn variant(&self, hook: &str) -> &str {
         let report = self.manifest.head.hooks.iter().find(|h| h.name == hook).unwrap();
         report.variant.as_deref().unwrap_or_else(|| panic!("not attached: {report:?}"))
+    }
+
+    /// The part of a connection's states that the hook's variant can see: not all see how a child begins.
+    pub fn visible<'a>(&self, states: &'a [TcpState]) -> &'a [TcpState] {
+        match states {
+            [TcpState::Listen, rest @ ..] if ["fentry", "kprobe"].contains(&self.variant("tcp_state")) => rest,
+            all => all,
+        }
     }
 
     /// Whether UDP is watched where the kernel knows the peer of each datagram, and not by what system calls tell.

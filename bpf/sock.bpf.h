@@ -21,6 +21,8 @@ struct kt_sock {
 	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
 	__u16 taken; /* old << 8 | new of the state change that was taken last */
 	__u8 reserved[2];
+	__u32 retrans; /* total_retrans at the last retransmit that was seen; 0: none was */
+	__u32 reserved2;
 };
 
 /* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */

@@ -23,7 +23,8 @@ use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::clock;
+use crate::audit::Audit;
+use crate::clock::{self, Readings};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
 use crate::kernel::features::Features;
@@ -109,7 +110,10 @@ pub struct Sealed {
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = stop_on_signals().map_err(CaptureError::Signals)?;
     let mut session = loader::load(plan, &Features::of_this_kernel())?;
-    let first = clock::sample();
+    let mut clocks = Readings::new(clock::sample());
+    let first = clocks.first().clone();
+    // before the sockets are read, which takes a while: see the audit's tolerance
+    let mut audit = Audit::begin();
     let context = Context {
         node: Arc::from(plan.node.as_str()),
         boot_ns: first.boot_ns,
@@ -130,22 +134,37 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let rings = session.rings(on_record)?;
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
+    audit.opened();
     let begin = Instant::now();
     sink.borrow_mut().writer.set_head(head.clone());
     announce(plan)?;
-    let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
+    let window = Window {
+        plan,
+        session: &mut session,
+        rings: &rings,
+        sink: &sink,
+        stop: &stop,
+        audit: &mut audit,
+        clocks: &mut clocks,
+        begin,
+    };
+    let ended_by = window.run()?;
+    audit.closing();
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
+    audit.closed();
     while drain(&rings, &sink)? {}
     drop(rings);
 
     let mut sink = sink.into_inner();
     let counters = session.counters()?;
     let missed = session.missed();
+    let (rows, rest) = session.observed()?;
+    let audit = audit.finish(&rows, &rest, session.reports(), missed);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
-    seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
+    seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
@@ -192,7 +211,8 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
         Ok(socket) => {
             sink.summary.push_socket(&socket);
             if let Err(e) = sink.writer.push_socket(&socket) {
-                unwritten = Some(e);
+                // the first one says why: what follows is only refused
+                unwritten.get_or_insert(e);
             }
         }
         Err(_) => undecodable += 1,
@@ -223,11 +243,13 @@ struct Window<'a, 'cb> {
     rings: &'a Rings<'cb>,
     sink: &'a RefCell<Sink>,
     stop: &'a AtomicBool,
+    audit: &'a mut Audit,
+    clocks: &'a mut Readings,
     begin: Instant,
 }
 
 impl Window<'_, '_> {
-    fn run(&mut self) -> Result<EndedBy, SessionError> {
+    fn run(mut self) -> Result<EndedBy, SessionError> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
         let mut more = false;
@@ -269,10 +291,14 @@ impl Window<'_, '_> {
         Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
     }
 
-    fn checkpoint(&self) -> Result<(), SessionError> {
+    fn checkpoint(&mut self) -> Result<(), SessionError> {
+        let session = &self.session;
+        self.audit.tend(|| Ok(session.observed()?.0))?;
         let ledger = self.ledger()?;
         let now = clock::sample();
-        let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
+        let checkpoint =
+            Checkpoint { at: clock::utc_of(self.clocks.first(), now.boot_ns), boot_ns: now.boot_ns, ledger };
+        self.clocks.take(now);
         let mut sink = self.sink.borrow_mut();
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),

@@ -60,6 +60,8 @@ unsafe impl Wire for types::kt_tcp_retransmit {}
 unsafe impl Wire for types::kt_socket {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_counters {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_audit_counts {}
 
 /// Reads `T` from bytes that are exactly as long.
 ///

@@ -33,7 +33,7 @@ pub struct Session {
     degraded: Vec<String>,
     recording: Vec<&'static str>,
     missed_before: u64,
-    skel: KtraceSkel<'static>,
+    pub(super) skel: KtraceSkel<'static>,
 }
 
 /// Why the kernel side cannot be read.
@@ -56,7 +56,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
+    pub(super) fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
         move |source| Self::Map { what, source }
     }
 }

@@ -3,12 +3,15 @@
  * The maps, settings and type anchors that the hooks share. No program lives here.
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct ring_map bulk_ring SEC(".maps");
 struct ring_map rare_ring SEC(".maps");
 struct counters_map counters SEC(".maps");
+struct audit_map audit SEC(".maps");
+struct audit_rest_map audit_rest SEC(".maps");
 struct sock_storage_map sock_storage SEC(".maps");
 struct sock_hash_map sock_hash SEC(".maps");
 struct accepts_map accepts SEC(".maps");
@@ -49,6 +52,7 @@ struct {
 	struct kt_process_row process_row;
 	struct kt_flow_key flow_key;
 	enum kt_kind kind;
+	enum kt_audit audit;
 	enum kt_drop drop;
 	enum kt_filter filter;
 	enum kt_owner owner;

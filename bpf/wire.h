@@ -17,6 +17,24 @@ enum kt_kind {
 	KT_KIND_MAX = 5,
 };
 
+/* What the hooks saw of what the kernel counts by itself, see bpf/audit.bpf.h. */
+enum kt_audit {
+	KT_AUDIT_UDP_IN = 0,
+	KT_AUDIT_UDP_OUT = 1,
+	KT_AUDIT_UDP6_IN = 2,
+	KT_AUDIT_UDP6_OUT = 3,
+	KT_AUDIT_ANY_IN = 4, /* of a v6 socket, over IPv4 or IPv6: no hook could tell */
+	KT_AUDIT_ANY_OUT = 5,
+	KT_AUDIT_CORKED = 6, /* sends that left their data waiting for more */
+	KT_AUDIT_ACTIVE_OPENS = 7,
+	KT_AUDIT_UNSENT_OPENS = 8, /* of those, closed before the first SYN */
+	KT_AUDIT_PASSIVE_OPENS = 9,
+	KT_AUDIT_ATTEMPT_FAILS = 10,
+	KT_AUDIT_ESTAB_RESETS = 11,
+	KT_AUDIT_RETRANS_SEGS = 12,
+	KT_AUDIT_MAX = 13,
+};
+
 /* Why the kernel side refused an event that it had seen. */
 enum kt_drop {
 	KT_DROP_EVENT_CAP = 0,
@@ -256,6 +274,13 @@ struct kt_counters {
 	struct kt_amount refused; /* what the events under `dropped` would have told */
 };
 
+/* What the hooks saw in one network namespace on one CPU, before filters and caps. Atomic adds, as above. */
+struct kt_audit_counts {
+	__u64 counts[KT_AUDIT_MAX]; /* by enum kt_audit */
+	__u32 netns; /* inode number; 0: set on another CPU */
+	__u32 reserved;
+};
+
 /* Settings that are fixed before load. */
 struct kt_config {
 	__u64 max_events; /* of all kinds together */
@@ -292,3 +317,4 @@ KT_SIZE(struct kt_process_key, 16);
 KT_SIZE(struct kt_process_row, 80);
 KT_SIZE(struct kt_flow_key, 48);
 KT_SIZE(struct kt_counters, 128);
+KT_SIZE(struct kt_audit_counts, 112);

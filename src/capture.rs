@@ -25,7 +25,8 @@ use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::clock;
+use crate::audit::Audit;
+use crate::clock::{self, Readings};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
 use crate::kernel::features::Features;
@@ -112,7 +113,10 @@ pub struct Sealed {
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = stop_on_signals().map_err(CaptureError::Signals)?;
     let mut session = loader::load(plan, &Features::of_this_kernel())?;
-    let first = clock::sample();
+    let mut clocks = Readings::new(clock::sample());
+    let first = clocks.first().clone();
+    // before the sockets are read, which takes a while: see the audit's tolerance
+    let mut audit = Audit::begin();
     let context = Context {
         node: Arc::from(plan.node.as_str()),
         boot_ns: first.boot_ns,
@@ -133,14 +137,27 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let rings = session.rings(on_record)?;
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
+    audit.opened();
     let begin = Instant::now();
     sink.borrow_mut().writer.set_head(head.clone());
     sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
-    let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
+    let window = Window {
+        plan,
+        session: &mut session,
+        rings: &rings,
+        sink: &sink,
+        stop: &stop,
+        audit: &mut audit,
+        clocks: &mut clocks,
+        begin,
+    };
+    let ended_by = window.run()?;
+    audit.closing();
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
+    audit.closed();
     while drain(&rings, &sink)? {}
     drop(rings);
 
@@ -152,10 +169,12 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.open_reserve();
     sink.note_undated(&ledger(&sink), &missed);
     let missed = missed.values().sum();
+    let (rows, rest) = session.observed()?;
+    let audit = audit.finish(&rows, &rest, session.reports(), missed);
     sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
-    seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
+    seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
@@ -201,7 +220,8 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
         Ok(socket) => {
             sink.summary.push_socket(&socket);
             if let Err(e) = sink.writer.push_socket(&socket) {
-                unwritten = Some(e);
+                // the first one says why: what follows is only refused
+                unwritten.get_or_insert(e);
             }
         }
         Err(_) => undecodable += 1,
@@ -232,11 +252,13 @@ struct Window<'a, 'cb> {
     rings: &'a Rings<'cb>,
     sink: &'a RefCell<Sink>,
     stop: &'a AtomicBool,
+    audit: &'a mut Audit,
+    clocks: &'a mut Readings,
     begin: Instant,
 }
 
 impl Window<'_, '_> {
-    fn run(&mut self) -> Result<EndedBy, SessionError> {
+    fn run(mut self) -> Result<EndedBy, SessionError> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
         let mut more = false;
@@ -278,13 +300,18 @@ impl Window<'_, '_> {
         Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
     }
 
-    fn checkpoint(&self) -> Result<(), SessionError> {
+    fn checkpoint(&mut self) -> Result<(), SessionError> {
+        let session = &self.session;
+        self.audit.tend(|| Ok(session.observed()?.0))?;
         let ledger = self.ledger()?;
         let now = clock::sample();
-        let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
+        let checkpoint =
+            Checkpoint { at: clock::utc_of(self.clocks.first(), now.boot_ns), boot_ns: now.boot_ns, ledger };
+        let boot_ns = now.boot_ns;
+        self.clocks.take(now);
         let mut sink = self.sink.borrow_mut();
-        if sink.timeline.is_due(now.boot_ns) {
-            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), now.boot_ns);
+        if sink.timeline.is_due(boot_ns) {
+            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), boot_ns);
         }
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),

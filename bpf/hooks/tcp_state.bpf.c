@@ -13,6 +13,7 @@
  * remembers what was taken. Without the second, 300 to 1,700 of 110,000 changes were missed under load.
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 /* The storage is a copy of the listener's. */
 static __always_inline void child_born(struct kt_sock *s, __u64 now)
@@ -22,6 +23,7 @@ static __always_inline void child_born(struct kt_sock *s, __u64 now)
 	s->syn_ns = 0;
 	s->untold = 0;
 	s->wanted = 0;
+	s->retrans = 0;
 	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
 		s->owner.source = KT_OWNER_INHERITED;
 }
@@ -33,6 +35,7 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		child_born(s, now);
 	switch (new) {
 	case TCP_SYN_SENT:
+		s->retrans = 0;
 		s->role = KT_ROLE_CLIENT;
 		s->born_ns = s->syn_ns = now;
 		s->start_tx = s->start_rx = 0;
@@ -169,6 +172,38 @@ static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, str
 	emit(sk, tp, s, server ? TCP_LISTEN : TCP_CLOSE, server ? TCP_SYN_RECV : TCP_SYN_SENT, s->born_ns, direct);
 }
 
+/* Whether tcp_done closes it: with an error, or (a child that nobody will accept) as an orphan. Its owner closes it
+ * without either. */
+static __always_inline bool is_done(struct sock *sk, const bool direct)
+{
+	__u64 dead = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DEAD);
+
+	return KT_FIELD(direct, sk, sk_err) || KT_FIELD(direct, sk, __sk_common.skc_flags) & dead;
+}
+
+/* What the kernel's counters count about this change. ActiveOpens is counted where the first SYN is sent, AttemptFails
+ * in tcp_done. */
+static __always_inline void audit_change(struct sock *sk, struct kt_sock *s, int old, int new, const bool births,
+					 const bool direct)
+{
+	if (new == TCP_SYN_SENT)
+		audit_add(sk, KT_AUDIT_ACTIVE_OPENS, 1, direct);
+	if (births ? new == TCP_SYN_RECV && old == TCP_LISTEN : old == TCP_SYN_RECV && (!s || s->role != KT_ROLE_CLIENT))
+		audit_add(sk, KT_AUDIT_PASSIVE_OPENS, 1, direct);
+	if (new != TCP_CLOSE)
+		return;
+	if (old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT)
+		audit_add(sk, KT_AUDIT_ESTAB_RESETS, 1, direct);
+	if ((old == TCP_SYN_SENT || old == TCP_SYN_RECV) && is_done(sk, direct))
+		audit_add(sk, KT_AUDIT_ATTEMPT_FAILS, 1, direct);
+	if (old == TCP_SYN_SENT) {
+		struct tcp_sock *tp = direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+
+		if (tp && !KT_FIELD(direct, tp, segs_out))
+			audit_add(sk, KT_AUDIT_UNSENT_OPENS, 1, direct);
+	}
+}
+
 /* Of two programs on one tracepoint. */
 enum part {
 	ALONE,
@@ -191,7 +226,9 @@ static __always_inline bool taken(struct kt_sock *s, int old, int new, const enu
 	return false;
 }
 
-static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const enum part part)
+/* `births`: this variant sees children enter SYN_RECV. */
+static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const enum part part,
+				    const bool births)
 {
 	struct tcp_sock *tp;
 	struct kt_sock *s;
@@ -206,6 +243,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		track(s, old, new, now);
 	if (!kt_state.gate)
 		goto out;
+	audit_change(sk, s, old, new, births, direct);
 	if (s && too_early(sk, old, new, direct)) {
 		s->untold = 1;
 		return 0;
@@ -225,30 +263,30 @@ out:
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, FIRST);
+	return on_state(sk, old, new, true, FIRST, true);
 }
 
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, SECOND);
+	return on_state(sk, old, new, true, SECOND, true);
 }
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE);
+	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE, false);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")
 int tcp_state__tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
 {
-	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, ALONE);
+	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, ALONE, true);
 }
 
 SEC("?kprobe/tcp_set_state")
 int BPF_KPROBE(tcp_state__kprobe, struct sock *sk, int new)
 {
-	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, ALONE);
+	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, ALONE, false);
 }

@@ -68,6 +68,7 @@ unsafe impl Wire for types::kt_process_key {}
 unsafe impl Wire for types::kt_process_row {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_flow_key {}
+unsafe impl Wire for types::kt_audit_counts {}
 
 /// Reads `T` from bytes that are exactly as long.
 ///

@@ -1,12 +1,15 @@
 //! Runs ktrace: start and wait until its window is open, stop it, read the bundle. Every bundle that a test gets
-//! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines.
+//! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines. Unless a
+//! test has taken a hook away, it has passed [`Bundle::assert_audited`], too: the hooks saw what the kernel counted.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ktrace_bundle::audit::{AuditEntry, Unaudited};
 use ktrace_bundle::coverage::LossRecord;
-use ktrace_bundle::event::{Event, SocketRecord};
+use ktrace_bundle::event::{Event, Payload, SocketRecord};
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
@@ -64,7 +67,15 @@ impl Capture {
 
     /// Starts a capture with these flags and waits for its window.
     pub fn with(flags: &[&str]) -> Self {
-        Self::launch(ktrace(env!("CARGO_BIN_EXE_ktrace")), flags)
+        Self::under(&[], flags)
+    }
+
+    /// The same, run by another program. Where that one does not `exec` it, it cannot be stopped by a signal.
+    pub fn under(wrapper: &[&str], flags: &[&str]) -> Self {
+        let words: Vec<_> = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_ktrace")]).collect();
+        let mut command = ktrace(words[0]);
+        command.args(&words[1..]);
+        Self::launch(command, flags)
     }
 
     /// The same by a command that becomes ktrace.
@@ -98,7 +109,15 @@ impl Capture {
 
     /// Ends the window with SIGTERM and returns the bundle, which must be complete.
     pub fn stop(self) -> Bundle {
-        let bundle = self.stop_under_load();
+        let bundle = self.stop_unaudited();
+        bundle.assert_audited();
+        bundle
+    }
+
+    /// The same for a capture with a hook taken away, or a witness of what no hook could see.
+    pub fn stop_unaudited(self) -> Bundle {
+        self.program.signal(Signal::SIGTERM);
+        let bundle = self.end_unaudited();
         assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}", bundle.manifest.degraded);
         assert!(bundle.manifest.complete && bundle.manifest.ledger.dropped_total() == 0, "{:?}", bundle.manifest);
         bundle
@@ -112,6 +131,13 @@ impl Capture {
 
     /// Waits for the end of `--duration`; the bundle may lack events, but must say so.
     pub fn deadline(self) -> Bundle {
+        let bundle = self.end_unaudited();
+        bundle.assert_audited();
+        bundle
+    }
+
+    /// The same, not held against the kernel's counters yet.
+    pub fn end_unaudited(self) -> Bundle {
         let Self { program, dir } = self;
         Bundle::open(program.wait(), dir)
     }
@@ -197,6 +223,27 @@ impl Bundle {
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
         assert_dated(&losses, &manifest.ledger);
         Self { path, exit_code, events, sockets, losses, manifest, summary, dir }
+    }
+
+    /// Asserts that in every namespace that the audit could see it comes to 0 or is explained.
+    pub fn assert_audited(&self) {
+        self.assert_audited_but(|_| 0);
+    }
+
+    /// The same, but for so much that another witness explains.
+    pub fn assert_audited_but(&self, witnessed: impl Fn(&AuditEntry) -> u64) {
+        let audited = self.manifest.audited.as_ref().expect("every capture is audited");
+        let left: Vec<_> = self.manifest.audit.iter().filter(|e| e.unexplained() > witnessed(e)).collect();
+        assert!(left.is_empty(), "the kernel and ktrace disagree: {left:#?}, {audited:?}");
+        // namespaces of earlier tests live on in their last sockets; those of this one are there
+        let may_be = [Unaudited::NoPermission, Unaudited::Gone];
+        assert!(audited.unaudited.keys().all(|why| may_be.contains(why)), "{audited:?}");
+        let counted: BTreeSet<_> = self.manifest.audit.iter().map(|e| e.netns).collect();
+        let sent = self.events.iter().filter(|e| matches!(&e.payload, Payload::UdpSend(d) if d.error.is_none()));
+        let named = crate::net::named();
+        for netns in sent.map(|e| e.id.netns).filter(|netns| named.contains(netns)) {
+            assert!(counted.contains(&netns), "no audit of {netns}: {audited:?}");
+        }
     }
 }
 

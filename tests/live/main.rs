@@ -8,12 +8,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod analyze;
+mod audit;
 mod capture;
+mod clocks;
 mod connect;
 mod dns;
 mod edges;
 mod faults;
 mod healthy;
+#[cfg(target_arch = "x86_64")]
+mod inject;
 mod kernel;
 mod limits;
 mod load;
@@ -90,6 +94,8 @@ fn main() -> ExitCode {
         memory::tests(),
         limits::tests(),
         edges::tests(),
+        audit::tests(),
+        clocks::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -61,7 +61,7 @@ impl Detector for Lossy {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false }
+        Needs { hooks: &[], lossless: false, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {
@@ -148,6 +148,11 @@ fn doubts(c: &Coverage) -> Vec<Gap> {
             let text = format!("lines are out of order by up to {}", duration(l.max_disorder_ns));
             out.push(Gap { text, severity: Severity::Info, remedy: None });
         }
+    }
+    if c.clock_steps > 0 {
+        let (times, by) = (count(c.clock_steps, "time", "times"), duration(c.max_clock_step_ns));
+        let text = format!("the wall clock was stepped {times}, by up to {by}: times are by its first reading");
+        out.push(Gap { text, severity: Severity::Info, remedy: None });
     }
     out.extend(c.overflow.iter().map(|(what, n)| Gap {
         text: format!("{} of more {what} than the analyzer keeps apart", count(*n, "record", "records")),

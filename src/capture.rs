@@ -4,7 +4,9 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod hold;
 mod manifest;
+mod owners;
 mod sink;
 
 use std::cell::RefCell;
@@ -141,6 +143,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
+    sink.settle_overdue(None, |cookie| passes(plan, &session, cookie));
     let counters = session.counters()?;
     let missed = session.missed();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
@@ -209,6 +212,11 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
     }
 }
 
+/// Whether a connection passes the filters by owner, by who accepted it.
+fn passes(plan: &Plan, session: &Session, cookie: u64) -> Option<bool> {
+    session.acceptor(cookie).map(|task| owners::pass(&plan.filters, &task))
+}
+
 /// One turn of the event path; returns whether there may be more.
 fn drain(rings: &Rings<'_>, sink: &RefCell<Sink>) -> Result<bool, SessionError> {
     let more = rings.take()?;
@@ -243,6 +251,8 @@ impl Window<'_, '_> {
                 self.rings.wait(TURN.min(left));
             }
             more = drain(self.rings, self.sink)?;
+            let known = |cookie| passes(self.plan, self.session, cookie);
+            self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
             let capped = self.sink.borrow().writer.capped();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);

@@ -8,7 +8,12 @@ use ktrace_bundle::event::EventKind;
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
 
-use crate::hooks::{self, wire::Context};
+use super::hold::{Hold, Settled};
+use crate::clock;
+use crate::hooks::{
+    self,
+    wire::{Context, RawEvent},
+};
 
 /// Lines of `events.jsonl` at most.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +33,8 @@ pub struct Tally {
     pub event_cap: u64,
     /// Refused by the byte cap.
     pub byte_cap: u64,
+    /// Refused by a filter that the kernel could not ask when the event happened.
+    pub filtered_late: u64,
     /// The line could not be written.
     pub write_failed: u64,
 }
@@ -35,7 +42,7 @@ pub struct Tally {
 impl Tally {
     /// Records of this kind that could be decoded.
     pub const fn decoded(&self) -> u64 {
-        self.written + self.event_cap + self.byte_cap + self.write_failed
+        self.written + self.event_cap + self.byte_cap + self.filtered_late + self.write_failed
     }
 }
 
@@ -56,6 +63,7 @@ pub struct Sink {
     written_bulk: u64,
     context: Context,
     batch: Batch,
+    hold: Hold,
 }
 
 /// Raw records with their times. The rings are read one after the other, so what came in since the last turn is in
@@ -86,6 +94,7 @@ impl Sink {
             written_bulk: 0,
             context,
             batch: Batch::default(),
+            hold: Hold::default(),
         }
     }
 
@@ -102,11 +111,43 @@ impl Sink {
     pub fn write_batch(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
+        let now = clock::boot_ns();
         for (_, range) in batch.index.drain(..) {
-            self.write(batch.bytes.get(range).unwrap_or_default());
+            self.filter(batch.bytes.get(range).unwrap_or_default(), now);
         }
         batch.bytes.clear();
         self.batch = batch;
+    }
+
+    /// Settles what cannot wait any longer at this boot time, or without one everything: `passes` says what is known
+    /// about a socket by now.
+    pub fn settle_overdue(&mut self, now: Option<u64>, passes: impl Fn(u64) -> Option<bool>) {
+        while let Some((cookie, records)) = self.hold.overdue(now) {
+            let written = passes(cookie).unwrap_or(true);
+            records.iter().for_each(|record| if written { self.write(record) } else { self.refuse(record) });
+        }
+    }
+
+    /// What no filter had doubts about is written at once.
+    fn filter(&mut self, record: &[u8], now: u64) {
+        let Ok(raw) = RawEvent::new(record) else { return };
+        match self.hold.settle(record, raw.mark(), now) {
+            Settled::Held => {}
+            Settled::Written(before) => {
+                before.iter().for_each(|record| self.write(record));
+                self.write(record);
+            }
+            Settled::Refused(before) => {
+                before.iter().for_each(|record| self.refuse(record));
+                self.refuse(record);
+            }
+        }
+    }
+
+    fn refuse(&mut self, record: &[u8]) {
+        if let Ok(raw) = RawEvent::new(record) {
+            self.tally.entry(raw.kind()).or_default().filtered_late += 1;
+        }
     }
 
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.

@@ -13,6 +13,7 @@ mod connect;
 mod dns;
 mod edges;
 mod faults;
+mod filters;
 mod healthy;
 mod kernel;
 mod limits;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         load::tests(),
         limits::tests(),
         edges::tests(),
+        filters::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -36,10 +36,11 @@ const ECHO6: u16 = 7008;
 const NOBODY: u16 = 9;
 
 /// A cgroup of version 2 with one below it; removed on drop, when the programs in it have ended.
-struct Cgroups(PathBuf);
+pub struct Cgroups(pub PathBuf);
 
 impl Cgroups {
-    fn new() -> Self {
+    /// Makes both.
+    pub fn new() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let root = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>()).find(|w| w[2] == "cgroup2").unwrap()[1];
         let outer = Path::new(root).join(format!("ktlive-{}", std::process::id()));
@@ -322,7 +323,8 @@ fn count<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeMap<String, u64> {
     counts
 }
 
-fn stop(capture: Capture) -> Bundle {
+/// Ends a capture that lost nothing but what its filters refused late.
+pub fn stop(capture: Capture) -> Bundle {
     let bundle = capture.stop_under_load();
     assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}", bundle.manifest.degraded);
     let dropped = bundle.manifest.ledger.dropped.iter().filter(|(r, n)| **n > 0 && **r != DropReason::FilteredLate);

@@ -15,6 +15,7 @@ mod edges;
 mod faults;
 mod filters;
 mod healthy;
+mod held;
 mod kernel;
 mod limits;
 mod load;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         limits::tests(),
         edges::tests(),
         filters::tests(),
+        held::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -25,6 +25,7 @@
 
 extern const volatile struct kt_config kt_config;
 extern const volatile __u64 kt_ports[1024]; /* bit n: port n is wanted */
+extern const volatile __u64 kt_unwanted_ports[1024];
 extern struct kt_state kt_state;
 
 /* A function of its own in every object that calls it, instead of a copy in every program. */
@@ -35,5 +36,16 @@ extern struct kt_state kt_state;
 /* the same through one or two more pointers; a NULL on the way reads as 0 */
 #define KT_FIELD2(direct, ptr, a, b) ((direct) ? (ptr)->a->b : BPF_CORE_READ(ptr, a, b))
 #define KT_FIELD3(direct, ptr, a, b, c) ((direct) ? (ptr)->a->b->c : BPF_CORE_READ(ptr, a, b, c))
+
+/* Whether enum kt_filter n has values. What only runs when it has costs nothing else: it is pruned at load. */
+static __always_inline bool filter_is_on(__u32 filter)
+{
+	return (kt_config.wants | kt_config.refuses) >> filter & 1;
+}
+
+static __always_inline bool filters_owners(void)
+{
+	return filter_is_on(KT_FILTER_PID) || filter_is_on(KT_FILTER_COMM) || filter_is_on(KT_FILTER_CGROUP);
+}
 
 #include "compat.bpf.h"

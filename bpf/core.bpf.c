@@ -18,9 +18,16 @@ struct accepts_map accepts SEC(".maps");
 struct process_rows_map process_rows SEC(".maps");
 struct flow_rows_map flow_rows SEC(".maps");
 struct histograms_map histograms SEC(".maps");
+struct filter_cidrs_map filter_cidrs SEC(".maps");
+struct filter_netns_map filter_netns SEC(".maps");
+struct filter_pids_map filter_pids SEC(".maps");
+struct filter_comms_map filter_comms SEC(".maps");
+struct filter_cgroups_map filter_cgroups SEC(".maps");
+struct failed_ends_map failed_ends SEC(".maps");
 
 const volatile struct kt_config kt_config = {};
 const volatile __u64 kt_ports[1024] = {};
+const volatile __u64 kt_unwanted_ports[1024] = {};
 struct kt_state kt_state = {};
 
 /* Updating this map from user space waits until every program that may still run has ended: the kernel
@@ -55,6 +62,9 @@ struct {
 	enum kt_audit audit;
 	enum kt_drop drop;
 	enum kt_filter filter;
+	enum kt_listed listed;
+	struct kt_prefix prefix;
+	struct kt_cgroup_key cgroup_key;
 	enum kt_owner owner;
 	enum kt_role role;
 	enum kt_cgroup cgroup;

@@ -7,6 +7,7 @@
 #include "refused.bpf.h"
 #include "sock.bpf.h"
 #include "task.bpf.h"
+#include "filter.bpf.h"
 
 #define MAX_CALLS 8192
 #define WAKEUP_SHIFT 18 /* 256 KiB */
@@ -35,40 +36,32 @@ static __always_inline struct kt_counters *counters_of(__u32 kind)
 
 #define KT_BUMP(field) __sync_fetch_and_add(&(field), 1)
 
-static __always_inline bool port_wanted(__u16 port)
+/* observed = filtered + seen: from here on the event is seen, or its filter is counted. `ends` is what is remembered
+ * about the ends, or NULL. */
+static __always_inline bool admit_ends(struct kt_counters *c, struct kt_flow *f, const struct kt_task *owner,
+				       struct kt_sock *s, __u8 *ends)
 {
-	return kt_ports[port >> 6] >> (port & 63) & 1;
-}
+	__u64 no = KT_FILTER_SELF;
 
-/* One wanted end is enough. A receive without its peer cannot decide by itself: it passes if its socket has had a
- * wanted peer, since nothing that comes later would tell. */
-static __always_inline bool ports_pass(const struct kt_flow *f, struct kt_sock *s)
-{
-	if (!kt_config.filter_ports)
-		return true;
-	if (port_wanted(f->lport) || port_wanted(f->rport)) {
-		if (s)
-			s->wanted = 1;
-		return true;
-	}
-	return f->flags & KT_FLOW_RADDR_UNKNOWN && s && s->wanted;
-}
-
-/* observed = filtered + seen: from here on the event is seen, or its filter is counted. */
-static __always_inline bool admit(struct kt_counters *c, const struct kt_flow *f, const struct kt_task *owner,
-				  struct kt_sock *s)
-{
 	KT_BUMP(c->observed);
-	if (owner && owner->pid && owner->pid == kt_state.self_pid) {
-		KT_BUMP(c->filtered[KT_FILTER_SELF]);
-		return false;
+	if (!owner || !owner->pid || owner->pid != kt_state.self_pid) {
+		no = flow_refused_by(f, ends);
+		if (no == KT_FILTER_MAX)
+			no = event_refused_by(f, owner, s);
 	}
-	if (!ports_pass(f, s)) {
-		KT_BUMP(c->filtered[KT_FILTER_PORTS]);
+	barrier_var(no); /* the verifier has to see the bound on the register that is the index */
+	if (no < KT_FILTER_MAX) {
+		KT_BUMP(c->filtered[no]);
 		return false;
 	}
 	KT_BUMP(c->seen);
 	return true;
+}
+
+static __always_inline bool admit(struct kt_counters *c, struct kt_flow *f, const struct kt_task *owner,
+				  struct kt_sock *s)
+{
+	return admit_ends(c, f, owner, s, s ? &s->ends : NULL);
 }
 
 /* UDP beyond its share takes no place: user space holds it until it is known what the rest has left. So a rare event
@@ -81,10 +74,12 @@ static __always_inline bool event_capped(const bool bulk)
 		return true;
 	if (udp > kt_config.max_bulk)
 		udp = kt_config.max_bulk;
-	return kt_state.admitted_rare + udp >= kt_config.max_events;
+	/* what a filter could not judge yet may still be refused: it uses nothing up */
+	return kt_state.admitted_rare + udp >= kt_config.max_events + kt_state.late;
 }
 
-/* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. The caps spare the ring what the writer would refuse: they
+/* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. The caps
+ * spare the ring what the writer would refuse: they
  * may let a few more through than asked (one per CPU), and the writer, which is alone, is exact. No fetch-and-add,
  * which the verifier knows from 5.12 only. */
 static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, const bool bulk)

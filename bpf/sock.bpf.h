@@ -17,15 +17,16 @@ struct kt_sock {
 	struct kt_task owner;
 	__u8 role; /* enum kt_role */
 	__u8 known; /* bool: existed before the capture, or has been used */
-	__u8 wanted; /* bool: has had a peer that passes the port filter */
+	__u8 ends; /* enum kt_listed, for --ports and << 2 for --cidr: the answers so far */
 	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
 	__u16 taken; /* old << 8 | new of the state change that was taken last */
 	__u8 counted; /* bool: a UDP socket that has had an event */
-	__u8 reserved[1];
+	__u8 answer; /* tcp, filters by owner: 0 none yet, enum kt_filter that refuses, KT_FILTER_MAX admitted */
 	__u64 start_tx; /* tcp: bytes moved before the window */
 	__u64 start_rx;
 	__u32 retrans; /* total_retrans at the last retransmit that was seen; 0: none was */
-	__u32 reserved2;
+	__u8 undecided; /* bool: has had events while there was no answer */
+	__u8 reserved[3];
 };
 
 /* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */
@@ -237,7 +238,13 @@ static __always_inline struct sock *sock_of_fd(__u64 fd)
 	return socket ? BPF_CORE_READ(socket, sk) : NULL;
 }
 
-/* A child that still carries its listener's owner takes the one that accepted it, once that is known. */
+static __always_inline void tell_acceptor(__u64 cookie, const struct kt_task *owner)
+{
+	bpf_map_update_elem(&accepts, &cookie, owner, BPF_ANY);
+}
+
+/* A child that still carries its listener's owner takes the one that accepted it, once that is known. With filters by
+ * owner the entry stays until it ages out: user space settles by it what it holds. */
 static __always_inline void settle_child(struct kt_sock *s, __u64 cookie)
 {
 	struct kt_task *accepted;
@@ -247,6 +254,7 @@ static __always_inline void settle_child(struct kt_sock *s, __u64 cookie)
 	accepted = bpf_map_lookup_elem(&accepts, &cookie);
 	if (accepted) {
 		s->owner = *accepted;
-		bpf_map_delete_elem(&accepts, &cookie);
+		if (!filters_owners())
+			bpf_map_delete_elem(&accepts, &cookie);
 	}
 }

@@ -7,6 +7,17 @@
 #pragma once
 #include "base.bpf.h"
 
+#define MAX_CGROUP_DEPTH 32
+
+/* --cgroup: 1 to 64 cgroups; a number without a path stands for three. value: enum kt_listed */
+struct filter_cgroups_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct kt_cgroup_key);
+	__type(value, __u8);
+};
+extern struct filter_cgroups_map filter_cgroups SEC(".maps");
+
 static __always_inline struct cgroup *v1_cgroup(struct css_set *set, __u32 subsystem, const bool direct)
 {
 	struct cgroup_subsys_state **slot =
@@ -23,6 +34,40 @@ static __always_inline struct cgroup *v1_cgroup(struct css_set *set, __u32 subsy
 	return KT_FIELD2(direct, cgroup, root, hierarchy_id) ? cgroup : NULL;
 }
 
+/* What --cgroup says: the nearest ancestor that it lists decides, the cgroup itself included. */
+KT_FUNC __u8 subtree_listed(struct cgroup *cgroup, __u64 hierarchy)
+{
+	struct kt_cgroup_key key = { .hierarchy = hierarchy };
+	__u8 *listed;
+	int level;
+
+	for (level = 0; level < MAX_CGROUP_DEPTH && cgroup; level++) {
+		key.id = BPF_CORE_READ(cgroup, kn, id);
+		listed = bpf_map_lookup_elem(&filter_cgroups, &key);
+		if (listed)
+			return *listed;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return 0;
+}
+
+/* A task sits in one cgroup of each hierarchy; v2 is asked first. */
+static __always_inline __u8 cgroup_listed(struct css_set *set, const bool direct)
+{
+	struct cgroup *cgroup = KT_FIELD(direct, set, dfl_cgrp);
+	__u8 listed = subtree_listed(cgroup, KT_CGROUP_V2);
+
+	if (!listed && bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id)) {
+		cgroup = v1_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), direct);
+		listed = subtree_listed(cgroup, KT_CGROUP_V1_MEMORY);
+	}
+	if (!listed && bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id)) {
+		cgroup = v1_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id), direct);
+		listed = subtree_listed(cgroup, KT_CGROUP_V1_PIDS);
+	}
+	return listed;
+}
+
 /* cgroup v2 id; on a hybrid host, where most tasks sit in the v2 root, the v1 memory or pids one. */
 static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *task, const bool direct)
 {
@@ -31,6 +76,8 @@ static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *t
 
 	if (!set)
 		return;
+	if (filter_is_on(KT_FILTER_CGROUP))
+		t->cgroup_listed = cgroup_listed(set, direct);
 	t->cgroup = KT_CGROUP_V2;
 	t->cgroup_id = KT_FIELD3(direct, set, dfl_cgrp, kn, id);
 	if (t->cgroup_id != 1)

@@ -43,11 +43,34 @@ enum kt_drop {
 	KT_DROP_MAX = 3,
 };
 
-/* Which filter said no. */
+/* Which filter said no; in the order in which they are asked. */
 enum kt_filter {
 	KT_FILTER_SELF = 0, /* ktrace's own sockets */
-	KT_FILTER_PORTS = 1, /* --ports or --dns-only */
-	KT_FILTER_MAX = 2,
+	KT_FILTER_NETNS = 1,
+	KT_FILTER_PORTS = 2, /* --ports or --dns-only */
+	KT_FILTER_CIDR = 3,
+	KT_FILTER_PID = 4,
+	KT_FILTER_COMM = 5,
+	KT_FILTER_CGROUP = 6,
+	KT_FILTER_MAX = 7,
+};
+
+/* What the values of a filter say about something; several values may say several things. */
+enum kt_listed {
+	KT_LISTED_WANTED = 1,
+	KT_LISTED_UNWANTED = 2, /* beats the other one */
+};
+
+/* Key of the filter by addresses: a longest-prefix match. */
+struct kt_prefix {
+	__u32 bits;
+	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
+};
+
+/* Key of the filter by cgroups: ids are unique within a hierarchy. */
+struct kt_cgroup_key {
+	__u64 id;
+	__u64 hierarchy; /* enum kt_cgroup */
 };
 
 /* How the owner was found. The order is that of the bundle format, not a ranking. */
@@ -91,6 +114,8 @@ enum kt_retransmit_kind {
 enum kt_flow_flags {
 	KT_FLOW_RADDR_UNKNOWN = 1, /* an unconnected receive whose peer no hook could tell */
 	KT_FLOW_LADDR_GONE = 2, /* the kernel cleared the local end before it could be read */
+	KT_FLOW_UNDECIDED = 4, /* filters by owner could not decide yet: a later event of this socket will */
+	KT_FLOW_REFUSED = 8, /* a filter refuses this one; it settles the undecided ones before it */
 };
 
 /* kt_tcp_state.flags */
@@ -131,7 +156,8 @@ struct kt_task {
 	__u8 source; /* enum kt_owner */
 	__u8 cgroup; /* enum kt_cgroup */
 	__u8 seccomp; /* task->seccomp.mode */
-	__u8 reserved[5];
+	__u8 cgroup_listed; /* enum kt_listed: what --cgroup says */
+	__u8 reserved[4];
 };
 
 /* Both ends of a socket. */
@@ -286,10 +312,12 @@ struct kt_config {
 	__u64 max_events; /* of all kinds together */
 	__u64 max_bulk; /* of UDP events, so that a flood cannot use up the rest */
 	__u64 spare_bulk; /* UDP events beyond those that user space holds for what the rest leaves */
-	__u32 filter_ports; /* bool: kt_ports decides */
+	__u32 wants; /* bit n: enum kt_filter n has wanted values, so that nothing else passes */
+	__u32 refuses; /* bit n: enum kt_filter n has unwanted values */
 	__u32 with_security; /* bool */
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
 	__u32 task_btf; /* bool: the kernel has bpf_get_current_task_btf (5.11) */
+	__u32 reserved;
 };
 
 /* Settings and state that change while programs run. */
@@ -300,6 +328,7 @@ struct kt_state {
 	__u32 byte_capped; /* enum kt_capped: what the writer refuses */
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
 	__u32 when; /* enum kt_when, for the iterator */
+	__u64 late; /* those of them that may still be refused, so that no cap counts them yet */
 	__u64 rescued; /* state changes that the first program was skipped for and the second one took */
 };
 
@@ -316,5 +345,7 @@ KT_SIZE(struct kt_amount, 64);
 KT_SIZE(struct kt_process_key, 16);
 KT_SIZE(struct kt_process_row, 80);
 KT_SIZE(struct kt_flow_key, 48);
-KT_SIZE(struct kt_counters, 128);
+KT_SIZE(struct kt_counters, 168);
 KT_SIZE(struct kt_audit_counts, 112);
+KT_SIZE(struct kt_prefix, 20);
+KT_SIZE(struct kt_cgroup_key, 16);

@@ -5,7 +5,9 @@
 
 mod account;
 mod coverage;
+mod hold;
 mod manifest;
+mod owners;
 mod sink;
 mod spare;
 
@@ -162,6 +164,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
+    sink.settle_overdue(None, |cookie| passes(plan, &session, cookie));
     let counters = session.counters()?;
     let missed = session.missed_by_hook();
     let ledger = |sink: &Sink| account::ledger(&counters, &sink.tally, &plan.filter, 0, 0);
@@ -238,6 +241,11 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
     }
 }
 
+/// Whether a connection passes the filters by owner, by who accepted it.
+fn passes(plan: &Plan, session: &Session, cookie: u64) -> Option<bool> {
+    session.acceptor(cookie).map(|task| owners::pass(&plan.filters, &task))
+}
+
 /// One turn of the event path; returns whether there may be more.
 fn drain(rings: &Rings<'_>, sink: &RefCell<Sink>) -> Result<bool, SessionError> {
     let more = rings.take()?;
@@ -274,6 +282,8 @@ impl Window<'_, '_> {
                 self.rings.wait(TURN.min(left));
             }
             more = drain(self.rings, self.sink)?;
+            let known = |cookie| passes(self.plan, self.session, cookie);
+            self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
             let capped = self.sink.borrow().refuses();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);

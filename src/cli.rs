@@ -23,6 +23,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 });
 
 const WHAT: &str = "What to capture";
+const FILTERS: &str = "Filters: values separated by commas, `!` excludes; all of the filters must pass";
 const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 const IDENTITY: &str = "Identity";
@@ -87,9 +88,29 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_DNS_PORTS", default_value = "53", value_name = "PORTS", help_heading = WHAT)]
     pub dns_ports: String,
 
-    /// Only these ports, at either end, such as `80,443` [default: all]
-    #[arg(long, env = "KTRACE_PORTS", help_heading = WHAT)]
-    pub ports: Option<String>,
+    /// Only these ports, at either end, such as `80,443` or `!22` [default: all]
+    #[arg(long, env = "KTRACE_PORTS", help_heading = FILTERS)]
+    pub ports: Vec<String>,
+
+    /// Only these addresses, at either end, such as `10.0.0.0/8,!10.1.0.0/16`
+    #[arg(long, env = "KTRACE_CIDR", value_name = "PREFIXES", help_heading = FILTERS)]
+    pub cidr: Vec<String>,
+
+    /// Only sockets of these network namespaces: inode, `/proc/PID/ns/net`, `/run/netns/NAME`
+    #[arg(long, env = "KTRACE_NETNS", help_heading = FILTERS)]
+    pub netns: Vec<String>,
+
+    /// Only sockets of these processes, such as `1234,!5678`
+    #[arg(long, env = "KTRACE_PID", value_name = "PIDS", help_heading = FILTERS)]
+    pub pid: Vec<String>,
+
+    /// Only sockets of processes or threads with these names, 15 bytes of each
+    #[arg(long, env = "KTRACE_COMM", value_name = "NAMES", help_heading = FILTERS)]
+    pub comm: Vec<String>,
+
+    /// Only sockets of processes in these cgroups and below: path or `cgroup_id`
+    #[arg(long, env = "KTRACE_CGROUP", value_name = "CGROUPS", help_heading = FILTERS)]
+    pub cgroup: Vec<String>,
 
     /// Time connect calls and handshakes
     #[arg(long, env = "KTRACE_WITH_CONNECT_LATENCY", default_value = "true", value_name = "BOOL", help_heading = WHAT,

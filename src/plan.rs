@@ -7,6 +7,7 @@
 pub mod bytes;
 pub mod duration;
 pub mod error;
+pub mod filters;
 pub mod names;
 pub mod out_dir;
 pub mod ports;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use crate::cli::{CaptureArgs, Origins};
 pub use error::PlanError;
 use error::ValueError;
+use filters::{Filters, Listed};
 use variants::Variants;
 
 const MAX_EVENTS: u64 = 1_000_000_000;
@@ -38,8 +40,8 @@ const MAX_RING_BYTES: u64 = 1 << 30;
 pub enum PortFilter {
     /// All.
     All,
-    /// `--ports`: 1 to [`ports::MAX`] ports.
-    Ports(BTreeSet<u16>),
+    /// `--ports`: 1 to [`filters::MAX`] ports.
+    Ports(Listed<u16>),
     /// `--dns-only`: the ports of `--dns-ports`.
     Dns(BTreeSet<u16>),
 }
@@ -53,6 +55,8 @@ pub struct Plan {
     pub out_dir: PathBuf,
     /// Which traffic is recorded.
     pub filter: PortFilter,
+    /// Which of that is recorded.
+    pub filters: Filters,
     /// Ports on which UDP sends and receives are paired as DNS: 1 to [`ports::MAX`].
     pub dns_ports: BTreeSet<u16>,
     /// Lines of `events.jsonl` at most.
@@ -84,7 +88,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Parses and checks all flags. Touches nothing on disk: see [`Plan::prepare`].
+    /// Parses and checks all flags; looks up namespaces. Changes nothing on disk: see [`Plan::prepare`].
     ///
     /// # Errors
     /// The first value that cannot be used, or two that exclude each other.
@@ -98,6 +102,7 @@ impl Plan {
             duration: draft.value("duration", &args.duration, duration::parse, |it| json!(duration::show(*it)))?,
             out_dir: draft.path("out-dir", &args.out_dir),
             filter,
+            filters: draft.filters(args)?,
             dns_ports,
             max_events: draft.value(
                 "max-events",
@@ -183,12 +188,35 @@ impl Draft<'_> {
 
     fn filter(&mut self, args: &CaptureArgs, dns_ports: &BTreeSet<u16>) -> Result<PortFilter, PlanError> {
         let dns_only = self.boolean("dns-only", &args.dns_only)?;
-        match self.optional("ports", args.ports.as_deref(), ports::parse, |it| json!(it))? {
-            Some(_) if dns_only => Err(PlanError::DnsOnlyWithPorts),
-            Some(ports) => Ok(PortFilter::Ports(ports)),
-            None if dns_only => Ok(PortFilter::Dns(dns_ports.clone())),
-            None => Ok(PortFilter::All),
+        let ports = self.listed("ports", &args.ports, filters::ports, Listed::show_ports)?;
+        match ports.is_off() {
+            false if dns_only => Err(PlanError::DnsOnlyWithPorts),
+            false => Ok(PortFilter::Ports(ports)),
+            true if dns_only => Ok(PortFilter::Dns(dns_ports.clone())),
+            true => Ok(PortFilter::All),
         }
+    }
+
+    fn filters(&mut self, args: &CaptureArgs) -> Result<Filters, PlanError> {
+        Ok(Filters {
+            cidr: self.listed("cidr", &args.cidr, filters::cidr, Listed::show)?,
+            netns: self.listed("netns", &args.netns, filters::netns, Listed::show)?.map(|it| it.inode),
+            pid: self.listed("pid", &args.pid, filters::pid, Listed::show)?,
+            comm: self.listed("comm", &args.comm, filters::comm, Listed::show)?,
+            cgroup: self.listed("cgroup", &args.cgroup, filters::cgroup, Listed::show)?,
+        })
+    }
+
+    /// A flag that may be repeated and takes a list each time; without values it is off and no entry.
+    fn listed<T: Ord>(
+        &mut self,
+        flag: &'static str,
+        raw: &[String],
+        parse: impl FnOnce(&str) -> Result<Listed<T>, filters::FilterError>,
+        show: impl FnOnce(&Listed<T>) -> Value,
+    ) -> Result<Listed<T>, PlanError> {
+        let raw = (!raw.is_empty()).then(|| raw.join(","));
+        Ok(self.optional(flag, raw.as_deref(), parse, show)?.unwrap_or_default())
     }
 
     fn node(&mut self, given: Option<&str>) -> Result<String, PlanError> {

@@ -63,7 +63,7 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	flow.role = KT_ROLE_CLIENT;
 	restore_ends(&flow, call);
 	set_owner(&owner, KT_OWNER_CURRENT);
-	if (!admit(c, &flow, &owner, NULL))
+	if (!admit_ends(c, &flow, &owner, NULL, ends_of_failed(flow.cookie)))
 		return 0;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e) {

@@ -20,8 +20,15 @@ static __always_inline int on_first_io(struct sock *sk, const bool direct)
 	if (!s || (s->owner.source != KT_OWNER_INHERITED && s->owner.source != KT_OWNER_NONE &&
 		   s->owner.source != KT_OWNER_ACCEPT))
 		return 0;
+	latch_acceptor(sk, s, direct);
 	set_owner(&owner, KT_OWNER_FIRST_IO);
 	s->owner = owner;
+	if (filters_owners() && !s->answer) {
+		__u64 cookie = cookie_of(sk, s, direct);
+
+		latched_answer(s);
+		tell_acceptor(cookie, &owner);
+	}
 	return 0;
 }
 
@@ -51,12 +58,15 @@ static __always_inline int on_accept(struct sock *sk)
 
 		if (s)
 			s->owner = owner;
+		if (!s || !filters_owners())
+			return 0;
+		tell_acceptor(cookie_of(sk, s, false), &owner);
 		return 0;
 	}
 	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	if (!cookie) /* older than the capture: its first send or receive, or its file, will tell */
 		return 0;
-	bpf_map_update_elem(&accepts, &cookie, &owner, BPF_ANY);
+	tell_acceptor(cookie, &owner);
 	return 0;
 }
 

@@ -39,6 +39,19 @@ static __always_inline void fill_tcp(struct kt_socket *r, struct sock *sk, struc
 	r->srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
 }
 
+/* As its events are. What nobody could judge is listed. */
+static __always_inline bool socket_is_refused(const struct kt_flow *f, struct kt_sock *s)
+{
+	__u8 answer;
+
+	if (flow_refused_by(f, s ? &s->ends : NULL) < KT_FILTER_MAX)
+		return true;
+	if (!filters_owners())
+		return false;
+	answer = owner_answer(f, s ? &s->owner : NULL, s);
+	return answer && answer < KT_FILTER_MAX;
+}
+
 /* `tp` is NULL for UDP. */
 static __always_inline int on_socket(struct bpf_iter__task_file *ctx, struct task_struct *task, struct sock *sk,
 				     struct tcp_sock *tp, const bool direct)
@@ -53,6 +66,8 @@ static __always_inline int on_socket(struct bpf_iter__task_file *ctx, struct tas
 	}
 	r.hdr.boot_ns = bpf_ktime_get_boot_ns();
 	read_flow(&r.hdr.flow, sk, s, direct);
+	if (socket_is_refused(&r.hdr.flow, s))
+		return 0;
 	if (s) {
 		r.hdr.owner = s->owner;
 		r.age_ns = s->born_ns ? r.hdr.boot_ns - s->born_ns : 0;

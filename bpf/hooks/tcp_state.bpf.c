@@ -22,8 +22,8 @@ static __always_inline void child_born(struct kt_sock *s, __u64 now)
 	s->born_ns = now;
 	s->syn_ns = 0;
 	s->untold = 0;
-	s->wanted = 0;
 	s->retrans = 0;
+	forget_answers(s);
 	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
 		s->owner.source = KT_OWNER_INHERITED;
 }
@@ -40,12 +40,13 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		s->born_ns = s->syn_ns = now;
 		s->start_tx = s->start_rx = 0;
 		s->untold = 0;
-		s->wanted = 0;
+		forget_answers(s);
 		set_owner(&s->owner, KT_OWNER_CONNECT);
 		break;
 	case TCP_LISTEN:
 		s->role = KT_ROLE_LISTENER;
 		s->born_ns = now;
+		forget_answers(s);
 		set_owner(&s->owner, KT_OWNER_LISTEN);
 		break;
 	case TCP_SYN_RECV:
@@ -126,6 +127,7 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	struct kt_task *owner = s ? &s->owner : NULL;
 	struct kt_flow flow = {};
 	struct kt_tcp_state *e;
+	bool admitted;
 
 	if (!c)
 		return;
@@ -134,7 +136,10 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 		settle_child(s, flow.cookie);
 	if (!flow.lport) /* already given back at CLOSE */
 		flow.lport = bpf_ntohs(KT_FIELD(direct, tp, inet_conn.icsk_inet.inet_sport));
-	if (!admit(c, &flow, owner, s))
+	admitted = admit(c, &flow, owner, s);
+	if (s && old == TCP_SYN_SENT && new == TCP_CLOSE)
+		remember_failed(flow.cookie, s);
+	if (!admitted)
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e) {
@@ -160,8 +165,8 @@ static __always_inline bool too_early(struct sock *sk, int old, int new, const b
 {
 	if (new == TCP_SYN_RECV)
 		return old == TCP_LISTEN;
-	return new == TCP_SYN_SENT && kt_config.filter_ports && !KT_FIELD(direct, sk, __sk_common.skc_num) &&
-	       !port_wanted(bpf_ntohs(KT_FIELD(direct, sk, __sk_common.skc_dport)));
+	return new == TCP_SYN_SENT && !KT_FIELD(direct, sk, __sk_common.skc_num) &&
+	       port_decides_later(bpf_ntohs(KT_FIELD(direct, sk, __sk_common.skc_dport)));
 }
 
 static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, struct kt_sock *s, const bool direct)
@@ -239,6 +244,8 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 	s = sock_of(sk, true, direct);
 	if (taken(s, old, new, part))
 		goto out;
+	if (s && (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK))
+		latch_acceptor(sk, s, direct);
 	if (s)
 		track(s, old, new, now);
 	if (!kt_state.gate)

@@ -22,7 +22,7 @@ pub fn ledger(
     for (kind, kernel) in counters {
         let kt_counters { observed, filtered, seen, submitted, dropped, refused: _ } = kernel;
         ledger.observed += observed;
-        for (filter, count) in filter_names(filter).into_iter().zip(filtered) {
+        for (filter, count) in filter_names(filter).into_iter().zip(filtered).filter(|(_, count)| **count > 0) {
             *ledger.filtered.entry(filter.into()).or_default() += count;
         }
         let user = tally.get(kind).copied().unwrap_or_default();
@@ -38,7 +38,7 @@ fn filter_names(filter: &PortFilter) -> [&'static str; kt_filter::KT_FILTER_MAX.
         PortFilter::Dns(_) => "dns_only",
         PortFilter::Ports(_) | PortFilter::All => "ports",
     };
-    ["self", ports]
+    ["self", "netns", ports, "cidr", "pid", "comm", "cgroup"]
 }
 
 fn of_type(seen: u64, submitted: u64, kernel: &[u64; kt_drop::KT_DROP_MAX.0 as usize], user: Tally) -> TypeLedger {
@@ -48,6 +48,7 @@ fn of_type(seen: u64, submitted: u64, kernel: &[u64; kt_drop::KT_DROP_MAX.0 as u
         (DropReason::ByteCap, byte_cap + user.byte_cap),
         (DropReason::RingFull, ring_full),
         (DropReason::Undecodable, submitted.saturating_sub(user.decoded())),
+        (DropReason::FilteredLate, user.filtered_late),
         (DropReason::WriteFailed, user.write_failed),
     ];
     TypeLedger { seen, written: user.written, dropped: dropped.into_iter().filter(|(_, n)| *n > 0).collect() }
@@ -61,13 +62,13 @@ mod tests {
     fn kernel_and_user_drops_add_up_to_what_was_seen() {
         let kernel = kt_counters {
             observed: 120,
-            filtered: [5, 15],
+            filtered: [5, 0, 15, 0, 0, 0, 0],
             seen: 100,
             submitted: 80,
             dropped: [9, 1, 10],
             ..kt_counters::default()
         };
-        let user = Tally { written: 68, event_cap: 2, byte_cap: 4, write_failed: 3 };
+        let user = Tally { written: 61, event_cap: 2, byte_cap: 4, filtered_late: 7, write_failed: 3 };
         let ledger = ledger(
             &[(EventKind::UdpSend, kernel)],
             &BTreeMap::from([(EventKind::UdpSend, user)]),
@@ -79,6 +80,7 @@ mod tests {
         assert_eq!(ledger.filtered, BTreeMap::from([("self".into(), 5), ("dns_only".into(), 15)]));
         assert_eq!(ledger.dropped[&DropReason::EventCap], 11);
         assert_eq!(ledger.dropped[&DropReason::ByteCap], 5);
+        assert_eq!(ledger.dropped[&DropReason::FilteredLate], 7);
         assert_eq!(ledger.dropped[&DropReason::Undecodable], 3);
     }
 

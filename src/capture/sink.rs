@@ -10,8 +10,13 @@ use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
 
 use super::coverage::Timeline;
+use super::hold::{Hold, Settled};
 use super::spare::Spare;
-use crate::hooks::{self, wire::Context};
+use crate::clock;
+use crate::hooks::{
+    self,
+    wire::{Context, RawEvent},
+};
 
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub struct Tally {
     pub event_cap: u64,
     /// The same of the byte cap.
     pub byte_cap: u64,
+    /// Refused by a filter that the kernel could not ask when the event happened.
+    pub filtered_late: u64,
     /// The line could not be written.
     pub write_failed: u64,
 }
@@ -29,7 +36,7 @@ pub struct Tally {
 impl Tally {
     /// Records of this kind that could be decoded.
     pub const fn decoded(&self) -> u64 {
-        self.written + self.event_cap + self.byte_cap + self.write_failed
+        self.written + self.event_cap + self.byte_cap + self.filtered_late + self.write_failed
     }
 
     /// The count of events that a cap keeps out.
@@ -62,6 +69,7 @@ pub struct Sink {
     reserve_is_open: bool,
     context: Context,
     batch: Batch,
+    hold: Hold,
 }
 
 /// Raw records with their times. The rings are read one after the other, so what came in since the last turn is in
@@ -95,6 +103,7 @@ impl Sink {
             reserve_is_open: false,
             context,
             batch: Batch::default(),
+            hold: Hold::default(),
         }
     }
 
@@ -111,11 +120,43 @@ impl Sink {
     pub fn write_batch(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
+        let now = clock::boot_ns();
         for (_, range) in batch.index.drain(..) {
-            self.write(batch.bytes.get(range).unwrap_or_default());
+            self.filter(batch.bytes.get(range).unwrap_or_default(), now);
         }
         batch.bytes.clear();
         self.batch = batch;
+    }
+
+    /// Settles what cannot wait any longer at this boot time, or without one everything: `passes` says what is known
+    /// about a socket by now.
+    pub fn settle_overdue(&mut self, now: Option<u64>, passes: impl Fn(u64) -> Option<bool>) {
+        while let Some((cookie, records)) = self.hold.overdue(now) {
+            let written = passes(cookie).unwrap_or(true);
+            records.iter().for_each(|record| if written { self.write(record) } else { self.drop_late(record) });
+        }
+    }
+
+    /// What no filter had doubts about is written at once.
+    fn filter(&mut self, record: &[u8], now: u64) {
+        let Ok(raw) = RawEvent::new(record) else { return };
+        match self.hold.settle(record, raw.mark(), now) {
+            Settled::Held => {}
+            Settled::Written(before) => {
+                before.iter().for_each(|record| self.write(record));
+                self.write(record);
+            }
+            Settled::Refused(before) => {
+                before.iter().for_each(|record| self.drop_late(record));
+                self.drop_late(record);
+            }
+        }
+    }
+
+    fn drop_late(&mut self, record: &[u8]) {
+        if let Ok(raw) = RawEvent::new(record) {
+            self.tally.entry(raw.kind()).or_default().filtered_late += 1;
+        }
     }
 
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.

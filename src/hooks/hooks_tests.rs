@@ -107,3 +107,18 @@ fn the_variants_name_exactly_the_programs_of_the_object() {
     let built: BTreeSet<String> = object.progs().map(|p| p.name().to_str().unwrap().to_owned()).collect();
     assert_eq!(named.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), built);
 }
+
+#[test]
+fn a_filter_by_port_says_that_translated_ports_are_not_looked_up() {
+    let hooks = |flags: &[&str]| -> Vec<&str> {
+        let plan = match crate::cli::parse([&["ktrace", "--node", "n1"], flags].concat()).unwrap() {
+            crate::cli::Request::Capture(args, origins) => Plan::from_args(&args, &origins).unwrap(),
+            crate::cli::Request::Check => panic!("not a capture"),
+        };
+        let says_so = |hook: &&&dyn Hook| hook.plan_limits(&plan).iter().any(|limit| limit.contains("NAT"));
+        HOOKS.iter().filter(says_so).map(|hook| hook.name()).collect()
+    };
+    assert_eq!(hooks(&["--ports", "80"]), ["tcp_state", "udp"]);
+    assert_eq!(hooks(&["--dns-only"]), ["tcp_state", "udp"]);
+    assert!(hooks(&["--cidr", "10.0.0.0/8"]).is_empty());
+}

@@ -14,7 +14,7 @@ pub mod wire;
 use ktrace_bundle::event::{Event, EventKind};
 
 use crate::kernel::features::Need;
-use crate::plan::Plan;
+use crate::plan::{Plan, PortFilter};
 pub use sockets::decode_socket;
 pub use udp::CGROUP_PROGRAMS;
 use wire::{Context, DecodeError, RawEvent};
@@ -72,6 +72,11 @@ pub trait Hook: Sync {
     /// Whether the plan asks for it.
     fn wanted(&self, plan: &Plan) -> bool;
 
+    /// What it will not see because of what the plan asks for, one sentence each.
+    fn plan_limits(&self, _plan: &Plan) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Ways to attach it, best first.
     fn variants(&self) -> &'static [Variant];
 
@@ -82,6 +87,11 @@ pub trait Hook: Sync {
     fn decode(&self, raw: RawEvent<'_>, _context: &Context) -> Result<Event, DecodeError> {
         Err(DecodeError::NoHook(raw.kind()))
     }
+}
+
+/// Under a filter by port: what is on another port than the one that a client asked for.
+fn translated(plan: &Plan, limit: &'static [&'static str]) -> &'static [&'static str] {
+    if plan.filter == PortFilter::All { &[] } else { limit }
 }
 
 /// All hooks, in the order in which they are attached.

@@ -74,6 +74,15 @@ impl Hook for TcpState {
         true
     }
 
+    fn plan_limits(&self, plan: &Plan) -> &'static [&'static str] {
+        super::translated(
+            plan,
+            &[
+                "connections that NAT brought from a port of the filter to a socket on another port: only the socket's own ends are compared",
+            ],
+        )
+    }
+
     fn variants(&self) -> &'static [Variant] {
         VARIANTS
     }

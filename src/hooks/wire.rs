@@ -68,7 +68,10 @@ unsafe impl Wire for types::kt_process_key {}
 unsafe impl Wire for types::kt_process_row {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_flow_key {}
+// SAFETY: as above.
 unsafe impl Wire for types::kt_audit_counts {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_task {}
 
 /// Reads `T` from bytes that are exactly as long.
 ///
@@ -107,6 +110,22 @@ impl<'a> RawEvent<'a> {
         self.kind
     }
 
+    /// What the kernel says about filters that it could not ask when the event happened.
+    pub fn mark(&self) -> Mark {
+        let header = self.bytes.get(..size_of::<types::kt_header>()).map(read::<types::kt_header>);
+        // `new` has looked at the header
+        let Some(Ok(types::kt_header { flow, .. })) = header else { return Mark::default() };
+        let has = |flag: types::kt_flow_flags| u32::from(flow.flags) & flag.0 != 0;
+        let doubt = if has(types::kt_flow_flags::KT_FLOW_REFUSED) {
+            Doubt::Refused
+        } else if has(types::kt_flow_flags::KT_FLOW_UNDECIDED) && flow.cookie != 0 {
+            Doubt::Undecided // without a cookie nothing later can be told to be of the same socket
+        } else {
+            Doubt::None
+        };
+        Mark { cookie: flow.cookie, doubt }
+    }
+
     /// The record as its struct.
     ///
     /// # Errors
@@ -114,6 +133,27 @@ impl<'a> RawEvent<'a> {
     pub fn read<T: Wire>(&self) -> Result<T, DecodeError> {
         read(self.bytes)
     }
+}
+
+/// Whether filters by owner let an event pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Doubt {
+    /// They do.
+    #[default]
+    None,
+    /// Nobody knows yet; a later event of the same socket will.
+    Undecided,
+    /// They do not, nor those of the same socket that were undecided.
+    Refused,
+}
+
+/// A socket, and what filters by owner say about an event of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Socket cookie; 0 where there is none.
+    pub cookie: u64,
+    /// What they say.
+    pub doubt: Doubt,
 }
 
 /// The event type of a kind number.
@@ -225,6 +265,7 @@ impl Context {
             source,
             cgroup,
             seccomp,
+            cgroup_listed: _,
             reserved: _,
         } = task;
         let Some(source) = source_of(source)? else {

@@ -106,6 +106,8 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
             Some(why) => choice.tried.push(TriedVariant { variant: variant.name.into(), why }),
             None => {
                 take(&mut choice, variant, features, refusals);
+                let of_plan = plan.map(|plan| hook.plan_limits(plan)).unwrap_or_default();
+                choice.limits.extend(of_plan.iter().map(|&limit| limit.to_owned()));
                 break;
             }
         }

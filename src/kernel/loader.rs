@@ -19,10 +19,10 @@ use super::features::Features;
 use super::ladder::{Choice, Refusals, choose};
 use super::session::Session;
 use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
-use super::{log, skel};
+use super::{filters, log, skel};
 use crate::error::Hint;
 use crate::hooks::{CGROUP_PROGRAMS, Store};
-use crate::plan::{MIN_RING_BYTES, Plan, PortFilter};
+use crate::plan::{MIN_RING_BYTES, Plan};
 
 /// Why no capture can start.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum LoadError {
     /// libbpf failed in a way that no single program explains.
     #[error("the BPF object cannot be {step}: {detail}")]
     Object {
-        /// `opened`, `loaded`.
+        /// `opened`, `loaded`, `filled`.
         step: &'static str,
         /// libbpf's words.
         detail: String,
@@ -64,6 +64,7 @@ pub fn load(plan: &Plan, features: &Features) -> Result<Session, LoadError> {
                 continue;
             }
         };
+        filters::fill(&skel, plan).map_err(|e| LoadError::Object { step: "filled", detail: log::chain(&e) })?;
         match attach(&skel, &choices) {
             Ok(attached) => return Ok(Session::new(attached, skel)),
             Err(refused) => strike_off(&mut refusals, &choices, refused)?,
@@ -156,23 +157,20 @@ fn configure(
     if !uses("udp__send_kprobe") && !uses("udp__send_tp_btf") {
         open.maps.udp_calls.set_max_entries(1)?;
     }
+    filters::size_maps(open, plan)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.kt_config = skel::types::kt_config {
             max_events: plan.max_events,
             max_bulk: bulk_share(plan.max_events),
             spare_bulk: bulk_spare(plan.max_events),
-            filter_ports: u32::from(plan.filter != PortFilter::All),
+            wants: filters::wants(plan),
+            refuses: filters::refuses(plan),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
             task_btf: u32::from(features.has_function("bpf_get_current_task_btf")),
+            reserved: 0,
         };
-        if let PortFilter::Ports(ports) | PortFilter::Dns(ports) = &plan.filter {
-            for port in ports {
-                if let Some(word) = rodata.kt_ports.get_mut(usize::from(port >> 6)) {
-                    *word |= 1 << (port & 63);
-                }
-            }
-        }
+        filters::set_ports(rodata, &plan.filter);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The kernel side as Rust sees it: the skeleton, what this kernel supports, and the loaded programs.
 
 pub mod features;
+pub mod filters;
 pub mod ladder;
 pub mod loader;
 pub mod log;

@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::loader::Attached;
 use super::refused;
 use super::skel::KtraceSkel;
-use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_when};
+use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_task, kt_when};
 use crate::hooks::wire;
 use crate::preflight;
 
@@ -168,6 +168,13 @@ impl Session {
             buffer.copy_within(whole..held, 0);
             held -= whole;
         }
+    }
+
+    /// Who accepted this connection, as far as a filter by owner is concerned; `None`: nobody yet, or long ago.
+    pub fn acceptor(&self, cookie: u64) -> Option<kt_task> {
+        // an entry that cannot be read is one that is not there: the map is a cache
+        let found = self.skel.maps.accepts.lookup(&cookie.to_ne_bytes(), MapFlags::ANY).ok()??;
+        wire::read(&found).ok()
     }
 
     /// The account of every kind, summed over CPUs.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ktrace_bundle::manifest::PlanSource;
 
 use super::{
-    bytes::BytesError, duration::DurationError, names::NameError, ports::PortsError, scalar::ScalarError,
-    variants::VariantError,
+    bytes::BytesError, duration::DurationError, filters::FilterError, names::NameError, ports::PortsError,
+    scalar::ScalarError, variants::VariantError,
 };
 use crate::error::Hint;
 
@@ -87,6 +87,9 @@ pub enum ValueError {
     /// Port list.
     #[error(transparent)]
     Ports(#[from] PortsError),
+    /// List of a filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// Node, cluster or label.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -105,6 +108,7 @@ impl Hint for ValueError {
             Self::Duration(error) => error.hint(),
             Self::Bytes(error) => error.hint(),
             Self::Ports(error) => error.hint(),
+            Self::Filter(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Scalar(error) => error.hint(),
             Self::Variant(error) => error.hint(),

@@ -23,6 +23,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         duration: Duration::from_secs(30),
         out_dir: "./out".into(),
         filter: PortFilter::All,
+        filters: Filters::default(),
         dns_ports: BTreeSet::from([53]),
         max_events: 500_000,
         max_bytes: 512 << 20,
@@ -61,7 +62,7 @@ fn dns_only_filters_by_the_dns_ports_and_ports_by_themselves() {
     let dns = plan(&["--dns-only", "--dns-ports", "53,5353"]).unwrap();
     assert_eq!(dns.filter, PortFilter::Dns(BTreeSet::from([53, 5353])));
     let ports = plan(&["--ports", "80,443"]).unwrap();
-    assert_eq!(ports.filter, PortFilter::Ports(BTreeSet::from([80, 443])));
+    assert_eq!(ports.filter, PortFilter::Ports(Listed { wanted: [80, 443].into(), unwanted: [].into() }));
     assert_eq!(ports.dns_ports, BTreeSet::from([53]));
 }
 
@@ -117,4 +118,23 @@ fn an_output_directory_below_a_file_is_refused_with_a_hint() {
     let error = plan(&["--out-dir", file.path().join("out").to_str().unwrap()]).unwrap().prepare().unwrap_err();
     assert!(matches!(error, PlanError::OutDir { .. }));
     assert_eq!(error.hint().unwrap(), "pass a directory that you may write to with `--out-dir`");
+}
+
+#[test]
+fn filters_may_be_repeated_and_are_entered_as_given() {
+    let plan = plan(&["--cidr", "10.0.0.0/8", "--cidr", "!10.1.0.0/16,fd00::/8", "--ports", "80,!22"]).unwrap();
+    assert_eq!(plan.entries["cidr"].value, json!(["10.0.0.0/8", "fd00::/8", "!10.1.0.0/16"]));
+    assert_eq!(plan.entries["ports"].value, json!([80, "!22"]));
+    assert_eq!((plan.filters.cidr.wanted.len(), plan.filters.cidr.unwanted.len()), (2, 1));
+}
+
+#[test]
+fn a_filter_for_what_does_not_exist_is_refused_with_a_hint() {
+    let (message, hint) = refusal(&["--pid", "1073741824"]);
+    assert_eq!(message, "`--pid=1073741824` cannot be used");
+    assert!(hint.unwrap().starts_with("look it up with `ps -e`"));
+    assert!(refusal(&["--netns", "/run/netns/no-such"]).1.unwrap().contains("`/run/netns/NAME`"));
+    assert!(refusal(&["--cgroup", "/no/such/cgroup"]).1.unwrap().contains("/proc/PID/cgroup"));
+    // what is excluded may be gone already
+    assert!(plan(&["--pid", "!1073741824"]).is_ok());
 }

@@ -52,7 +52,11 @@ pub fn parse(text: &str) -> Result<BTreeSet<u16>, PortsError> {
     Ok(ports)
 }
 
-fn port(item: &str) -> Result<u16, PortsError> {
+/// Parses one port.
+///
+/// # Errors
+/// See [`PortsError`].
+pub fn port(item: &str) -> Result<u16, PortsError> {
     if item.is_empty() || !item.bytes().all(|b| b.is_ascii_digit()) {
         return Err(PortsError::NotANumber { item: item.into() });
     }

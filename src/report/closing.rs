@@ -24,6 +24,7 @@ fn render(manifest: &Manifest, bundle: &Path, quiet: bool) -> String {
         lines.push(format!("the bundle is {}", escape(&bundle.to_string_lossy())));
         lines.push(format!("read it with: analyze {}", shell_word(bundle)));
     }
+    lines.extend(nothing_passed(&manifest.ledger).filter(|_| !quiet));
     lines.extend(manifest.degraded.iter().map(|reason| format!("degraded: {}", escape(reason))));
     lines.into_iter().map(|line| line + "\n").collect()
 }
@@ -102,6 +103,19 @@ fn stepped(manifest: &Manifest) -> Option<String> {
     let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
     let by = format!("{}.{} s", tenths / 10, tenths % 10);
     Some(format!("the wall clock was stepped {times}, by up to {by}: all times are by its first reading"))
+}
+
+/// Where the filters left nothing at all: the one that refused most.
+fn nothing_passed(ledger: &Ledger) -> Option<String> {
+    let late = ledger.dropped.get(&DropReason::FilteredLate).copied().unwrap_or(0);
+    if ledger.seen > late {
+        return None;
+    }
+    let (filter, count) =
+        ledger.filtered.iter().filter(|(name, _)| *name != "self").max_by_key(|(_, count)| **count)?;
+    let flag = filter.replace('_', "-");
+    let of = ledger.observed;
+    (*count > 0).then(|| format!("hint: none of {of} events passed the filters; `--{flag}` refused {count} of them"))
 }
 
 fn is_asked(reason: DropReason) -> bool {

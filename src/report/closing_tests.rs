@@ -126,3 +126,18 @@ fn the_exit_code_follows_from_the_manifest() {
     assert_eq!(with(EndedBy::Deadline, false), Exit::Degraded);
     assert_eq!(with(EndedBy::DiskFull, false), Exit::Error);
 }
+
+#[test]
+fn filters_that_left_nothing_are_named() {
+    let closing = |seen: u64, late: u64| {
+        let mut manifest = a_manifest();
+        manifest.ledger = Ledger { observed: 30, seen, ..Ledger::default() };
+        manifest.ledger.filtered = [("self", 20), ("dns_only", 4), ("pid", 3)].map(|(k, n)| (k.to_owned(), n)).into();
+        manifest.ledger.dropped.insert(DropReason::FilteredLate, late);
+        render(&manifest, Path::new("b.tgz"), false).lines().last().unwrap().to_owned()
+    };
+    let hint = "hint: none of 30 events passed the filters; `--dns-only` refused 4 of them";
+    assert_eq!(closing(0, 0), hint);
+    assert_eq!(closing(3, 3), hint);
+    assert_eq!(closing(3, 2), "read it with: analyze b.tgz");
+}

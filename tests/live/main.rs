@@ -15,7 +15,9 @@ mod connect;
 mod dns;
 mod edges;
 mod faults;
+mod filters;
 mod healthy;
+mod held;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 mod kernel;
@@ -96,6 +98,8 @@ fn main() -> ExitCode {
         edges::tests(),
         audit::tests(),
         clocks::tests(),
+        filters::tests(),
+        held::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -73,6 +73,8 @@ pub struct Coverage {
     pub user_caps: Vec<DropReason>,
     /// Ports that the plan is limited to.
     pub ports: Option<Vec<u16>>,
+    /// Ports that the plan leaves out.
+    pub excluded_ports: Vec<u16>,
     /// Ports of DNS by the plan.
     pub dns_ports: Vec<u16>,
     /// The kernel's own counters against what the hooks saw.
@@ -114,6 +116,7 @@ impl Coverage {
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
             ports: head.and_then(plan_ports),
+            excluded_ports: head.map(excluded_ports).unwrap_or_default(),
             dns_ports: head.map_or_else(|| vec![DNS_PORT], dns_ports),
             audit: manifest.map(|m| m.audit.clone()).unwrap_or_default(),
             audited: manifest.and_then(|m| m.audited.clone()),
@@ -151,8 +154,8 @@ impl Coverage {
     /// Whether the plan asked for the events of a socket with these ends. Before its port is chosen a socket may
     /// show up all the same; what comes after is then missing, and nobody may wonder about that.
     pub fn is_in_plan(&self, local: Endpoint, remote: Endpoint) -> bool {
-        let Some(ports) = &self.ports else { return true };
-        [local.port, remote.port].into_iter().flatten().any(|p| ports.contains(&p))
+        let has = |ports: &[u16]| [local.port, remote.port].into_iter().flatten().any(|p| ports.contains(&p));
+        !has(&self.excluded_ports) && self.ports.as_deref().is_none_or(has)
     }
 
     /// Hooks that were asked for and not attached, one sentence each.
@@ -168,7 +171,9 @@ impl Coverage {
     }
 
     fn dns_is_in_plan(&self) -> bool {
-        self.ports.as_ref().is_none_or(|ports| self.dns_ports.iter().any(|p| ports.contains(p)))
+        let is_in =
+            |p: &u16| self.ports.as_ref().is_none_or(|ports| ports.contains(p)) && !self.excluded_ports.contains(p);
+        self.dns_ports.iter().any(is_in)
     }
 
     /// Why these needs were not met, if they were not.
@@ -180,7 +185,10 @@ impl Coverage {
             });
         };
         if needs.dns && !self.dns_is_in_plan() {
-            return Some(format!("not requested by the plan: ports {} only", self.shown_ports().unwrap_or_default()));
+            return Some(match self.shown_ports() {
+                Some(ports) => format!("not requested by the plan: ports {ports} only"),
+                None => format!("not requested by the plan: not the ports {}", listed(&self.excluded_ports)),
+            });
         }
         needs
             .hooks
@@ -306,7 +314,7 @@ fn not_measured(head: Option<&Head>, summary: Option<&Summary>) -> Vec<String> {
     let Some(head) = head else {
         return vec!["which hooks were attached, and what was lost: there is no manifest".to_owned()];
     };
-    let mut out: Vec<String> = outside_plan(head).into_iter().collect();
+    let mut out: Vec<String> = outside_plan(head).into_iter().chain(outside_filters(head)).collect();
     if let Some(summary) = summary {
         out.extend(summary.not_measured.iter().map(|s| escape::line(s)));
     } else {
@@ -328,6 +336,24 @@ fn outside_plan(head: &Head) -> Option<String> {
     Some(format!("traffic of other ports than {} (`--ports`)", listed(&plan_ports(head)?)))
 }
 
+/// What each filter by something else than wanted ports left out.
+fn outside_filters(head: &Head) -> impl Iterator<Item = String> {
+    let unwanted = excluded_ports(head);
+    let ports = (!unwanted.is_empty()).then(|| format!("traffic of the ports {} (`--ports`)", listed(&unwanted)));
+    let others = ["cidr", "netns", "pid", "comm", "cgroup"].into_iter().filter_map(|flag| {
+        let values = head.plan.get(flag)?.value.as_array()?.iter().filter_map(serde_json::Value::as_str);
+        let values: Vec<_> = values.take(MAX_PORTS).map(escape::shown).collect();
+        Some(format!("traffic that `--{flag}` leaves out: {}", values.join(", ")))
+    });
+    ports.into_iter().chain(others)
+}
+
+/// The ports that the plan excludes: `"!22"`.
+fn excluded_ports(head: &Head) -> Vec<u16> {
+    let list = head.plan.get("ports").and_then(|e| e.value.as_array()).map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|p| p.as_str()?.strip_prefix('!')?.parse().ok()).collect()
+}
+
 /// `80, 443`, with the rest of a long list counted.
 fn listed(ports: &[u16]) -> String {
     let mut parts: Vec<String> = ports.iter().take(MAX_PORTS).map(u16::to_string).collect();
@@ -339,7 +365,7 @@ fn listed(ports: &[u16]) -> String {
 
 /// The ports that the plan is limited to; `None` if it is not.
 fn plan_ports(head: &Head) -> Option<Vec<u16>> {
-    if is_dns_only(head) { Some(dns_ports(head)) } else { ports_of(head, "ports") }
+    if is_dns_only(head) { Some(dns_ports(head)) } else { ports_of(head, "ports").filter(|wanted| !wanted.is_empty()) }
 }
 
 /// Ports of DNS by the plan.

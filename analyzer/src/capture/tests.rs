@@ -304,4 +304,7 @@ fn a_filter_of_the_plan_is_something_that_was_not_measured() {
     assert_eq!(with("dns-only", serde_json::json!(true)), "traffic other than DNS (`--dns-only`)");
     assert_eq!(with("dns-only", serde_json::json!(false)), "DNS answer codes (payload is never read)");
     assert_eq!(with("ports", serde_json::json!([80, 443])), "traffic of other ports than 80, 443 (`--ports`)");
+    assert_eq!(with("ports", serde_json::json!(["!22"])), "traffic of the ports 22 (`--ports`)");
+    let cidr = serde_json::json!(["10.0.0.0/8", "!10.1.0.0/16"]);
+    assert_eq!(with("cidr", cidr), "traffic that `--cidr` leaves out: 10.0.0.0/8, !10.1.0.0/16");
 }

@@ -93,6 +93,8 @@ fn a_connection_that_the_plan_left_out_does_not_hang() {
     };
     assert_eq!(hanging(serde_json::json!([8080])), 1);
     assert_eq!(hanging(serde_json::json!([53])), 0);
+    assert_eq!(hanging(serde_json::json!(["!8080"])), 0);
+    assert_eq!(hanging(serde_json::json!(["!53"])), 1);
 }
 
 #[test]

@@ -64,6 +64,25 @@ static __always_inline bool admit(struct kt_counters *c, struct kt_flow *f, cons
 	return admit_ends(c, f, owner, s, s ? &s->ends : NULL);
 }
 
+/* Whether `--sample` leaves this flow of UDP out: a client's socket with all its remote ends, so that no reply is
+ * parted from its query, or one remote end of a server's. The cookie is not random, its mix is (the finalizer of
+ * splitmix64). */
+static __always_inline bool sampled_out(const struct kt_flow *f)
+{
+	const __u64 *raddr = (const __u64 *)f->raddr;
+	__u64 mix = f->cookie;
+
+	if (kt_config.sample < 2)
+		return false;
+	if (f->role == KT_ROLE_SERVER)
+		mix ^= (raddr[0] * 31 + raddr[1]) * 31 + f->rport;
+	mix += 0x9e3779b97f4a7c15ULL;
+	mix = (mix ^ mix >> 30) * 0xbf58476d1ce4e5b9ULL;
+	mix = (mix ^ mix >> 27) * 0x94d049bb133111ebULL;
+	mix ^= mix >> 31;
+	return mix % kt_config.sample;
+}
+
 /* UDP beyond its share takes no place: user space holds it until it is known what the rest has left. So a rare event
  * is refused only when rare events and UDP's share have used up the cap. */
 static __always_inline bool event_capped(const bool bulk)

@@ -40,7 +40,8 @@ enum kt_drop {
 	KT_DROP_EVENT_CAP = 0,
 	KT_DROP_BYTE_CAP = 1,
 	KT_DROP_RING_FULL = 2,
-	KT_DROP_MAX = 3,
+	KT_DROP_SAMPLED = 3,
+	KT_DROP_MAX = 4,
 };
 
 /* Which filter said no; in the order in which they are asked. */
@@ -317,7 +318,7 @@ struct kt_config {
 	__u32 with_security; /* bool */
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
 	__u32 task_btf; /* bool: the kernel has bpf_get_current_task_btf (5.11) */
-	__u32 reserved;
+	__u32 sample; /* N: 1 in N flows of UDP; 0 and 1: all */
 };
 
 /* Settings and state that change while programs run. */
@@ -345,7 +346,7 @@ KT_SIZE(struct kt_amount, 64);
 KT_SIZE(struct kt_process_key, 16);
 KT_SIZE(struct kt_process_row, 80);
 KT_SIZE(struct kt_flow_key, 48);
-KT_SIZE(struct kt_counters, 168);
+KT_SIZE(struct kt_counters, 176);
 KT_SIZE(struct kt_audit_counts, 112);
 KT_SIZE(struct kt_prefix, 20);
 KT_SIZE(struct kt_cgroup_key, 16);

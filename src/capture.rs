@@ -124,6 +124,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         boot_ns: first.boot_ns,
         utc: first.utc,
         with_security: plan.with_security,
+        sample: (plan.sample > 1).then_some(plan.sample),
     };
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone())?;

@@ -135,6 +135,10 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 
+    /// Record one in N flows of UDP, each whole; TCP is never sampled. Counted are all
+    #[arg(long, env = "KTRACE_SAMPLE", default_value = "1", value_name = "N", help_heading = LIMITS)]
+    pub sample: String,
+
     /// Buffer between kernel and collector, a power of two; UDP has one of its own, a quarter as large
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,

@@ -28,6 +28,7 @@ use filters::{Filters, Listed};
 use variants::Variants;
 
 const MAX_EVENTS: u64 = 1_000_000_000;
+const MAX_SAMPLE: u64 = 1_000_000;
 /// Below this, the quarter of the cap that is kept for rare events holds no line of full length.
 const MIN_BYTES: u64 = 16 << 10;
 const MAX_BYTES: u64 = 1 << 40;
@@ -61,6 +62,8 @@ pub struct Plan {
     pub dns_ports: BTreeSet<u16>,
     /// Lines of `events.jsonl` at most.
     pub max_events: u64,
+    /// N: one in N flows of UDP is recorded; 1: all.
+    pub sample: u64,
     /// Bytes of `events.jsonl` at most.
     pub max_bytes: u64,
     /// Run the `connect` hook.
@@ -116,6 +119,7 @@ impl Plan {
                 |text| bytes::parse(text, MIN_BYTES, MAX_BYTES),
                 |it| json!(it),
             )?,
+            sample: draft.value("sample", &args.sample, |t| scalar::sample(t, MAX_SAMPLE), |it| json!(it))?,
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,

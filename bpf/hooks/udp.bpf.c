@@ -125,7 +125,12 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 	if (!admit(c, &flow, &owner, s))
 		return 0;
 	first = first_event(s);
-	e = take_place(&bulk_ring, sizeof(*e), c, true);
+	if (sampled_out(&flow)) {
+		KT_BUMP(c->dropped[KT_DROP_SAMPLED]);
+		e = NULL;
+	} else {
+		e = take_place(&bulk_ring, sizeof(*e), c, true);
+	}
 	if (!e) {
 		struct kt_amount n = { .events = 1, .connections = first };
 

@@ -269,6 +269,8 @@ pub struct Datagram {
     pub late: bool,
     /// Came when no query was outstanding.
     pub duplicate: bool,
+    /// N, where this line stands for 1 in N flows; `None` without `--sample`.
+    pub sample: Option<u64>,
 }
 
 /// A `connect(2)` on a TCP socket, as it returned.

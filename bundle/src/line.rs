@@ -198,6 +198,7 @@ impl<'a> Line<'a> {
                 self.ambiguous = d.ambiguous;
                 self.late = d.late;
                 self.duplicate = d.duplicate;
+                self.sample = d.sample;
             }
             Payload::Connect(c) => {
                 self.syscall_ns = Some(c.syscall_ns);
@@ -347,6 +348,7 @@ impl<'a> Line<'a> {
             ambiguous: self.ambiguous,
             late: self.late,
             duplicate: self.duplicate,
+            sample: self.sample,
         }
     }
 }

@@ -111,6 +111,7 @@ fn every_payload_survives_the_round_trip() {
             dns_rtt_ns: Some(1),
             query_seq: Some(2),
             late: true,
+            sample: Some(10),
             ..Datagram::default()
         }),
         Payload::Connect(Connect {
@@ -204,6 +205,7 @@ fn every_key() -> Line<'static> {
         ambiguous: true,
         late: true,
         duplicate: true,
+        sample: n,
         asked: Some(End(Endpoint::default())),
         syscall_ns: n,
         retransmit: Some(RetransmitKind::Data),

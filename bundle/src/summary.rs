@@ -69,12 +69,46 @@ pub struct Summary {
     /// Sockets in `CLOSE_WAIT` when the window closed, by owner and flow.
     #[serde(default)]
     pub close_wait: Vec<CloseWaitRow>,
+    /// Sums over the datagrams that `--sample` let pass, and what they stand for; absent without sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingSummary>,
     /// What nobody may conclude from this bundle, one sentence each.
     #[serde(default)]
     pub not_measured: Vec<String>,
     /// Rows left out, by the name of their list (`top_talkers.by_flow`); every list is named, also with 0.
     #[serde(default)]
     pub omitted_count: BTreeMap<String, u64>,
+}
+
+/// UDP under `--sample`. The totals by type, process and flow are exact all the same; these are what lines alone tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SamplingSummary {
+    /// N: each flow was recorded with the probability 1/N.
+    pub one_in: u64,
+    /// Flows in the sample.
+    pub flow_count: u64,
+    /// There were more flows than could be told apart, so the errors are too small.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub error_incomplete: bool,
+    /// Sends.
+    pub udp_send: Estimate,
+    /// Receives.
+    pub udp_recv: Estimate,
+    /// Payload bytes sent.
+    pub tx_bytes: Estimate,
+    /// Payload bytes received.
+    pub rx_bytes: Estimate,
+}
+
+/// A sum over sampled flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Over the sampled flows.
+    pub measured: u64,
+    /// Over all flows: N times that.
+    pub estimated: u64,
+    /// Standard error of `estimated`, by how much the sampled flows differ.
+    pub standard_error: u64,
 }
 
 /// Events of one type; exact whatever was written. Records that could not be decoded are left out.

@@ -7,6 +7,7 @@
 mod connections;
 mod keys;
 mod refused;
+mod sampling;
 mod table;
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,6 +24,7 @@ use crate::tcp::TcpState;
 
 use connections::Connections;
 use keys::{Flow, Names, Who};
+use sampling::Sampling;
 use table::{Table, Tables};
 
 pub use refused::{Refused, RefusedFlow, RefusedProcess};
@@ -56,6 +58,7 @@ pub struct SummaryBuilder {
     syscall: Histogram,
     srtt: Histogram,
     close_wait: Table<(Who, Flow), CloseWait>,
+    sampling: Sampling,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -157,12 +160,14 @@ impl SummaryBuilder {
                 by_process: keep.rows("retransmits.by_process", self.tables.processes.retransmits(&self.tables.total)),
             },
             close_wait: keep.rows("close_wait", close_wait_rows(&self.close_wait)),
+            sampling: self.sampling.summary(),
             not_measured: not_measured(manifest, dns),
             omitted_count: omitted,
         }
     }
 
     fn datagram(&mut self, event: &Event, d: &Datagram, is_sent: bool, written: u64) {
+        self.sampling.push(event, d, is_sent);
         let bytes = d.bytes.unwrap_or(0);
         let (tx_bytes, rx_bytes) = if is_sent { (bytes, 0) } else { (0, bytes) };
         let is_new = match event.id.socket {
@@ -280,6 +285,11 @@ fn counted_only(ledger: &Ledger) -> impl Iterator<Item = String> {
     })
 }
 
+/// N of `--sample`, if it left anything out.
+fn one_in(manifest: &Manifest) -> Option<u64> {
+    manifest.head.plan.get("sample").and_then(|entry| entry.value.as_u64()).filter(|n| *n > 1)
+}
+
 fn not_measured(manifest: &Manifest, dns: &DnsPairs) -> Vec<String> {
     let mut out = Vec::new();
     for (name, what) in HOOKS {
@@ -297,6 +307,9 @@ fn not_measured(manifest: &Manifest, dns: &DnsPairs) -> Vec<String> {
         out.extend(
             hook.limits.iter().map(|limit| keys::clip(&format!("{limit} (hook `{}`)", hook.name), MAX_SENTENCE)),
         );
+    }
+    if let Some(n) = one_in(manifest) {
+        out.push(format!("UDP flows outside the sample: 1 in {n} was recorded, so DNS counts are about those"));
     }
     out.extend(counted_only(&manifest.ledger));
     if dns.unlisted() > 0 {

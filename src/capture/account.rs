@@ -42,10 +42,11 @@ fn filter_names(filter: &PortFilter) -> [&'static str; kt_filter::KT_FILTER_MAX.
 }
 
 fn of_type(seen: u64, submitted: u64, kernel: &[u64; kt_drop::KT_DROP_MAX.0 as usize], user: Tally) -> TypeLedger {
-    let [event_cap, byte_cap, ring_full] = *kernel;
+    let [event_cap, byte_cap, ring_full, sampled] = *kernel;
     let dropped = [
         (DropReason::EventCap, event_cap + user.event_cap),
         (DropReason::ByteCap, byte_cap + user.byte_cap),
+        (DropReason::Sampled, sampled),
         (DropReason::RingFull, ring_full),
         (DropReason::Undecodable, submitted.saturating_sub(user.decoded())),
         (DropReason::FilteredLate, user.filtered_late),
@@ -65,7 +66,7 @@ mod tests {
             filtered: [5, 0, 15, 0, 0, 0, 0],
             seen: 100,
             submitted: 80,
-            dropped: [9, 1, 10],
+            dropped: [9, 1, 10, 0],
             ..kt_counters::default()
         };
         let user = Tally { written: 61, event_cap: 2, byte_cap: 4, filtered_late: 7, write_failed: 3 };

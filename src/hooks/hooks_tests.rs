@@ -26,7 +26,7 @@ pub fn bytes_of(fixture: &Path) -> Vec<u8> {
 /// A capture that began at boot.
 pub fn context() -> Context {
     let utc = "2026-01-24T21:57:50Z".parse().unwrap();
-    Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true }
+    Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true, sample: None }
 }
 
 #[test]

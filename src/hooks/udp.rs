@@ -95,8 +95,8 @@ impl Hook for Udp {
     fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError> {
         let kt_udp { hdr, bytes, err } = raw.read()?;
         let errno = errno(u16::try_from(err).map_err(|_| DecodeError::Unknown { what: "errno", number: err })?);
-        let datagram =
-            Datagram { bytes: errno.is_none().then_some(u64::from(bytes)), error: errno, ..Datagram::default() };
+        let bytes = errno.is_none().then_some(u64::from(bytes));
+        let datagram = Datagram { bytes, error: errno, sample: context.sample, ..Datagram::default() };
         let payload = match raw.kind() {
             EventKind::UdpSend => Payload::UdpSend(datagram),
             _ => Payload::UdpRecv(datagram),

@@ -195,6 +195,8 @@ pub struct Context {
     pub utc: DateTime<Utc>,
     /// Whether security fields were recorded.
     pub with_security: bool,
+    /// N, where one in N flows of UDP is recorded.
+    pub sample: Option<u64>,
 }
 
 impl Context {

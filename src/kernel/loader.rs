@@ -168,7 +168,8 @@ fn configure(
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
             task_btf: u32::from(features.has_function("bpf_get_current_task_btf")),
-            reserved: 0,
+            // within the bounds of the plan, so it fits
+            sample: u32::try_from(plan.sample).unwrap_or(u32::MAX),
         };
         filters::set_ports(rodata, &plan.filter);
     }

@@ -26,6 +26,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         filters: Filters::default(),
         dns_ports: BTreeSet::from([53]),
         max_events: 500_000,
+        sample: 1,
         max_bytes: 512 << 20,
         with_connect_latency: true,
         with_retransmits: true,
@@ -52,7 +53,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["max-bytes"], entry(json!(536_870_912), PlanSource::Default));
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
-    let expected = "dns-only dns-ports duration label max-bytes max-events node out-dir quiet ring-bytes \
+    let expected = "dns-only dns-ports duration label max-bytes max-events node out-dir quiet ring-bytes sample \
                     with-connect-latency with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }

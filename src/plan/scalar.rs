@@ -14,6 +14,12 @@ pub enum ScalarError {
         /// Largest count.
         max: u64,
     },
+    /// A share where one in N is meant; N, if the share has one.
+    #[error("a sample is one in N flows")]
+    Share {
+        /// N.
+        one_in: Option<u64>,
+    },
 }
 
 impl Hint for ScalarError {
@@ -21,6 +27,8 @@ impl Hint for ScalarError {
         Some(match self {
             Self::NotABoolean => "pass `true` or `false`".into(),
             Self::NotACount { .. } => "pass a plain number such as `500000`".into(),
+            Self::Share { one_in: Some(n) } => format!("write `{n}` for one flow in {n}"),
+            Self::Share { one_in: None } => "write `10` for one flow in 10".into(),
         })
     }
 }
@@ -49,9 +57,40 @@ pub fn count(text: &str, max: u64) -> Result<u64, ScalarError> {
     }
 }
 
+/// Parses N of "1 in N flows".
+///
+/// # Errors
+/// [`ScalarError::Share`] for `0.1` and `10%`, else [`ScalarError::NotACount`].
+pub fn sample(text: &str, max: u64) -> Result<u64, ScalarError> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.parse::<f64>().ok().map(|it| it / 100.0),
+        None => text.contains('.').then(|| text.parse::<f64>().ok()).flatten(),
+    };
+    match share {
+        Some(share) => {
+            // in range by the check
+            let one_in =
+                (share > 0.0 && share <= 1.0 && 1.0 / share <= max as f64).then(|| (1.0 / share).round() as u64);
+            Err(ScalarError::Share { one_in })
+        }
+        None => count(text, max),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_no_sample_but_tells_which_one_is_meant() {
+        assert_eq!(sample("10", 1000), Ok(10));
+        for (text, one_in) in [("0.1", Some(10)), ("25%", Some(4)), ("1.0", Some(1)), ("2.5", None), ("0.0", None)] {
+            assert_eq!(sample(text, 1000), Err(ScalarError::Share { one_in }), "{text}");
+        }
+        assert_eq!(sample("0", 1000), Err(ScalarError::NotACount { max: 1000 }));
+        let hint = sample("0.1", 1000).unwrap_err().hint();
+        assert_eq!(hint.as_deref(), Some("write `10` for one flow in 10"));
+    }
 
     #[test]
     fn booleans_are_read_in_both_spellings() {

@@ -28,6 +28,7 @@ mod net;
 mod observer;
 mod program;
 mod requirements;
+mod sampling;
 mod sockets;
 mod strace;
 mod tcp;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         clocks::tests(),
         filters::tests(),
         held::tests(),
+        sampling::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -69,6 +69,7 @@ keys! {
         ambiguous "ambiguous": bool,
         late "late": bool,
         duplicate "duplicate": bool,
+        sample "sample": Option<u64>,
         asked "asked": Option<End>,
         syscall_ns "syscall_ns": Option<u64>,
         retransmit "kind": Option<RetransmitKind>,

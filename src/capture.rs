@@ -5,14 +5,15 @@
 
 mod account;
 mod manifest;
+mod notes;
 mod sink;
+mod stop;
 
 use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::dns::DnsPairs;
@@ -21,9 +22,9 @@ use ktrace_bundle::ledger::Ledger;
 use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::clock;
+use crate::command::{self, Running};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
 use crate::kernel::features::Features;
@@ -34,6 +35,7 @@ use crate::plan::{Plan, PortFilter};
 use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
 use sink::{EventCaps, Sink};
+use stop::Stop;
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
@@ -107,7 +109,7 @@ pub struct Sealed {
 /// # Errors
 /// See [`CaptureError`]. Nothing stays attached.
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
-    let stop = stop_on_signals().map_err(CaptureError::Signals)?;
+    let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     let mut session = loader::load(plan, &Features::of_this_kernel())?;
     let first = clock::sample();
     let context = Context {
@@ -131,9 +133,12 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
     let begin = Instant::now();
-    sink.borrow_mut().writer.set_head(head.clone());
     announce(plan)?;
-    let ended_by = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin }.run()?;
+    let (mut command, refused) = start_command(plan, &mut head);
+    sink.borrow_mut().writer.set_head(head.clone());
+    let window = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin };
+    let ended_by = if refused.is_some() { EndedBy::Error } else { window.run(&mut command)? };
+    degraded.extend(refused);
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
@@ -145,6 +150,9 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let missed = session.missed();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
+    if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
+        report.exit_code = command.exit_code();
+    }
     seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
 }
 
@@ -158,14 +166,17 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     Ok(Sink::new(writer, SummaryBuilder::new(), dns, caps, context))
 }
 
-fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // a second signal while the first is being obeyed ends the process at once
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+/// Starts the user's command, if there is one; returns why it could not be.
+fn start_command(plan: &Plan, head: &mut Head) -> (Option<Running>, Option<String>) {
+    let Some(asked) = &plan.command else { return (None, None) };
+    let mut report = command::report(&asked.argv);
+    let started = Running::start(&asked.program, &asked.argv, false);
+    report.pid = started.as_ref().ok().map(Running::pid);
+    head.command = Some(report);
+    match started {
+        Ok(running) => (Some(running), None),
+        Err(e) => (None, Some(format!("`{}` could not be started: {e}", asked.program.display()))),
     }
-    Ok(stop)
 }
 
 /// Makes the ready file: whole or not at all, so that a waiting program cannot see it half-written.
@@ -222,19 +233,24 @@ struct Window<'a, 'cb> {
     session: &'a mut Session,
     rings: &'a Rings<'cb>,
     sink: &'a RefCell<Sink>,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
     begin: Instant,
 }
 
 impl Window<'_, '_> {
-    fn run(&mut self) -> Result<EndedBy, SessionError> {
+    fn run(self, command: &mut Option<Running>) -> Result<EndedBy, SessionError> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
         let mut more = false;
         let ended_by = loop {
             let elapsed = self.begin.elapsed();
-            if self.stop.load(Ordering::Relaxed) {
-                break EndedBy::Signal;
+            let signal = self.stop.asked();
+            let over = match command {
+                Some(command) => command.turn(signal),
+                None => signal.map(|_| EndedBy::Signal),
+            };
+            if let Some(ended_by) = over {
+                break ended_by;
             }
             let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
                 break EndedBy::Deadline;
@@ -292,7 +308,7 @@ impl Window<'_, '_> {
         });
         Ok(Snapshot {
             elapsed: self.begin.elapsed(),
-            total: self.plan.duration,
+            total: self.plan.stated_duration(),
             written: ledger.written,
             dropped: ledger.dropped_total(),
             dns,

@@ -3,6 +3,7 @@
 //! Values stay text here. [`crate::plan`] parses and checks them, so that a bad flag and a bad
 //! variable read the same, and so that `ktrace check` never trips over a value it does not use.
 
+pub mod nearest;
 pub mod usage;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,13 @@ Examples:
   ktrace --duration 60s --dns-only            all DNS here for a minute
   ktrace --ports 5432 --label incident=4711   one database, labelled
   ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
+  ktrace -- curl -s http://example.org/       all that happens while curl runs
   ktrace check                                what this machine supports
+
+With `-- CMD ARGS...` the window opens before CMD starts and closes when it
+ends, after 1h at most, or after `--duration` if that is given. CMD is never
+killed: it is handed SIGINT and SIGTERM, is waited for for 2 s, and goes on
+alone after that. Its exit code is in the manifest.
 
 Exit codes:
   0  bundle sealed and complete
@@ -46,7 +53,9 @@ Exit codes:
   3  nothing could be attached
   4  bundle sealed, but something that was asked for is missing
 
-The only line on stdout is the path of the bundle: `analyze` reads it.";
+The only line on stdout is the path of the bundle: `analyze` reads it. With a
+command, whose stdout it is, the path is the last line on stderr, and only the
+reason for an early end or a degraded capture comes after it.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -147,6 +156,10 @@ pub struct CaptureArgs {
     /// the ways
     #[arg(long, env = "KTRACE_HOOK_VARIANT", value_name = "HOOK=VARIANT", help_heading = TRIAGE)]
     pub hook_variant: Vec<String>,
+
+    /// Capture while this runs: from before its start to its end
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Where each flag's value came from, by the flag's name without dashes in front.
@@ -221,7 +234,7 @@ mod tests {
 
     #[test]
     fn each_flag_is_also_its_environment_variable() {
-        for arg in Cli::command().get_arguments() {
+        for arg in Cli::command().get_arguments().filter(|arg| !arg.is_positional()) {
             let flag = arg.get_long().unwrap();
             let variable = format!("KTRACE_{}", flag.replace('-', "_").to_uppercase());
             assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");

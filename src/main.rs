@@ -5,6 +5,7 @@
 mod capture;
 mod cli;
 mod clock;
+mod command;
 mod error;
 mod hooks;
 mod kernel;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use cli::Request;
 use error::{Exit, Hint};
 use plan::Plan;
+use report::closing::Style;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os()) {
@@ -54,8 +56,10 @@ fn run(plan: &Plan) -> Exit {
     }
     match capture::run(plan) {
         Ok(sealed) => {
-            report::closing::print(&sealed.manifest, &sealed.bundle, plan.quiet);
-            match report::to_stdout(format!("{}\n", sealed.bundle.display()).as_bytes()) {
+            let with_path = plan.command.is_some();
+            report::closing::print(&sealed.manifest, &sealed.bundle, Style { quiet: plan.quiet, with_path });
+            let path = if with_path { String::new() } else { format!("{}\n", sealed.bundle.display()) };
+            match report::to_stdout(path.as_bytes()) {
                 Ok(()) => Exit::of(&sealed.manifest),
                 Err(_) => Exit::Error,
             }

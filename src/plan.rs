@@ -5,6 +5,7 @@
 //! value is kept with its origin for the manifest. Sits between the command line and preflight.
 
 pub mod bytes;
+pub mod command;
 pub mod duration;
 pub mod error;
 pub mod names;
@@ -21,6 +22,7 @@ use ktrace_bundle::manifest::{PlanEntry, PlanSource};
 use serde_json::{Value, json};
 
 use crate::cli::{CaptureArgs, Origins};
+pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
 use variants::Variants;
@@ -79,6 +81,8 @@ pub struct Plan {
     pub ready_file: Option<PathBuf>,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// What to run while the window is open, if anything.
+    pub command: Option<Asked>,
     /// Effective value and origin by flag, for the manifest; a flag without a value is absent.
     pub entries: BTreeMap<String, PlanEntry>,
 }
@@ -95,7 +99,7 @@ impl Plan {
         let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES, MAX_RING_BYTES);
         let ring_bytes = draft.value("ring-bytes", &args.ring_bytes, ring, |it| json!(it))?;
         Ok(Self {
-            duration: draft.value("duration", &args.duration, duration::parse, |it| json!(duration::show(*it)))?,
+            duration: draft.duration(args)?,
             out_dir: draft.path("out-dir", &args.out_dir),
             filter,
             dns_ports,
@@ -122,8 +126,19 @@ impl Plan {
             variants: draft.variants(&args.hook_variant)?,
             ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
             quiet: draft.boolean("quiet", &args.quiet)?,
+            command: Asked::from_args(&args.command)?,
             entries: draft.entries,
         })
+    }
+
+    /// How long the user wants the window to be; `None` if he leaves that to his command.
+    pub fn stated_duration(&self) -> Option<Duration> {
+        (self.command.is_none() || self.is_given("duration")).then_some(self.duration)
+    }
+
+    /// Whether anybody but ktrace itself chose the value of `flag`.
+    pub fn is_given(&self, flag: &str) -> bool {
+        self.entries.get(flag).is_some_and(|entry| entry.from != PlanSource::Default)
     }
 
     /// Creates the output directory, proves that it and the ready file can be written, and removes an
@@ -179,6 +194,13 @@ impl Draft<'_> {
     fn path(&mut self, flag: &'static str, path: &std::path::Path) -> PathBuf {
         self.enter(flag, json!(path.to_string_lossy()));
         path.to_owned()
+    }
+
+    /// With a command and no other word the window lasts as long as the command, within a bound.
+    fn duration(&mut self, args: &CaptureArgs) -> Result<Duration, PlanError> {
+        let by_command = !args.command.is_empty() && self.origins.get("duration") == PlanSource::Default;
+        let raw = if by_command { command::LONGEST } else { &args.duration };
+        self.value("duration", raw, duration::parse, |it| json!(duration::show(*it)))
     }
 
     fn filter(&mut self, args: &CaptureArgs, dns_ports: &BTreeSet<u16>) -> Result<PortFilter, PlanError> {

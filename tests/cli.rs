@@ -208,3 +208,23 @@ fn text_that_would_drive_the_terminal_is_shown_instead() {
     let output = run(&["--cluster", "\u{1b}[2J"]);
     assert!(stderr(&output).starts_with("error: `--cluster=\\u{1b}[2J` cannot be used\n"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_command_that_is_not_there_is_refused_before_anything_is_attached() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let output = ktrace(&["--out-dir", out.to_str().unwrap(), "--", "no-such-command", "-x"]).output().unwrap();
+    refused(
+        &output,
+        &["error: `no-such-command` was not found in `PATH`", "hint: check the spelling, or give its path"],
+    );
+    assert!(!out.exists());
+    let dir = tmp.path().display().to_string();
+    refused(
+        &run(&["--", &dir]),
+        &[
+            &format!("error: `{dir}` cannot be run: Is a directory"),
+            "hint: pass a program that you may execute; a script needs `chmod +x`",
+        ],
+    );
+}

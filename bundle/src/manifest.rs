@@ -173,10 +173,31 @@ pub enum EndedBy {
     MaxBytes,
     /// The command that it ran has ended.
     Command,
+    /// Nobody reads the events of `--stdout` any more.
+    ClosedPipe,
     /// No space left.
     DiskFull,
     /// Anything else; the reason stands in `degraded`.
     Error,
+}
+
+/// Text of a command in the manifest at most, bytes; later arguments are counted only.
+pub const MAX_ARGV_BYTES: usize = 4096;
+
+/// The command that ran while the window was open.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommandReport {
+    /// The command and its arguments as they were given, [`MAX_ARGV_BYTES`] at most.
+    pub argv: Vec<String>,
+    /// Arguments that did not fit; absent if all did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_count: Option<u64>,
+    /// Process id as the collector saw it; absent if it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its exit code, 128 + n if signal n ended it; absent if it still ran when the bundle was sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 /// What the capture itself cost.
@@ -234,6 +255,9 @@ pub struct Head {
     /// Coverage by source.
     #[serde(default)]
     pub sources: Vec<SourceReport>,
+    /// The command that the capture ran, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandReport>,
 }
 
 /// State of a running capture, rewritten each second.
@@ -275,6 +299,9 @@ pub struct Manifest {
     /// Why it is not complete, one sentence each.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// What came otherwise than by default and yet as asked, one sentence each: an early end, a cap that was reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Where every event went.
     pub ledger: Ledger,
     /// What it cost.

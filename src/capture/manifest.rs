@@ -9,8 +9,8 @@ use ktrace_bundle::manifest::{
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::account;
 use super::sink::Sink;
+use super::{account, notes};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
 use crate::{cli, clock, preflight};
@@ -40,6 +40,7 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
         host: preflight::host(),
         hooks: hooks.to_vec(),
         sources: Vec::new(),
+        command: None,
     }
 }
 
@@ -87,7 +88,9 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     head.clocks.samples.push(last);
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
+    degraded.extend(notes::cut_short(plan, ended_by));
     Manifest {
+        notes: notes::of(plan, &head, ended_by, &ledger),
         end_at: utc_of(&first, end_boot_ns),
         head,
         duration_ns: end_boot_ns.saturating_sub(start_boot_ns),

@@ -5,6 +5,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::nearest::nearest;
 use crate::error::{self, Exit, Hint};
 
 const SEE_HELP: &str = "see `ktrace --help`";
@@ -66,7 +67,13 @@ fn unknown(word: &str, hint: String) -> UsageError {
             UsageError { message: format!("`{word}` takes no flags"), hint: format!("run `ktrace {word}` alone") }
         }
         _ if word.starts_with('-') => UsageError { message: format!("unknown flag `{word}`"), hint },
-        _ => UsageError { message: format!("unknown command `{word}`"), hint },
+        _ => {
+            let command = super::command();
+            let known = nearest(word, command.get_subcommands().map(clap::Command::get_name));
+            let to_run = || format!("to capture while it runs: `ktrace -- {word}`");
+            let hint = known.map_or_else(to_run, |it| format!("did you mean `{it}`"));
+            UsageError { message: format!("unknown command `{word}`"), hint }
+        }
     }
 }
 
@@ -106,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_command_is_named_wherever_it_stands() {
-        assert_eq!(explained(&["--quiet", "eth0"]).0, "unknown command `eth0`");
+        let to_run = "to capture while it runs: `ktrace -- curl`".to_owned();
+        assert_eq!(explained(&["--quiet", "curl"]), ("unknown command `curl`".into(), to_run));
         assert_eq!(explained(&["--quiet", "-x"]).0, "unknown flag `-x`");
         assert_eq!(explained(&["chekc"]), ("unknown command `chekc`".into(), "did you mean `check`".into()));
     }

@@ -9,6 +9,7 @@ use super::{
     bytes::BytesError, duration::DurationError, names::NameError, ports::PortsError, scalar::ScalarError,
     variants::VariantError,
 };
+use crate::command::NotRunnable;
 use crate::error::Hint;
 
 /// A request that cannot be carried out. Exit code 2.
@@ -29,6 +30,9 @@ pub enum PlanError {
     /// Both filters were asked for.
     #[error("`--dns-only` and `--ports` exclude each other")]
     DnsOnlyWithPorts,
+    /// The command behind `--` is not there.
+    #[error(transparent)]
+    Command(#[from] NotRunnable),
     /// The machine does not say its name.
     #[error("the host name cannot be read")]
     HostName(#[source] io::Error),
@@ -57,6 +61,7 @@ impl Hint for PlanError {
                 Some("name the node with `--node NAME`".into())
             }
             Self::Value { source, .. } => source.hint(),
+            Self::Command(error) => error.hint(),
             Self::DnsOnlyWithPorts => {
                 Some("pass the ports that speak DNS with `--dns-ports`, or drop one of both".into())
             }

@@ -36,6 +36,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         variants: Variants::new(),
         ready_file: None,
         quiet: false,
+        command: None,
         entries: plan.entries.clone(),
     };
     assert_eq!(plan, expected);
@@ -117,4 +118,15 @@ fn an_output_directory_below_a_file_is_refused_with_a_hint() {
     let error = plan(&["--out-dir", file.path().join("out").to_str().unwrap()]).unwrap().prepare().unwrap_err();
     assert!(matches!(error, PlanError::OutDir { .. }));
     assert_eq!(error.hint().unwrap(), "pass a directory that you may write to with `--out-dir`");
+}
+
+#[test]
+fn with_a_command_the_window_is_as_long_as_it_runs_unless_a_duration_is_given() {
+    let open = plan(&["--", "true"]).unwrap();
+    assert_eq!((open.duration, open.stated_duration()), (Duration::from_secs(3600), None));
+    assert_eq!(open.entries["duration"], PlanEntry { value: json!("1h"), from: PlanSource::Default });
+    let bounded = plan(&["--duration", "30s", "--", "true", "--quiet"]).unwrap();
+    assert_eq!(bounded.stated_duration(), Some(Duration::from_secs(30)));
+    assert!(!bounded.quiet);
+    assert_eq!(bounded.command.unwrap().argv, ["true", "--quiet"]);
 }

@@ -10,6 +10,8 @@ use ktrace_bundle::manifest::{Clocks, Collector, Cost, Head, Host, Schema};
 use super::*;
 use crate::error::Exit;
 
+const LOUD: Style = Style { quiet: false, with_path: false };
+
 fn a_manifest() -> Manifest {
     let mut ledger = Ledger { observed: 30, ..Ledger::default() };
     for (kind, seen) in [(EventKind::TcpState, 10), (EventKind::UdpSend, 20)] {
@@ -30,12 +32,14 @@ fn a_manifest() -> Manifest {
             host: Host::default(),
             hooks: Vec::new(),
             sources: Vec::new(),
+            command: None,
         },
         end_at: DateTime::UNIX_EPOCH,
         duration_ns: 30_049_000_000,
         ended_by: EndedBy::Deadline,
         complete: true,
         degraded: Vec::new(),
+        notes: Vec::new(),
         ledger,
         cost: Cost::default(),
         members: Vec::new(),
@@ -43,7 +47,7 @@ fn a_manifest() -> Manifest {
 }
 
 fn lines(manifest: &Manifest) -> Vec<String> {
-    render(manifest, Path::new("./out/k.tgz"), false).lines().map(str::to_owned).collect()
+    render(manifest, Path::new("./out/k.tgz"), LOUD).lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn the_reasons_of_a_degraded_capture_come_last_also_when_quiet() {
     manifest.degraded = vec!["hook `udp` failed: \u{1b}[31m".into()];
     let reason = "degraded: hook `udp` failed: \\u{1b}[31m";
     assert_eq!(lines(&manifest).last().unwrap(), reason);
-    assert_eq!(render(&manifest, Path::new("k.tgz"), true), format!("{reason}\n"));
+    assert_eq!(render(&manifest, Path::new("k.tgz"), Style { quiet: true, with_path: false }), format!("{reason}\n"));
 }
 
 #[test]
@@ -88,9 +92,9 @@ fn a_capture_that_saw_nothing_and_was_stopped_says_so() {
 
 #[test]
 fn a_path_that_a_shell_would_read_is_quoted() {
-    let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), false);
+    let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), LOUD);
     assert!(text.ends_with("analyze '/tmp/it'\\''s $HOME/k.tgz'\n"), "{text}");
-    let text = render(&a_manifest(), Path::new("-x/k.tgz"), false);
+    let text = render(&a_manifest(), Path::new("-x/k.tgz"), LOUD);
     assert!(text.ends_with("analyze ./-x/k.tgz\n"), "{text}");
 }
 
@@ -100,4 +104,29 @@ fn the_exit_code_follows_from_the_manifest() {
     assert_eq!(with(EndedBy::Signal, true), Exit::Complete);
     assert_eq!(with(EndedBy::Deadline, false), Exit::Degraded);
     assert_eq!(with(EndedBy::DiskFull, false), Exit::Error);
+}
+
+#[test]
+fn behind_a_command_the_path_is_the_last_line_unless_there_is_a_reason() {
+    let mut manifest = a_manifest();
+    manifest.ended_by = EndedBy::Command;
+    let argv = vec!["curl".into(), "-s".into()];
+    manifest.head.command = Some(CommandReport { argv, exit_code: Some(137), ..CommandReport::default() });
+    let lines = |manifest: &Manifest, quiet| -> Vec<String> {
+        let text = render(manifest, Path::new("k.tgz"), Style { quiet, with_path: true });
+        text.lines().map(str::to_owned).collect()
+    };
+    let expected = [
+        "saw 30 events in 30.0 s, until the command ended: 20 udp_send, 10 tcp_state",
+        "nothing lost",
+        "`curl` ended by signal 9 (exit code 137)",
+        "the bundle is k.tgz",
+        "read it with: analyze k.tgz",
+        "k.tgz",
+    ];
+    assert_eq!(lines(&manifest, false), expected);
+    manifest.notes = vec!["n".into()];
+    manifest.degraded = vec!["d".into()];
+    assert_eq!(lines(&manifest, false)[5..], ["k.tgz", "note: n", "degraded: d"]);
+    assert_eq!(lines(&manifest, true), ["k.tgz", "degraded: d"]);
 }

@@ -9,6 +9,7 @@
 
 mod analyze;
 mod capture;
+mod command;
 mod connect;
 mod dns;
 mod edges;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         load::tests(),
         limits::tests(),
         edges::tests(),
+        command::tests(),
         variants::tests(),
     ]
     .into_iter()

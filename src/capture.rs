@@ -4,6 +4,7 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod budget;
 mod manifest;
 mod notes;
 mod sink;
@@ -102,7 +103,19 @@ pub struct Sealed {
     pub bundle: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    /// Why loose files are there although they were not wanted.
+    pub leftover: Option<Leftover>,
 }
+
+/// Loose files that could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("the loose files in `{}` could not be removed", .dir.display())]
+pub struct Leftover {
+    dir: PathBuf,
+    source: WriteError,
+}
+
+impl Hint for Leftover {}
 
 /// Runs one capture.
 ///
@@ -158,7 +171,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
     let name = BundleName { node: plan.node.clone(), at: context.utc };
-    let caps = WriterCaps { max_bytes: plan.max_bytes };
+    let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
@@ -335,7 +348,11 @@ fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, C
     let manifest = manifest::finish(plan, &sink, end);
     let summary = sink.summary.build(&manifest, &sink.dns);
     match sink.writer.seal(manifest.clone(), &summary) {
-        Ok(sealed) => Ok(Sealed { bundle: sealed.tgz, manifest }),
+        Ok(sealed) => {
+            let removed = if plan.no_loose { sealed.remove_loose() } else { Ok(()) };
+            let leftover = removed.err().map(|source| Leftover { dir, source });
+            Ok(Sealed { bundle: sealed.tgz, manifest, leftover })
+        }
         Err(source) => Err(CaptureError::Write { dir, source }),
     }
 }

@@ -51,7 +51,8 @@ Exit codes:
   1  error
   2  usage
   3  nothing could be attached
-  4  bundle sealed, but something that was asked for is missing
+  4  bundle sealed, but something that was asked for is missing (0 with
+     `--degraded-ok`)
 
 The only line on stdout is the path of the bundle: `analyze` reads it. With a
 command, whose stdout it is, the path is the last line on stderr, and only the
@@ -123,6 +124,10 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 
+    /// Share of the volume of `--out-dir` that `events.jsonl` takes at most; the smaller of both bounds holds
+    #[arg(long, env = "KTRACE_MAX_DISK_SHARE", default_value = "30%", value_name = "PERCENT", help_heading = LIMITS)]
+    pub max_disk_share: String,
+
     /// Buffer between kernel and collector, a power of two
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,
@@ -130,6 +135,16 @@ pub struct CaptureArgs {
     /// Directory for the bundle; created if missing
     #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
     pub out_dir: PathBuf,
+
+    /// Keep only the tgz, not the same files beside it
+    #[arg(long, env = "KTRACE_NO_LOOSE", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_loose: String,
+
+    /// Exit with 0 instead of 4 when something that was asked for is missing
+    #[arg(long, env = "KTRACE_DEGRADED_OK", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub degraded_ok: String,
 
     /// File to create once events are being recorded
     #[arg(long, env = "KTRACE_READY_FILE", value_name = "FILE", help_heading = OUTPUT)]

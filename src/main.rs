@@ -56,11 +56,14 @@ fn run(plan: &Plan) -> Exit {
     }
     match capture::run(plan) {
         Ok(sealed) => {
+            if let Some(leftover) = &sealed.leftover {
+                error::warn(leftover);
+            }
             let with_path = plan.command.is_some();
             report::closing::print(&sealed.manifest, &sealed.bundle, Style { quiet: plan.quiet, with_path });
             let path = if with_path { String::new() } else { format!("{}\n", sealed.bundle.display()) };
             match report::to_stdout(path.as_bytes()) {
-                Ok(()) => Exit::of(&sealed.manifest),
+                Ok(()) => Exit::of(&sealed.manifest, plan.degraded_ok),
                 Err(_) => Exit::Error,
             }
         }

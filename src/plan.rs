@@ -12,6 +12,7 @@ pub mod names;
 pub mod out_dir;
 pub mod ports;
 pub mod scalar;
+pub mod share;
 pub mod variants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::cli::{CaptureArgs, Origins};
 pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
+use share::Share;
 use variants::Variants;
 
 const MAX_EVENTS: u64 = 1_000_000_000;
@@ -61,6 +63,8 @@ pub struct Plan {
     pub max_events: u64,
     /// Bytes of `events.jsonl` at most.
     pub max_bytes: u64,
+    /// Share of the volume of `out_dir` that `events.jsonl` takes at most.
+    pub max_disk_share: Share,
     /// Run the `connect` hook.
     pub with_connect_latency: bool,
     /// Run the `tcp_retransmit` hook.
@@ -81,6 +85,10 @@ pub struct Plan {
     pub ready_file: Option<PathBuf>,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// Keep the tgz only.
+    pub no_loose: bool,
+    /// A degraded capture counts as a success.
+    pub degraded_ok: bool,
     /// What to run while the window is open, if anything.
     pub command: Option<Asked>,
     /// Effective value and origin by flag, for the manifest; a flag without a value is absent.
@@ -115,6 +123,8 @@ impl Plan {
                 |text| bytes::parse(text, MIN_BYTES, MAX_BYTES),
                 |it| json!(it),
             )?,
+            max_disk_share: draft
+                .value("max-disk-share", &args.max_disk_share, share::parse, |it| json!(it.to_string()))?,
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
@@ -126,6 +136,8 @@ impl Plan {
             variants: draft.variants(&args.hook_variant)?,
             ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
             quiet: draft.boolean("quiet", &args.quiet)?,
+            no_loose: draft.boolean("no-loose", &args.no_loose)?,
+            degraded_ok: draft.boolean("degraded-ok", &args.degraded_ok)?,
             command: Asked::from_args(&args.command)?,
             entries: draft.entries,
         })

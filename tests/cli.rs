@@ -42,6 +42,9 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "ports",
         "max-events",
         "max-bytes",
+        "max-disk-share",
+        "no-loose",
+        "degraded-ok",
         "with-connect-latency",
         "with-retransmits",
         "with-security",
@@ -226,5 +229,13 @@ fn a_command_that_is_not_there_is_refused_before_anything_is_attached() {
             &format!("error: `{dir}` cannot be run: Is a directory"),
             "hint: pass a program that you may execute; a script needs `chmod +x`",
         ],
+    );
+}
+
+#[test]
+fn a_share_without_a_percent_sign_is_refused_with_the_one_that_was_meant() {
+    refused(
+        &run(&["--max-disk-share", "0.3"]),
+        &["error: `--max-disk-share=0.3` cannot be used", "caused by: `0.3` has no `%`", "hint: did you mean `30%`"],
     );
 }

@@ -181,6 +181,18 @@ pub enum EndedBy {
     Error,
 }
 
+/// How long `events.jsonl` may get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteBound {
+    /// Bytes.
+    pub bytes: u64,
+    /// Flag that says so: `max-bytes` or `max-disk-share`, whichever is smaller.
+    pub by: String,
+    /// Size of the volume that the bundle is on, bytes; absent if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_bytes: Option<u64>,
+}
+
 /// Text of a command in the manifest at most, bytes; later arguments are counted only.
 pub const MAX_ARGV_BYTES: usize = 4096;
 
@@ -255,6 +267,9 @@ pub struct Head {
     /// Coverage by source.
     #[serde(default)]
     pub sources: Vec<SourceReport>,
+    /// Bound of `events.jsonl`; absent in bundles of collectors that knew only `max-bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byte_bound: Option<ByteBound>,
     /// The command that the capture ran, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandReport>,

@@ -8,6 +8,7 @@ mod journal;
 mod loose;
 mod name;
 mod readme;
+mod sealed;
 mod tgz;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
 
 pub use name::BundleName;
+pub use sealed::Sealed;
 
 use journal::Journal;
 use loose::Loose;
@@ -91,15 +93,6 @@ impl WriteError {
             _ => Self::Io { path, source },
         }
     }
-}
-
-/// A bundle that is complete on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// The compressed tar.
-    pub tgz: PathBuf,
-    /// The same members as loose files.
-    pub dir: PathBuf,
 }
 
 /// Writes one bundle.

@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::sink::Sink;
-use super::{account, notes};
+use super::{account, budget, notes};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
 use crate::{cli, clock, preflight};
@@ -40,6 +40,7 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
         host: preflight::host(),
         hooks: hooks.to_vec(),
         sources: Vec::new(),
+        byte_bound: Some(budget::byte_bound(plan)),
         command: None,
     }
 }
@@ -88,6 +89,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     head.clocks.samples.push(last);
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
+    degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
     degraded.extend(notes::cut_short(plan, ended_by));
     Manifest {
         notes: notes::of(plan, &head, ended_by, &ledger),
@@ -131,9 +133,6 @@ fn events_lost(plan: &Plan, ledger: &Ledger) -> Vec<String> {
     };
     if by_default("max-events") {
         say(dropped(DropReason::EventCap), "counted only: the default of `--max-events` was reached");
-    }
-    if by_default("max-bytes") {
-        say(dropped(DropReason::ByteCap), "counted only: the default of `--max-bytes` was reached");
     }
     say(dropped(DropReason::RingFull), "lost on the way: the ring was full, try a larger `--ring-bytes`");
     say(dropped(DropReason::Undecodable), "not understood");

@@ -3,6 +3,7 @@
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{EndedBy, Head};
 
+use super::budget;
 use crate::plan::Plan;
 
 /// Sentences about what came as asked, if not as by default. What is missing stands in `degraded` instead.
@@ -16,13 +17,20 @@ pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger) -> Vec<S
     let left = head.command.as_ref().and_then(|it| it.exit_code.is_none().then_some(it.pid).flatten());
     [
         cap(DropReason::EventCap, "max-events"),
-        cap(DropReason::ByteCap, "max-bytes"),
+        byte_cap(plan, head, ledger, true),
         left.map(|pid| format!("the command still runs as process {pid}")),
         early(ended_by),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The byte cap was reached: that of the user (`given`), or a default.
+pub fn byte_cap(plan: &Plan, head: &Head, ledger: &Ledger, given: bool) -> Option<String> {
+    let bound = head.byte_bound.as_ref().filter(|bound| plan.is_given(&bound.by) == given)?;
+    let count = ledger.dropped.get(&DropReason::ByteCap).filter(|count| **count > 0)?;
+    Some(budget::reached(plan, bound, *count))
 }
 
 fn early(ended_by: EndedBy) -> Option<String> {

@@ -7,7 +7,7 @@ use ktrace_bundle::manifest::PlanSource;
 
 use super::{
     bytes::BytesError, duration::DurationError, names::NameError, ports::PortsError, scalar::ScalarError,
-    variants::VariantError,
+    share::ShareError, variants::VariantError,
 };
 use crate::command::NotRunnable;
 use crate::error::Hint;
@@ -89,6 +89,9 @@ pub enum ValueError {
     /// Size.
     #[error(transparent)]
     Bytes(#[from] BytesError),
+    /// Share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// Port list.
     #[error(transparent)]
     Ports(#[from] PortsError),
@@ -109,6 +112,7 @@ impl Hint for ValueError {
             Self::Empty => Some("give it a value, or leave it out".into()),
             Self::Duration(error) => error.hint(),
             Self::Bytes(error) => error.hint(),
+            Self::Share(error) => error.hint(),
             Self::Ports(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Scalar(error) => error.hint(),

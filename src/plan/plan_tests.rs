@@ -26,6 +26,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         dns_ports: BTreeSet::from([53]),
         max_events: 500_000,
         max_bytes: 512 << 20,
+        max_disk_share: share::parse("30%").unwrap(),
         with_connect_latency: true,
         with_retransmits: true,
         with_security: true,
@@ -36,6 +37,8 @@ fn without_flags_the_plan_is_the_documented_default() {
         variants: Variants::new(),
         ready_file: None,
         quiet: false,
+        no_loose: false,
+        degraded_ok: false,
         command: None,
         entries: plan.entries.clone(),
     };
@@ -52,8 +55,8 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["max-bytes"], entry(json!(536_870_912), PlanSource::Default));
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
-    let expected = "dns-only dns-ports duration label max-bytes max-events node out-dir quiet ring-bytes \
-                    with-connect-latency with-retransmits with-security";
+    let expected = "degraded-ok dns-only dns-ports duration label max-bytes max-disk-share max-events no-loose node \
+                    out-dir quiet ring-bytes with-connect-latency with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

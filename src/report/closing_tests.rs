@@ -32,6 +32,7 @@ fn a_manifest() -> Manifest {
             host: Host::default(),
             hooks: Vec::new(),
             sources: Vec::new(),
+            byte_bound: None,
             command: None,
         },
         end_at: DateTime::UNIX_EPOCH,
@@ -100,10 +101,12 @@ fn a_path_that_a_shell_would_read_is_quoted() {
 
 #[test]
 fn the_exit_code_follows_from_the_manifest() {
-    let with = |ended_by, complete| Exit::of(&Manifest { ended_by, complete, ..a_manifest() });
+    let with = |ended_by, complete| Exit::of(&Manifest { ended_by, complete, ..a_manifest() }, false);
     assert_eq!(with(EndedBy::Signal, true), Exit::Complete);
     assert_eq!(with(EndedBy::Deadline, false), Exit::Degraded);
     assert_eq!(with(EndedBy::DiskFull, false), Exit::Error);
+    let ok = |ended_by| Exit::of(&Manifest { ended_by, complete: false, ..a_manifest() }, true);
+    assert_eq!((ok(EndedBy::Deadline), ok(EndedBy::Error)), (Exit::Complete, Exit::Error));
 }
 
 #[test]

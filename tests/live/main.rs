@@ -20,6 +20,7 @@ mod limits;
 mod load;
 mod net;
 mod observer;
+mod outputs;
 mod program;
 mod requirements;
 mod sockets;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         limits::tests(),
         edges::tests(),
         command::tests(),
+        outputs::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -46,6 +46,7 @@ pub fn a_head() -> Head {
         host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
         hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
         sources: Vec::new(),
+        byte_bound: None,
         command: None,
     }
 }

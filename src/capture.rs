@@ -9,6 +9,7 @@ mod manifest;
 mod notes;
 mod sink;
 mod stop;
+mod tee;
 
 use std::cell::RefCell;
 use std::fs;
@@ -37,6 +38,7 @@ use crate::preflight;
 use crate::report::progress::{DnsCounts, Progress, Snapshot};
 use sink::{EventCaps, Sink};
 use stop::Stop;
+pub use tee::Tee;
 
 /// How often the rings are read when they are not filling up.
 const TURN: Duration = Duration::from_millis(20);
@@ -58,6 +60,9 @@ pub enum CaptureError {
     /// Signals could not be caught, so the capture could not be ended in order.
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
+    /// stdout could not be taken over for events.
+    #[error("cannot write events to stdout")]
+    Stdout(#[source] io::Error),
     /// The ready file could not be made.
     #[error("cannot write `{path}`")]
     Ready {
@@ -105,6 +110,8 @@ pub struct Sealed {
     pub manifest: Manifest,
     /// Why loose files are there although they were not wanted.
     pub leftover: Option<Leftover>,
+    /// Lines that are still on their way to stdout, if they go there.
+    pub tee: Option<Tee>,
 }
 
 /// Loose files that could not be removed.
@@ -133,6 +140,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     };
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone())?;
+    sink.tee = plan.stdout.then(Tee::to_stdout).transpose().map_err(CaptureError::Stdout)?;
     let mut degraded = session.degraded().to_vec();
     if !preflight::sees_all_processes() {
         degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
@@ -183,7 +191,7 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
 fn start_command(plan: &Plan, head: &mut Head) -> (Option<Running>, Option<String>) {
     let Some(asked) = &plan.command else { return (None, None) };
     let mut report = command::report(&asked.argv);
-    let started = Running::start(&asked.program, &asked.argv, false);
+    let started = Running::start(&asked.program, &asked.argv, plan.stdout);
     report.pid = started.as_ref().ok().map(Running::pid);
     head.command = Some(report);
     match started {
@@ -281,6 +289,9 @@ impl Window<'_, '_> {
                 self.checkpoint()?;
                 progress.update(&self.snapshot()?);
             }
+            if self.sink.borrow().tee.as_ref().is_some_and(Tee::is_closed) {
+                break EndedBy::ClosedPipe;
+            }
             match &self.sink.borrow().failure {
                 Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,
                 Some(_) => break EndedBy::Error,
@@ -346,12 +357,13 @@ fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, C
         return Err(CaptureError::Write { dir, source });
     }
     let manifest = manifest::finish(plan, &sink, end);
+    let tee = sink.tee.take();
     let summary = sink.summary.build(&manifest, &sink.dns);
     match sink.writer.seal(manifest.clone(), &summary) {
         Ok(sealed) => {
             let removed = if plan.no_loose { sealed.remove_loose() } else { Ok(()) };
             let leftover = removed.err().map(|source| Leftover { dir, source });
-            Ok(Sealed { bundle: sealed.tgz, manifest, leftover })
+            Ok(Sealed { bundle: sealed.tgz, manifest, leftover, tee })
         }
         Err(source) => Err(CaptureError::Write { dir, source }),
     }

@@ -46,6 +46,12 @@ ends, after 1h at most, or after `--duration` if that is given. CMD is never
 killed: it is handed SIGINT and SIGTERM, is waited for for 2 s, and goes on
 alone after that. Its exit code is in the manifest.
 
+With `--stdout` each event is a line of JSON on stdout within a moment, the
+same line as in `events.jsonl`; CMD then writes to stderr. A reader that closes
+stdout ends the capture. One that is slow does not slow the capture: lines that
+8 MiB of buffer cannot hold are left out (`seq` shows the gap), counted in the
+manifest, and in the bundle all the same.
+
 Exit codes:
   0  bundle sealed and complete
   1  error
@@ -55,8 +61,8 @@ Exit codes:
      `--degraded-ok`)
 
 The only line on stdout is the path of the bundle: `analyze` reads it. With a
-command, whose stdout it is, the path is the last line on stderr, and only the
-reason for an early end or a degraded capture comes after it.";
+command, whose stdout it is, or with `--stdout`, the path is the last line on
+stderr, and only the reason for an early end or a degraded capture follows it.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -135,6 +141,11 @@ pub struct CaptureArgs {
     /// Directory for the bundle; created if missing
     #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
     pub out_dir: PathBuf,
+
+    /// Write the events to stdout as well, line by line as they come
+    #[arg(long, env = "KTRACE_STDOUT", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub stdout: String,
 
     /// Keep only the tgz, not the same files beside it
     #[arg(long, env = "KTRACE_NO_LOOSE", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,

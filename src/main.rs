@@ -55,12 +55,15 @@ fn run(plan: &Plan) -> Exit {
         return failed(&error, Exit::NothingAttached);
     }
     match capture::run(plan) {
-        Ok(sealed) => {
+        Ok(mut sealed) => {
             if let Some(leftover) = &sealed.leftover {
                 error::warn(leftover);
             }
-            let with_path = plan.command.is_some();
+            let with_path = plan.command.is_some() || plan.stdout;
             report::closing::print(&sealed.manifest, &sealed.bundle, Style { quiet: plan.quiet, with_path });
+            if let Some(Err(unread)) = sealed.tee.as_mut().map(capture::Tee::finish) {
+                error::warn(&unread);
+            }
             let path = if with_path { String::new() } else { format!("{}\n", sealed.bundle.display()) };
             match report::to_stdout(path.as_bytes()) {
                 Ok(()) => Exit::of(&sealed.manifest, plan.degraded_ok),

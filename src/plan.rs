@@ -85,6 +85,8 @@ pub struct Plan {
     pub ready_file: Option<PathBuf>,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// Write the events to stdout as well.
+    pub stdout: bool,
     /// Keep the tgz only.
     pub no_loose: bool,
     /// A degraded capture counts as a success.
@@ -136,6 +138,7 @@ impl Plan {
             variants: draft.variants(&args.hook_variant)?,
             ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
             quiet: draft.boolean("quiet", &args.quiet)?,
+            stdout: draft.boolean("stdout", &args.stdout)?,
             no_loose: draft.boolean("no-loose", &args.no_loose)?,
             degraded_ok: draft.boolean("degraded-ok", &args.degraded_ok)?,
             command: Asked::from_args(&args.command)?,

@@ -43,6 +43,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "max-events",
         "max-bytes",
         "max-disk-share",
+        "stdout",
         "no-loose",
         "degraded-ok",
         "with-connect-latency",

@@ -212,6 +212,15 @@ pub struct CommandReport {
     pub exit_code: Option<i32>,
 }
 
+/// What became of the lines of `--stdout`. The bundle has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StdoutReport {
+    /// Lines that were handed over, those included that the reader had not taken yet when the bundle was sealed.
+    pub written_count: u64,
+    /// Lines that were left out because the reader was too slow.
+    pub omitted_count: u64,
+}
+
 /// What the capture itself cost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
@@ -319,6 +328,9 @@ pub struct Manifest {
     pub notes: Vec<String>,
     /// Where every event went.
     pub ledger: Ledger,
+    /// Lines on stdout; absent without `--stdout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StdoutReport>,
     /// What it cost.
     pub cost: Cost,
     /// The other members.

@@ -210,6 +210,11 @@ impl BundleWriter {
         Ok(Pushed::Written)
     }
 
+    /// The line of the event that was written last, with its newline.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// Latches the cap that the line in hand would exceed; takes its bytes into account if there is none.
     fn over_cap(&mut self, kind: EventKind) -> bool {
         let bytes = self.line.len() as u64;

@@ -10,6 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::sink::Sink;
+use super::tee::Tee;
 use super::{account, budget, notes};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
@@ -91,8 +92,11 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     degraded.extend(events_lost(plan, &ledger));
     degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
     degraded.extend(notes::cut_short(plan, ended_by));
+    degraded.extend(sink.tee.as_ref().and_then(Tee::failure));
+    let stdout = sink.tee.as_ref().map(Tee::report);
     Manifest {
-        notes: notes::of(plan, &head, ended_by, &ledger),
+        notes: notes::of(plan, &head, ended_by, &ledger, stdout),
+        stdout,
         end_at: utc_of(&first, end_boot_ns),
         head,
         duration_ns: end_boot_ns.saturating_sub(start_boot_ns),

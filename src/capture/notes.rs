@@ -1,23 +1,25 @@
 //! What a user should read last: why a capture ended otherwise than by its own clock, and which of his caps it met.
 
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{EndedBy, Head};
+use ktrace_bundle::manifest::{EndedBy, Head, StdoutReport};
 
 use super::budget;
 use crate::plan::Plan;
 
 /// Sentences about what came as asked, if not as by default. What is missing stands in `degraded` instead.
-pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger) -> Vec<String> {
+pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger, stdout: Option<StdoutReport>) -> Vec<String> {
     let dropped = |reason| ledger.dropped.get(&reason).copied().filter(|count| *count > 0);
     let cap = |reason, flag: &str| {
         dropped(reason)
             .filter(|_| plan.is_given(flag))
             .map(|count| format!("{count} events were counted only: `--{flag}` was reached"))
     };
+    let slow = stdout.map(|it| it.omitted_count).filter(|count| *count > 0);
     let left = head.command.as_ref().and_then(|it| it.exit_code.is_none().then_some(it.pid).flatten());
     [
         cap(DropReason::EventCap, "max-events"),
         byte_cap(plan, head, ledger, true),
+        slow.map(|count| format!("{count} events are not on stdout, whose reader was too slow; the bundle has them")),
         left.map(|pid| format!("the command still runs as process {pid}")),
         early(ended_by),
     ]

@@ -8,6 +8,7 @@ use ktrace_bundle::event::EventKind;
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
 
+use super::tee::Tee;
 use crate::hooks::{self, wire::Context};
 
 /// Lines of `events.jsonl` at most.
@@ -49,6 +50,8 @@ pub struct Sink {
     pub dns: DnsPairs,
     /// Outcomes by kind.
     pub tally: BTreeMap<EventKind, Tally>,
+    /// Where the lines go as well, if anywhere.
+    pub tee: Option<Tee>,
     /// The first failure to write; nothing is written after it.
     pub failure: Option<WriteError>,
     caps: EventCaps,
@@ -80,6 +83,7 @@ impl Sink {
             summary,
             dns,
             tally: BTreeMap::new(),
+            tee: None,
             failure: None,
             caps,
             written: 0,
@@ -106,6 +110,9 @@ impl Sink {
             self.write(batch.bytes.get(range).unwrap_or_default());
         }
         batch.bytes.clear();
+        if let Some(tee) = &mut self.tee {
+            tee.flush();
+        }
         self.batch = batch;
     }
 
@@ -130,6 +137,9 @@ impl Sink {
                 self.written += 1;
                 self.written_bulk += u64::from(bulk);
                 self.summary.push_event(&event);
+                if let Some(tee) = &mut self.tee {
+                    tee.line(self.writer.line());
+                }
             }
             Ok(Pushed::ByteCap) => tally.byte_cap += 1,
             Ok(Pushed::TooLong) => tally.write_failed += 1,

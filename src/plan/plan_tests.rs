@@ -37,6 +37,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         variants: Variants::new(),
         ready_file: None,
         quiet: false,
+        stdout: false,
         no_loose: false,
         degraded_ok: false,
         command: None,
@@ -56,7 +57,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration label max-bytes max-disk-share max-events no-loose node \
-                    out-dir quiet ring-bytes with-connect-latency with-retransmits with-security";
+                    out-dir quiet ring-bytes stdout with-connect-latency with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

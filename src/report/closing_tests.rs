@@ -42,6 +42,7 @@ fn a_manifest() -> Manifest {
         degraded: Vec::new(),
         notes: Vec::new(),
         ledger,
+        stdout: None,
         cost: Cost::default(),
         members: Vec::new(),
     }

@@ -63,7 +63,8 @@ pub struct Progress {
 impl Progress {
     /// The status line for stderr, as fits the plan and what stderr is.
     pub fn new(plan: &Plan) -> Self {
-        let mode = if plan.quiet {
+        // events on the same terminal would be mixed up with the status line
+        let mode = if plan.quiet || (plan.stdout && io::stdout().is_terminal()) {
             Mode::Off
         } else if io::stderr().is_terminal() {
             Mode::Rewrite { width: terminal_width }

@@ -105,7 +105,8 @@ fn without_net_admin_everything_but_udp_peers_is_recorded() {
 
 fn a_full_disk_leaves_a_readable_bundle() {
     let (lab, dir) = (Lab::new(), Workdir::new());
-    // somebody else's data leaves less than the share that ktrace may take; the file system of 1 MiB goes away with its namespace: what ktrace left is copied out of it
+    // somebody else's data leaves less than the share that ktrace may take; the file system of 1 MiB goes away with its
+    // namespace: what ktrace left is copied out of it
     let script = "mkdir \"$0\" \"$0\"/disk && mount -t tmpfs -o size=1m none \"$0\"/disk && \
                   head -c 400000 /dev/zero > \"$0\"/disk/other && \
                   \"$1\" --duration 60s --max-disk-share 100% --out-dir \"$0\"/disk --ready-file \"$0\"/ready; \

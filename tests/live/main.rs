@@ -25,6 +25,7 @@ mod program;
 mod requirements;
 mod sockets;
 mod strace;
+mod stream;
 mod tcp;
 mod truth;
 mod udp;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         edges::tests(),
         command::tests(),
         outputs::tests(),
+        stream::tests(),
         variants::tests(),
     ]
     .into_iter()

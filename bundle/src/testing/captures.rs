@@ -76,6 +76,7 @@ pub fn a_manifest(events: &[Event]) -> Manifest {
         degraded: Vec::new(),
         notes: Vec::new(),
         ledger: a_ledger(events),
+        stdout: None,
         cost: Cost::default(),
         members: Vec::new(),
     }

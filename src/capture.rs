@@ -79,6 +79,14 @@ pub enum CaptureError {
         /// What failed.
         source: WriteError,
     },
+    /// The bundle's directory is gone.
+    #[error("the capture stopped early: `{dir}` was removed, and with it what was written")]
+    Removed {
+        /// Directory of loose files.
+        dir: PathBuf,
+        /// What failed first.
+        source: WriteError,
+    },
     /// Not even a directory for the bundle could be made.
     #[error("cannot start a bundle in `{dir}`")]
     Create {
@@ -97,8 +105,15 @@ impl Hint for CaptureError {
                 Some(format!("make room, or use another `--out-dir`; `analyze {}` reads what there is", dir.display()))
             }
             Self::Write { dir, .. } => Some(format!("`analyze {}` reads what there is", dir.display())),
+            Self::Removed { .. } => Some("capture again, with an `--out-dir` that stays".into()),
             _ => None,
         }
+    }
+}
+
+impl CaptureError {
+    fn write(dir: PathBuf, source: WriteError) -> Self {
+        if dir.exists() { Self::Write { dir, source } } else { Self::Removed { dir, source } }
     }
 }
 
@@ -354,7 +369,7 @@ fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, C
         let manifest = manifest::finish(plan, &sink, end);
         // its own failure would say no more than the first one
         let _ = sink.writer.abandon(manifest);
-        return Err(CaptureError::Write { dir, source });
+        return Err(CaptureError::write(dir, source));
     }
     let manifest = manifest::finish(plan, &sink, end);
     let tee = sink.tee.take();
@@ -365,6 +380,6 @@ fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, C
             let leftover = removed.err().map(|source| Leftover { dir, source });
             Ok(Sealed { bundle: sealed.tgz, manifest, leftover, tee })
         }
-        Err(source) => Err(CaptureError::Write { dir, source }),
+        Err(source) => Err(CaptureError::write(dir, source)),
     }
 }

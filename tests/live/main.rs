@@ -11,6 +11,7 @@ mod analyze;
 mod capture;
 mod command;
 mod connect;
+mod crash;
 mod dns;
 mod edges;
 mod faults;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         edges::tests(),
         command::tests(),
         outputs::tests(),
+        crash::tests(),
         stream::tests(),
         variants::tests(),
     ]

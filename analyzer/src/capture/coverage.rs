@@ -12,7 +12,7 @@ use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
 use crate::escape;
-use crate::units::{count, percent, share};
+use crate::units::{count, duration, percent, share};
 
 /// Port of DNS, where the plan does not say otherwise.
 const DNS_PORT: u16 = 53;
@@ -81,10 +81,9 @@ impl Coverage {
     ) -> Self {
         let head = manifest.map(|m| &m.head).or_else(|| partial.map(|p| &p.head));
         let checkpoint = partial.and_then(|p| p.checkpoint.as_ref());
-        let mut cut = report.cut.as_ref().map(|c| escape::line(&c.to_string()));
-        if cut.is_none() && manifest.is_none() && report.form != Form::Events {
-            cut = Some("the capture did not end properly: at most its last second is missing".to_owned());
-        }
+        let is_crash = manifest.is_none() && report.form != Form::Events && (partial.is_some() || report.cut.is_none());
+        let cuts = [report.cut.as_ref().map(|c| escape::line(&c.to_string())), is_crash.then(|| crash(partial))];
+        let cut = cuts.into_iter().flatten().reduce(|first, next| format!("{first}; {next}"));
         Self {
             hooks: head.map(|h| h.hooks.iter().map(|r| (r.name.clone(), r.clone())).collect()),
             ledger: manifest.map(|m| m.ledger.clone()).or_else(|| checkpoint.map(|c| c.ledger.clone())),
@@ -212,6 +211,19 @@ impl Coverage {
         }
         self.overflow.first().map(|(what, n)| format!("{n} records of more {what} than the analyzer keeps apart"))
     }
+}
+
+/// What is known of a run that was killed.
+fn crash(partial: Option<&PartialManifest>) -> String {
+    let Some((head, checkpoint)) = partial.and_then(|p| Some((&p.head, p.checkpoint.as_ref()?))) else {
+        return "the capture did not end properly, before its first account of what it lost".to_owned();
+    };
+    let Ledger { seen, written, .. } = checkpoint.ledger;
+    format!(
+        "the capture did not end properly: its last account is from {} into the window ({seen} events seen, {written} \
+         written); what it lost after that, about a second as a rule, is on no record",
+        duration(checkpoint.boot_ns.saturating_sub(head.clocks.start_boot_ns))
+    )
 }
 
 /// ` (ring_full 40 of all types)`, or nothing.

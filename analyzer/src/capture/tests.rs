@@ -1,9 +1,11 @@
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
-use ktrace_bundle::ledger::DropReason;
-use ktrace_bundle::manifest::HookOutcome;
+use ktrace_bundle::ledger::{DropReason, Ledger};
+use ktrace_bundle::manifest::{Checkpoint, HookOutcome, PartialManifest};
 use ktrace_bundle::reader::{Cut, Form};
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::testing::{EventBuilder, START_BOOT_NS, WINDOW_NS, a_manifest, a_socket, an_event};
+use ktrace_bundle::testing::{
+    EventBuilder, START_BOOT_NS, WINDOW_NS, a_head, a_manifest, a_socket, an_event, start_at,
+};
 
 use super::*;
 
@@ -225,6 +227,23 @@ fn a_bare_journal_proves_no_absence() {
 fn a_capture_that_was_never_sealed_counts_as_cut() {
     let c = Builder::default().finish(&a_report(Form::Directory));
     assert!(c.coverage.cut.is_some());
+}
+
+#[test]
+fn the_remains_of_a_killed_run_say_up_to_when_their_losses_are_known() {
+    let said = |checkpoint| {
+        let mut builder = Builder::default();
+        builder.push(Record::Partial(Box::new(PartialManifest { head: a_head(), checkpoint })));
+        builder.finish(&a_report(Form::Directory)).coverage.cut.unwrap()
+    };
+    assert_eq!(said(None), "the capture did not end properly, before its first account of what it lost");
+    let ledger = Ledger { seen: 40, written: 30, ..Ledger::default() };
+    let at = Checkpoint { at: start_at(), boot_ns: START_BOOT_NS + 3_500_000_000, ledger };
+    assert_eq!(
+        said(Some(at)),
+        "the capture did not end properly: its last account is from 3.50 s into the window (40 events seen, 30 written); \
+         what it lost after that, about a second as a rule, is on no record"
+    );
 }
 
 #[test]

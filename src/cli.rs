@@ -40,6 +40,7 @@ Examples:
   ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
   ktrace -- curl -s http://example.org/       all that happens while curl runs
   ktrace check                                what this machine supports
+  ktrace hooks show udp                       what one hook sees and costs
 
 With `-- CMD ARGS...` the window opens before CMD starts and closes when it
 ends, after 1h at most, or after `--duration` if that is given. CMD is never
@@ -85,6 +86,24 @@ struct Cli {
 enum Command {
     /// Print what this machine supports; changes nothing
     Check,
+    /// Print what can be watched, and what each hook sees, needs and costs
+    Hooks {
+        /// What about them [default: list]
+        #[command(subcommand)]
+        about: Option<About>,
+    },
+}
+
+/// What `ktrace hooks` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum About {
+    /// One line per hook
+    List,
+    /// All about one hook
+    Show {
+        /// Name, as `list` has it
+        name: String,
+    },
 }
 
 /// The flags of a capture, as text.
@@ -216,6 +235,8 @@ impl Origins {
 pub enum Request {
     /// `ktrace check`.
     Check,
+    /// `ktrace hooks …`.
+    Hooks(About),
     /// `ktrace [flags]`.
     Capture(Box<CaptureArgs>, Origins),
 }
@@ -233,6 +254,7 @@ where
     let cli = Cli::from_arg_matches(&matches)?;
     Ok(match cli.command {
         Some(Command::Check) => Request::Check,
+        Some(Command::Hooks { about }) => Request::Hooks(about.unwrap_or(About::List)),
         None => Request::Capture(Box::new(cli.capture), Origins::of(&matches)),
     })
 }

@@ -28,6 +28,11 @@ fn main() -> ExitCode {
     kernel::log::install();
     match request {
         Request::Check => check(),
+        Request::Hooks(about) => match report::hooks::text(&about) {
+            Ok(text) if report::to_stdout(text.as_bytes()).is_ok() => Exit::Complete,
+            Ok(_) => Exit::Error,
+            Err(error) => failed(&error, Exit::Usage),
+        },
         Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
             Ok(plan) => run(&plan),
             Err(error) => failed(&error, Exit::Usage),

@@ -240,3 +240,14 @@ fn a_share_without_a_percent_sign_is_refused_with_the_one_that_was_meant() {
         &["error: `--max-disk-share=0.3` cannot be used", "caused by: `0.3` has no `%`", "hint: did you mean `30%`"],
     );
 }
+
+#[test]
+fn hooks_are_told_to_anybody_and_an_unknown_one_is_met_with_its_neighbour() {
+    let output = run(&["hooks", "list"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    assert!(text.starts_with("tcp_state ") && text.contains("\nudp "), "{text}");
+    let text = String::from_utf8(run(&["hooks", "show", "connect"]).stdout).unwrap();
+    assert!(text.contains("syscall_ns") && text.contains("unless `--with-connect-latency=false`"), "{text}");
+    refused(&run(&["hooks", "show", "upd"]), &["error: there is no hook `upd`", "hint: did you mean `udp`"]);
+}

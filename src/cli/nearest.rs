@@ -5,7 +5,12 @@ const ALIKE: f64 = 0.7;
 
 /// The most similar of `known`, if any is similar at all.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let rated = known.into_iter().map(|it| (strsim::jaro(word, it), it)).filter(|(alike, _)| *alike > ALIKE);
+    let rate = |it| match strsim::osa_distance(word, it) {
+        // one slip of the finger, also in a short word
+        0 | 1 => 1.0,
+        _ => strsim::jaro(word, it),
+    };
+    let rated = known.into_iter().map(|it| (rate(it), it)).filter(|(alike, _)| *alike > ALIKE);
     rated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, it)| it)
 }
 
@@ -17,6 +22,7 @@ mod tests {
     fn the_most_similar_word_is_named_and_a_strange_one_has_no_neighbour() {
         let known = ["duration", "dns-only", "dns-ports"];
         assert_eq!(nearest("dns-port", known), Some("dns-ports"));
+        assert_eq!(nearest("upd", ["tcp", "udp"]), Some("udp"));
         assert_eq!(nearest("xyzzy", known), None);
     }
 }

@@ -49,6 +49,10 @@ fn explain(error: &clap::Error) -> UsageError {
             let word = text(ContextKind::InvalidArg).or_else(|| text(ContextKind::InvalidSubcommand)).unwrap_or("");
             unknown(word, did_you_mean())
         }
+        ErrorKind::MissingRequiredArgument => UsageError {
+            message: format!("{} is missing", text(ContextKind::InvalidArg).unwrap_or("a word")),
+            hint: did_you_mean(),
+        },
         ErrorKind::InvalidValue if text(ContextKind::InvalidValue) == Some("") => {
             let flag = text(ContextKind::InvalidArg).and_then(|it| it.split(' ').next()).unwrap_or("the flag");
             UsageError { message: format!("`{flag}` needs a value"), hint: SEE_HELP.into() }
@@ -67,6 +71,7 @@ fn unknown(word: &str, hint: String) -> UsageError {
             UsageError { message: format!("`{word}` takes no flags"), hint: format!("run `ktrace {word}` alone") }
         }
         _ if word.starts_with('-') => UsageError { message: format!("unknown flag `{word}`"), hint },
+        _ if hint != SEE_HELP => UsageError { message: format!("unknown command `{word}`"), hint },
         _ => {
             let command = super::command();
             let known = nearest(word, command.get_subcommands().map(clap::Command::get_name));
@@ -122,6 +127,12 @@ mod tests {
     #[test]
     fn a_flag_without_its_value_is_named() {
         assert_eq!(explained(&["--duration"]).0, "`--duration` needs a value");
+    }
+
+    #[test]
+    fn a_hook_without_its_name_is_asked_for() {
+        assert_eq!(explained(&["hooks", "show"]), ("<NAME> is missing".into(), SEE_HELP.into()));
+        assert_eq!(explained(&["hooks", "lst"]).1, "did you mean `list`");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! ledger. Adding one: a file in `bpf/hooks`, a file here, a line in [`HOOKS`].
 
 mod connect;
+pub mod cost;
 mod owner;
 mod sockets;
 mod tcp_retransmit;
@@ -71,6 +72,11 @@ pub trait Hook: Sync {
 
     /// Whether the plan asks for it.
     fn wanted(&self, plan: &Plan) -> bool;
+
+    /// Flag that turns it off with `=false`; `None` if it always runs.
+    fn flag(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Ways to attach it, best first.
     fn variants(&self) -> &'static [Variant];

@@ -7,7 +7,7 @@ use crate::error::Hint;
 fn plan(args: &[&str]) -> Result<Plan, PlanError> {
     match parse([&["ktrace", "--node", "n1"], args].concat()).unwrap() {
         Request::Capture(args, origins) => Plan::from_args(&args, &origins),
-        Request::Check => panic!("not a capture"),
+        other => panic!("not a capture: {other:?}"),
     }
 }
 

@@ -3,8 +3,10 @@
 //! Values stay text here. [`crate::plan`] parses and checks them, so that a bad flag and a bad
 //! variable read the same, and so that `ktrace check` never trips over a value it does not use.
 
+pub mod layers;
 pub mod nearest;
 pub mod usage;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,8 +14,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ktrace_bundle::manifest::PlanSource;
+
+use layers::{Layer, LayerError};
 
 /// Source commit, set by the build; `None` when built from a tarball.
 pub const COMMIT: Option<&str> = option_env!("KTRACE_COMMIT");
@@ -202,6 +206,14 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_HOOK_VARIANT", value_name = "HOOK=VARIANT", help_heading = TRIAGE)]
     pub hook_variant: Vec<String>,
 
+    /// File of flags, a line each, such as `duration = "60s"` (TOML); names without the dashes in front
+    #[arg(long, env = "KTRACE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Values for a purpose: `dns`, `connect`, `service` or `full`, see below
+    #[arg(long, env = "KTRACE_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
+
     /// Capture while this runs: from before its start to its end
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -212,14 +224,15 @@ pub struct CaptureArgs {
 pub struct Origins(BTreeMap<String, PlanSource>);
 
 impl Origins {
-    fn of(matches: &ArgMatches) -> Self {
+    fn of(matches: &ArgMatches, layer: &Layer) -> Self {
         let origin = |id: &clap::Id| {
+            let flag = id.as_str().replace('_', "-");
             let from = match matches.value_source(id.as_str())? {
                 ValueSource::CommandLine => PlanSource::Flag,
                 ValueSource::EnvVariable => PlanSource::Env,
-                _ => PlanSource::Default,
+                _ => layer.get(&flag).map_or(PlanSource::Default, |(_, from)| *from),
             };
-            Some((id.as_str().replace('_', "-"), from))
+            Some((flag, from))
         };
         Self(matches.ids().filter_map(origin).collect())
     }
@@ -241,27 +254,85 @@ pub enum Request {
     Capture(Box<CaptureArgs>, Origins),
 }
 
-/// Reads the command line and the environment. The first item is the program's name.
+/// Why a command line, or what stands below it, cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// An unknown or malformed flag, and also `--help` and `--version`.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// `--config` or `--profile`.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+}
+
+/// Reads the command line, the environment, and what these name. The first item is the program's name.
 ///
 /// # Errors
-/// An unknown or malformed flag, and also `--help` and `--version`: hand it to [`usage::report`].
-pub fn parse<I, T>(args: I) -> Result<Request, clap::Error>
+/// See [`CliError`]: hand it to [`usage::report`].
+pub fn parse<I, T>(args: I) -> Result<Request, CliError>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let matches = command().try_get_matches_from(args)?;
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let matches = command().try_get_matches_from(&args)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    Ok(match cli.command {
-        Some(Command::Check) => Request::Check,
-        Some(Command::Hooks { about }) => Request::Hooks(about.unwrap_or(About::List)),
-        None => Request::Capture(Box::new(cli.capture), Origins::of(&matches)),
+    match cli.command {
+        Some(Command::Check) => Ok(Request::Check),
+        Some(Command::Hooks { about }) => Ok(Request::Hooks(about.unwrap_or(About::List))),
+        None => {
+            let layer = layer(&cli.capture)?;
+            if layer.is_empty() {
+                return Ok(Request::Capture(Box::new(cli.capture), Origins::of(&matches, &layer)));
+            }
+            // what is found there are further defaults, for which the command line is read once more
+            let matches = below(command(), &layer).try_get_matches_from(&args)?;
+            let cli = Cli::from_arg_matches(&matches)?;
+            Ok(Request::Capture(Box::new(cli.capture), Origins::of(&matches, &layer)))
+        }
+    }
+}
+
+/// The values of `--config` and `--profile`. A file may name a profile, but no other file.
+fn layer(args: &CaptureArgs) -> Result<Layer, LayerError> {
+    let mut layer = match &args.config {
+        Some(path) => {
+            let flags = flags().filter(|(name, _)| name != "config").collect();
+            layers::of_file(path, &flags)?
+        }
+        None => Layer::new(),
+    };
+    let in_file = layer.get("profile").and_then(|(texts, _)| texts.first().cloned());
+    if let Some(name) = args.profile.clone().or(in_file) {
+        layers::add_profile(&mut layer, &name)?;
+    }
+    Ok(layer)
+}
+
+/// Flags of a capture, and whether each may be repeated.
+fn flags() -> impl Iterator<Item = (String, bool)> {
+    let args: Vec<_> = Cli::command().get_arguments().cloned().collect();
+    args.into_iter().filter_map(|arg| Some((arg.get_long()?.to_owned(), matches!(arg.get_action(), ArgAction::Append))))
+}
+
+fn below(command: clap::Command, layer: &Layer) -> clap::Command {
+    command.mut_args(|arg| match arg.get_long().and_then(|flag| layer.get(flag)) {
+        Some((texts, _)) => arg.default_values(texts.clone()),
+        None => arg,
     })
 }
 
 /// The help names the rule for variables once, instead of one variable per flag.
 fn command() -> clap::Command {
-    Cli::command().mut_args(|arg| arg.hide_env(true))
+    Cli::command().mut_args(|arg| arg.hide_env(true)).after_help(AFTER_HELP.replace("PROFILES\n", &profiles()))
+}
+
+fn profiles() -> String {
+    let line = |profile: &layers::Profile| {
+        let values: Vec<_> = profile.values.iter().map(|(flag, value)| format!("{flag}={value}")).collect();
+        format!("  {:8} {}\n", profile.name, values.join(" "))
+    };
+    layers::PROFILES.iter().map(line).collect()
 }
 
 #[cfg(test)]

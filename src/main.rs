@@ -34,7 +34,13 @@ fn main() -> ExitCode {
             Err(error) => failed(&error, Exit::Usage),
         },
         Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
-            Ok(plan) => run(&plan),
+            Ok(plan) => {
+                if !plan.quiet {
+                    let names = std::env::vars_os().map(|(name, _)| name);
+                    cli::variables::strange(names).iter().for_each(error::warn);
+                }
+                run(&plan)
+            }
             Err(error) => failed(&error, Exit::Usage),
         },
     }

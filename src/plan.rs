@@ -104,6 +104,12 @@ impl Plan {
     /// The first value that cannot be used, or two that exclude each other.
     pub fn from_args(args: &CaptureArgs, origins: &Origins) -> Result<Self, PlanError> {
         let mut draft = Draft { origins, entries: BTreeMap::new() };
+        if let Some(path) = &args.config {
+            draft.path("config", path);
+        }
+        if let Some(name) = &args.profile {
+            draft.enter("profile", json!(name));
+        }
         let dns_ports = draft.value("dns-ports", &args.dns_ports, ports::parse, |it| json!(it))?;
         let filter = draft.filter(args, &dns_ports)?;
         let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES, MAX_RING_BYTES);

@@ -50,6 +50,8 @@ pub enum PlanSource {
     Env,
     /// `--config`.
     File,
+    /// `--profile`.
+    Profile,
     /// Built in.
     Default,
 }

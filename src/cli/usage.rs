@@ -5,6 +5,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::CliError;
 use super::nearest::nearest;
 use crate::error::{self, Exit, Hint};
 
@@ -25,7 +26,14 @@ impl Hint for UsageError {
 }
 
 /// Prints the help, the version or the error, whichever `error` is, and returns the exit code for it.
-pub fn report(error: &clap::Error) -> Exit {
+pub fn report(error: &CliError) -> Exit {
+    let error = match error {
+        CliError::Usage(error) => error,
+        CliError::Layer(error) => {
+            error::report(error);
+            return Exit::Usage;
+        }
+    };
     if error.use_stderr() {
         error::report(&explain(error));
         return Exit::Usage;
@@ -93,7 +101,8 @@ mod tests {
     use super::*;
 
     fn explained(args: &[&str]) -> (String, String) {
-        let error = explain(&crate::cli::parse([&["ktrace"], args].concat()).unwrap_err());
+        let Err(CliError::Usage(error)) = crate::cli::parse([&["ktrace"], args].concat()) else { panic!("{args:?}") };
+        let error = explain(&error);
         (error.message, error.hint)
     }
 

@@ -134,3 +134,25 @@ fn with_a_command_the_window_is_as_long_as_it_runs_unless_a_duration_is_given() 
     assert!(!bounded.quiet);
     assert_eq!(bounded.command.unwrap().argv, ["true", "--quiet"]);
 }
+
+#[test]
+fn a_flag_stands_above_the_file_that_above_the_profile_that_above_the_default() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "profile = \"full\"\nmax-events = 7\nmax-bytes = \"1MiB\"\nlabel = [\"a=1,2\"]\n").unwrap();
+    let plan = plan(&["--config", file.path().to_str().unwrap(), "--max-bytes", "2MiB"]).unwrap();
+    let from = |flag: &str| plan.entries[flag].from;
+    assert_eq!((plan.max_bytes, from("max-bytes")), (2 << 20, PlanSource::Flag));
+    assert_eq!((plan.max_events, from("max-events")), (7, PlanSource::File));
+    assert_eq!((plan.ring_bytes, from("ring-bytes")), (64 << 20, PlanSource::Profile));
+    assert_eq!(from("duration"), PlanSource::Default);
+    assert_eq!(plan.entries["profile"], PlanEntry { value: json!("full"), from: PlanSource::File });
+    assert_eq!(plan.labels, BTreeMap::from([("a".into(), "1,2".into())]));
+}
+
+#[test]
+fn every_profile_is_a_plan() {
+    for profile in crate::cli::layers::PROFILES {
+        let entries = plan(&["--profile", profile.name]).unwrap().entries;
+        assert!(profile.values.iter().all(|(flag, _)| entries[*flag].from == PlanSource::Profile), "{}", profile.name);
+    }
+}

@@ -317,7 +317,8 @@ fn ports_of(head: &Head, flag: &str) -> Option<Vec<u16>> {
 
 fn user_caps(head: &Head) -> Vec<DropReason> {
     let set = |flag: &str| head.plan.get(flag).is_some_and(|e| e.from != PlanSource::Default);
-    [("max-events", DropReason::EventCap), ("max-bytes", DropReason::ByteCap), ("sample", DropReason::Sampled)]
+    let byte_bound = head.byte_bound.as_ref().map_or("max-bytes", |it| it.by.as_str());
+    [("max-events", DropReason::EventCap), (byte_bound, DropReason::ByteCap), ("sample", DropReason::Sampled)]
         .into_iter()
         .filter_map(|(flag, reason)| set(flag).then_some(reason))
         .collect()

@@ -1,6 +1,6 @@
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{Checkpoint, HookOutcome, PartialManifest};
+use ktrace_bundle::manifest::{ByteBound, Checkpoint, HookOutcome, PartialManifest, PlanEntry, PlanSource};
 use ktrace_bundle::reader::{Cut, Form};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{
@@ -267,6 +267,19 @@ fn loss_counts_for_the_rules_that_need_those_events() {
     let why = c.coverage.gap(&LOSSLESS);
     assert_eq!(why, Some("4 `udp_send` or `udp_recv` events are missing (ring_full 4 of all types)".into()));
     assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, dns: false }), None);
+}
+
+#[test]
+fn a_byte_cap_is_the_users_if_the_bound_that_held_was() {
+    let entry = |from| PlanEntry { value: "x".into(), from };
+    for (by, asked) in [("max-bytes", vec![DropReason::ByteCap]), ("max-disk-share", vec![])] {
+        let c = capture_with([send(0)], |m| {
+            m.head.plan.insert("max-bytes".to_owned(), entry(PlanSource::Flag));
+            m.head.plan.insert("max-disk-share".to_owned(), entry(PlanSource::Default));
+            m.head.byte_bound = Some(ByteBound { bytes: 1, by: by.to_owned(), volume_bytes: None });
+        });
+        assert_eq!(c.coverage.user_caps, asked, "{by}");
+    }
 }
 
 #[test]

@@ -26,12 +26,23 @@ static __always_inline __u64 compat_caps_eff(const struct cred *cred, const bool
 	return KT_FIELD(direct, cred, cap_effective.val);
 }
 
+/* 5.12 "net: initialize net->net_cookie at netns setup" (3d368ab87cf6): a number that no other namespace will ever
+ * have. Before, the inode number, which a later namespace may get again. */
+static __always_inline __u64 compat_netns_id(const struct net *net, const bool direct)
+{
+	if (bpf_core_field_exists(net->net_cookie))
+		return KT_FIELD(direct, net, net_cookie);
+	return KT_FIELD(direct, net, ns.inum);
+}
+
 /* By 6.18 (6.12 does not) tcp_retransmit_skb has a record of its own, with the error of a segment that could not be
  * sent: "tcp: trace retransmit failures in tcp_retransmit_skb". Before, it shared tcp_event_sk_skb. */
 struct trace_event_raw_tcp_event_sk_skb___shared {
+	const void *skbaddr;
 	const void *skaddr;
 } __attribute__((preserve_access_index));
 struct trace_event_raw_tcp_retransmit_skb___own {
+	const void *skbaddr;
 	const void *skaddr;
 	int err;
 } __attribute__((preserve_access_index));
@@ -44,6 +55,16 @@ static __always_inline struct sock *compat_retransmit_sk(void *ctx)
 	if (bpf_core_type_exists(struct trace_event_raw_tcp_retransmit_skb___own))
 		return (struct sock *)BPF_CORE_READ(own, skaddr);
 	return (struct sock *)BPF_CORE_READ(shared, skaddr);
+}
+
+static __always_inline struct sk_buff *compat_retransmit_skb(void *ctx)
+{
+	struct trace_event_raw_tcp_retransmit_skb___own *own = ctx;
+	struct trace_event_raw_tcp_event_sk_skb___shared *shared = ctx;
+
+	if (bpf_core_type_exists(struct trace_event_raw_tcp_retransmit_skb___own))
+		return (struct sk_buff *)BPF_CORE_READ(own, skbaddr);
+	return (struct sk_buff *)BPF_CORE_READ(shared, skbaddr);
 }
 
 /* Only the record of its own tells that the segment could not be sent. */

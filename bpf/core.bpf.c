@@ -3,15 +3,21 @@
  * The maps, settings and type anchors that the hooks share. No program lives here.
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct ring_map bulk_ring SEC(".maps");
 struct ring_map rare_ring SEC(".maps");
 struct counters_map counters SEC(".maps");
+struct audit_map audit SEC(".maps");
+struct audit_rest_map audit_rest SEC(".maps");
 struct sock_storage_map sock_storage SEC(".maps");
 struct sock_hash_map sock_hash SEC(".maps");
 struct accepts_map accepts SEC(".maps");
+struct process_rows_map process_rows SEC(".maps");
+struct flow_rows_map flow_rows SEC(".maps");
+struct histograms_map histograms SEC(".maps");
 
 const volatile struct kt_config kt_config = {};
 const volatile __u64 kt_ports[1024] = {};
@@ -42,7 +48,11 @@ struct {
 	struct kt_connect connect;
 	struct kt_tcp_retransmit tcp_retransmit;
 	struct kt_socket socket;
+	struct kt_process_key process_key;
+	struct kt_process_row process_row;
+	struct kt_flow_key flow_key;
 	enum kt_kind kind;
+	enum kt_audit audit;
 	enum kt_drop drop;
 	enum kt_filter filter;
 	enum kt_owner owner;
@@ -52,5 +62,6 @@ struct {
 	enum kt_flow_flags flow_flags;
 	enum kt_state_flags state_flags;
 	enum kt_when when;
+	enum kt_histogram histogram;
 	enum kt_capped capped;
 } wire_anchor = {};

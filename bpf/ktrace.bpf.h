@@ -4,13 +4,14 @@
  * exactly one counter.
  */
 #pragma once
+#include "refused.bpf.h"
 #include "sock.bpf.h"
 #include "task.bpf.h"
 
 #define MAX_CALLS 8192
 #define WAKEUP_SHIFT 18 /* 256 KiB */
 
-/* Plain ring: udp. Rare ring: everything else, so that a flood cannot push it out. Sizes set before load. */
+/* Bulk ring: udp. Rare ring: everything else, so that a flood cannot push it out. Sizes set before load. */
 struct ring_map {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -70,7 +71,20 @@ static __always_inline bool admit(struct kt_counters *c, const struct kt_flow *f
 	return true;
 }
 
-/* A place in the ring, or NULL with the reason counted. The caps spare the ring what the writer would refuse: they
+/* UDP beyond its share takes no place: user space holds it until it is known what the rest has left. So a rare event
+ * is refused only when rare events and UDP's share have used up the cap. */
+static __always_inline bool event_capped(const bool bulk)
+{
+	__u64 udp = kt_state.admitted_bulk;
+
+	if (bulk && udp >= kt_config.max_bulk + kt_config.spare_bulk)
+		return true;
+	if (udp > kt_config.max_bulk)
+		udp = kt_config.max_bulk;
+	return kt_state.admitted_rare + udp >= kt_config.max_events;
+}
+
+/* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. The caps spare the ring what the writer would refuse: they
  * may let a few more through than asked (one per CPU), and the writer, which is alone, is exact. No fetch-and-add,
  * which the verifier knows from 5.12 only. */
 static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, const bool bulk)
@@ -81,7 +95,7 @@ static __always_inline void *take_place(void *ring, __u64 size, struct kt_counte
 		KT_BUMP(c->dropped[KT_DROP_BYTE_CAP]);
 		return NULL;
 	}
-	if (kt_state.admitted >= kt_config.max_events || (bulk && kt_state.admitted_bulk >= kt_config.max_bulk)) {
+	if (event_capped(bulk)) {
 		KT_BUMP(c->dropped[KT_DROP_EVENT_CAP]);
 		return NULL;
 	}
@@ -90,9 +104,10 @@ static __always_inline void *take_place(void *ring, __u64 size, struct kt_counte
 		KT_BUMP(c->dropped[KT_DROP_RING_FULL]);
 		return NULL;
 	}
-	KT_BUMP(kt_state.admitted);
 	if (bulk)
 		KT_BUMP(kt_state.admitted_bulk);
+	else
+		KT_BUMP(kt_state.admitted_rare);
 	return record;
 }
 

@@ -20,7 +20,12 @@ struct kt_sock {
 	__u8 wanted; /* bool: has had a peer that passes the port filter */
 	__u8 untold; /* bool: its entry into SYN_SENT or SYN_RECV is still to be told */
 	__u16 taken; /* old << 8 | new of the state change that was taken last */
-	__u8 reserved[2];
+	__u8 counted; /* bool: a UDP socket that has had an event */
+	__u8 reserved[1];
+	__u64 start_tx; /* tcp: bytes moved before the window */
+	__u64 start_rx;
+	__u32 retrans; /* total_retrans at the last retransmit that was seen; 0: none was */
+	__u32 reserved2;
 };
 
 /* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */
@@ -33,7 +38,7 @@ struct sock_storage_map {
 extern struct sock_storage_map sock_storage SEC(".maps");
 
 /* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at
- * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 136 bytes. */
+ * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 160 bytes. */
 struct sock_hash_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_HASHED_SOCKETS);

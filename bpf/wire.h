@@ -17,6 +17,24 @@ enum kt_kind {
 	KT_KIND_MAX = 5,
 };
 
+/* What the hooks saw of what the kernel counts by itself, see bpf/audit.bpf.h. */
+enum kt_audit {
+	KT_AUDIT_UDP_IN = 0,
+	KT_AUDIT_UDP_OUT = 1,
+	KT_AUDIT_UDP6_IN = 2,
+	KT_AUDIT_UDP6_OUT = 3,
+	KT_AUDIT_ANY_IN = 4, /* of a v6 socket, over IPv4 or IPv6: no hook could tell */
+	KT_AUDIT_ANY_OUT = 5,
+	KT_AUDIT_CORKED = 6, /* sends that left their data waiting for more */
+	KT_AUDIT_ACTIVE_OPENS = 7,
+	KT_AUDIT_UNSENT_OPENS = 8, /* of those, closed before the first SYN */
+	KT_AUDIT_PASSIVE_OPENS = 9,
+	KT_AUDIT_ATTEMPT_FAILS = 10,
+	KT_AUDIT_ESTAB_RESETS = 11,
+	KT_AUDIT_RETRANS_SEGS = 12,
+	KT_AUDIT_MAX = 13,
+};
+
 /* Why the kernel side refused an event that it had seen. */
 enum kt_drop {
 	KT_DROP_EVENT_CAP = 0,
@@ -66,6 +84,7 @@ enum kt_retransmit_kind {
 	KT_RETRANS_SYN = 1,
 	KT_RETRANS_SYNACK = 2,
 	KT_RETRANS_PROBE = 3,
+	KT_RETRANS_MAX = 4,
 };
 
 /* kt_flow.flags */
@@ -203,6 +222,48 @@ struct kt_socket {
 	__u8 reserved[3];
 };
 
+/* What was refused after it was seen. Atomic adds, as below. */
+struct kt_amount {
+	__u64 events;
+	__u64 tx_bytes; /* payload: of each datagram; of a TCP connection that closed, what it moved in the window */
+	__u64 rx_bytes;
+	__u64 connections; /* TCP connections that closed, UDP sockets of which this was the first event */
+	__u64 retrans[KT_RETRANS_MAX]; /* segments by enum kt_retransmit_kind */
+};
+
+/* Durations of events that were refused. */
+enum kt_histogram {
+	KT_HIST_HANDSHAKE = 0, /* kt_tcp_state.handshake_ns */
+	KT_HIST_SYSCALL = 1, /* kt_connect.syscall_ns of blocking calls that succeeded */
+	KT_HIST_SRTT = 2, /* kt_tcp_state.srtt_us at CLOSE, in ns */
+	KT_HIST_MAX = 3,
+	KT_HIST_BUCKETS = 3840, /* of each: 64 to a power of two, as bundle/src/histogram.rs has them */
+};
+
+/* All 0: nobody is known to own it. */
+struct kt_process_key {
+	__u64 start_ns;
+	__u32 pid;
+	__u8 reserved[4];
+};
+
+struct kt_process_row {
+	struct kt_amount n;
+	char comm[16]; /* of the thread-group leader, as of the row's first event */
+};
+
+/* As in kt_flow, less the port that the client's kernel chose. */
+struct kt_flow_key {
+	__u8 laddr[16];
+	__u8 raddr[16];
+	__u32 netns;
+	__u16 lport;
+	__u16 rport;
+	__u16 family;
+	__u8 proto;
+	__u8 reserved[5];
+};
+
 /* Account of one kind on one CPU. Atomic adds: an interrupt may run the same program on the same CPU. */
 struct kt_counters {
 	__u64 observed;
@@ -210,12 +271,21 @@ struct kt_counters {
 	__u64 seen;
 	__u64 submitted;
 	__u64 dropped[KT_DROP_MAX];
+	struct kt_amount refused; /* what the events under `dropped` would have told */
+};
+
+/* What the hooks saw in one network namespace on one CPU, before filters and caps. Atomic adds, as above. */
+struct kt_audit_counts {
+	__u64 counts[KT_AUDIT_MAX]; /* by enum kt_audit */
+	__u32 netns; /* inode number; 0: set on another CPU */
+	__u32 reserved;
 };
 
 /* Settings that are fixed before load. */
 struct kt_config {
 	__u64 max_events; /* of all kinds together */
 	__u64 max_bulk; /* of UDP events, so that a flood cannot use up the rest */
+	__u64 spare_bulk; /* UDP events beyond those that user space holds for what the rest leaves */
 	__u32 filter_ports; /* bool: kt_ports decides */
 	__u32 with_security; /* bool */
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
@@ -224,8 +294,8 @@ struct kt_config {
 
 /* Settings and state that change while programs run. */
 struct kt_state {
-	__u64 admitted; /* events that took a place under max_events */
-	__u64 admitted_bulk; /* those of them that are UDP */
+	__u64 admitted_rare; /* events that took a place under max_events and are not UDP */
+	__u64 admitted_bulk; /* those that are UDP */
 	__u32 gate; /* bool: the window is open */
 	__u32 byte_capped; /* enum kt_capped: what the writer refuses */
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
@@ -242,4 +312,9 @@ KT_SIZE(struct kt_udp, 176);
 KT_SIZE(struct kt_connect, 200);
 KT_SIZE(struct kt_tcp_retransmit, 184);
 KT_SIZE(struct kt_socket, 224);
-KT_SIZE(struct kt_counters, 64);
+KT_SIZE(struct kt_amount, 64);
+KT_SIZE(struct kt_process_key, 16);
+KT_SIZE(struct kt_process_row, 80);
+KT_SIZE(struct kt_flow_key, 48);
+KT_SIZE(struct kt_counters, 128);
+KT_SIZE(struct kt_audit_counts, 112);

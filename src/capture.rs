@@ -5,27 +5,30 @@
 
 mod account;
 mod budget;
+mod coverage;
 mod manifest;
 mod notes;
 mod sink;
+mod spare;
 mod stop;
 mod tee;
+mod window;
 
 use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::{When, bulk_share};
-use ktrace_bundle::ledger::Ledger;
-use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
+use ktrace_bundle::event::When;
+use ktrace_bundle::manifest::{EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
-use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
+use ktrace_bundle::writer::{BundleName, BundleWriter, WriteError, WriterCaps};
 
-use crate::clock;
+use crate::audit::Audit;
+use crate::clock::{self, Readings};
 use crate::command::{self, Running};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
@@ -33,18 +36,14 @@ use crate::kernel::features::Features;
 use crate::kernel::loader::{self, LoadError};
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
-use crate::plan::{Plan, PortFilter};
+use crate::plan::Plan;
 use crate::preflight;
-use crate::report::progress::{DnsCounts, Progress, Snapshot};
-use sink::{EventCaps, Sink};
+use coverage::Timeline;
+use sink::Sink;
 use stop::Stop;
 pub use tee::Tee;
+use window::Window;
 
-/// How often the rings are read when they are not filling up.
-const TURN: Duration = Duration::from_millis(20);
-/// How often lines are flushed and the partial manifest is rewritten. A killed run must miss no more than a second,
-/// a slow turn included.
-const CHECKPOINT: Duration = Duration::from_millis(500);
 /// Outstanding DNS queries that are remembered.
 const MAX_QUERIES: usize = 1 << 16;
 
@@ -146,7 +145,10 @@ impl Hint for Leftover {}
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     let mut session = loader::load(plan, &Features::of_this_kernel())?;
-    let first = clock::sample();
+    let mut clocks = Readings::new(clock::sample());
+    let first = clocks.first().clone();
+    // before the sockets are read, which takes a while: see the audit's tolerance
+    let mut audit = Audit::begin();
     let context = Context {
         node: Arc::from(plan.node.as_str()),
         boot_ns: first.boot_ns,
@@ -168,28 +170,49 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let rings = session.rings(on_record)?;
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
+    audit.opened();
     let begin = Instant::now();
+    sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
     let (mut command, refused) = start_command(plan, &mut head);
     sink.borrow_mut().writer.set_head(head.clone());
-    let window = Window { plan, session: &mut session, rings: &rings, sink: &sink, stop: &stop, begin };
+    let window = Window {
+        plan,
+        session: &mut session,
+        rings: &rings,
+        sink: &sink,
+        stop: &stop,
+        audit: &mut audit,
+        clocks: &mut clocks,
+        begin,
+    };
     let ended_by = if refused.is_some() { EndedBy::Error } else { window.run(&mut command)? };
     degraded.extend(refused);
+    audit.closing();
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
+    audit.closed();
     while drain(&rings, &sink)? {}
     drop(rings);
 
     let mut sink = sink.into_inner();
     let counters = session.counters()?;
-    let missed = session.missed();
+    let missed = session.missed_by_hook();
+    let ledger = |sink: &Sink| account::ledger(&counters, &sink.tally, &plan.filter, 0, 0);
+    sink.note_losses(&ledger(&sink), &missed, end_boot_ns);
+    sink.open_reserve();
+    sink.note_undated(&ledger(&sink), &missed);
+    let missed = missed.values().sum();
+    let (rows, rest) = session.observed()?;
+    let audit = audit.finish(&rows, &rest, session.reports(), missed);
+    sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
         report.exit_code = command.exit_code();
     }
-    seal(plan, sink, manifest::End { head, end_boot_ns, ended_by, degraded, counters, missed })
+    seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
@@ -198,8 +221,7 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    let caps = EventCaps { all: plan.max_events, bulk: bulk_share(plan.max_events) };
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, caps, context))
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context))
 }
 
 /// Starts the user's command, if there is one; returns why it could not be.
@@ -239,7 +261,8 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
         Ok(socket) => {
             sink.summary.push_socket(&socket);
             if let Err(e) = sink.writer.push_socket(&socket) {
-                unwritten = Some(e);
+                // the first one says why: what follows is only refused
+                unwritten.get_or_insert(e);
             }
         }
         Err(_) => undecodable += 1,
@@ -261,98 +284,6 @@ fn drain(rings: &Rings<'_>, sink: &RefCell<Sink>) -> Result<bool, SessionError> 
     let more = rings.take()?;
     sink.borrow_mut().write_batch();
     Ok(more)
-}
-
-/// The time between opening and closing the gate.
-struct Window<'a, 'cb> {
-    plan: &'a Plan,
-    session: &'a mut Session,
-    rings: &'a Rings<'cb>,
-    sink: &'a RefCell<Sink>,
-    stop: &'a Stop,
-    begin: Instant,
-}
-
-impl Window<'_, '_> {
-    fn run(self, command: &mut Option<Running>) -> Result<EndedBy, SessionError> {
-        let mut progress = Progress::new(self.plan);
-        let mut checkpointed = self.begin;
-        let mut more = false;
-        let ended_by = loop {
-            let elapsed = self.begin.elapsed();
-            let signal = self.stop.asked();
-            let over = match command {
-                Some(command) => command.turn(signal),
-                None => signal.map(|_| EndedBy::Signal),
-            };
-            if let Some(ended_by) = over {
-                break ended_by;
-            }
-            let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-                break EndedBy::Deadline;
-            };
-            if !more {
-                self.rings.wait(TURN.min(left));
-            }
-            more = drain(self.rings, self.sink)?;
-            let capped = self.sink.borrow().writer.capped();
-            if capped != Capped::default() {
-                self.session.byte_capped(capped);
-            }
-            if checkpointed.elapsed() >= CHECKPOINT {
-                checkpointed = Instant::now();
-                self.checkpoint()?;
-                progress.update(&self.snapshot()?);
-            }
-            if self.sink.borrow().tee.as_ref().is_some_and(Tee::is_closed) {
-                break EndedBy::ClosedPipe;
-            }
-            match &self.sink.borrow().failure {
-                Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,
-                Some(_) => break EndedBy::Error,
-                None => {}
-            }
-        };
-        progress.finish();
-        Ok(ended_by)
-    }
-
-    fn ledger(&self) -> Result<Ledger, SessionError> {
-        let sink = self.sink.borrow();
-        let missed = self.session.missed();
-        let disorder = sink.writer.max_disorder_ns();
-        Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
-    }
-
-    fn checkpoint(&self) -> Result<(), SessionError> {
-        let ledger = self.ledger()?;
-        let now = clock::sample();
-        let checkpoint = Checkpoint { at: now.utc, boot_ns: now.boot_ns, ledger };
-        let mut sink = self.sink.borrow_mut();
-        match sink.writer.checkpoint(checkpoint) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                sink.failure.get_or_insert(e);
-                Ok(())
-            }
-        }
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, SessionError> {
-        let ledger = self.ledger()?;
-        let sink = self.sink.borrow();
-        let dns = matches!(self.plan.filter, PortFilter::Dns(_)).then(|| {
-            let counts = sink.dns.counts(clock::boot_ns());
-            DnsCounts { sent: counts.sent, answered: counts.answered, unanswered: counts.unanswered + counts.pending }
-        });
-        Ok(Snapshot {
-            elapsed: self.begin.elapsed(),
-            total: self.plan.stated_duration(),
-            written: ledger.written,
-            dropped: ledger.dropped_total(),
-            dns,
-        })
-    }
 }
 
 /// Writes the last members, or, where the disk has failed, saves what there is.

@@ -145,11 +145,11 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_security: String,
 
-    /// Events to keep, three quarters of them UDP at most; later ones are counted only
+    /// Events to keep, a quarter for what is not UDP; later ones are counted only
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
     pub max_events: String,
 
-    /// Bytes of `events.jsonl` to keep, three quarters of them UDP at most; later events are counted only
+    /// Bytes of `events.jsonl` to keep, a quarter for what is not UDP; later events are counted only
     #[arg(long, env = "KTRACE_MAX_BYTES", default_value = "512MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub max_bytes: String,
 
@@ -157,7 +157,7 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_MAX_DISK_SHARE", default_value = "30%", value_name = "PERCENT", help_heading = LIMITS)]
     pub max_disk_share: String,
 
-    /// Buffer between kernel and collector, a power of two
+    /// Buffer between kernel and collector, a power of two; UDP has one of its own, a quarter as large
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,
 

@@ -2,6 +2,7 @@
 //!
 //! Wires the stages together: command line → plan → preflight → capture → closing lines. Decides nothing itself.
 
+mod audit;
 mod capture;
 mod cli;
 mod clock;

@@ -34,7 +34,7 @@ const MAX_EVENTS: u64 = 1_000_000_000;
 const MIN_BYTES: u64 = 16 << 10;
 const MAX_BYTES: u64 = 1 << 40;
 /// A multiple of every page size, 64 KiB included.
-const MIN_RING_BYTES: u64 = 256 << 10;
+pub const MIN_RING_BYTES: u32 = 256 << 10;
 const MAX_RING_BYTES: u64 = 1 << 30;
 
 /// Which traffic is recorded, by the port at either end.
@@ -112,7 +112,7 @@ impl Plan {
         }
         let dns_ports = draft.value("dns-ports", &args.dns_ports, ports::parse, |it| json!(it))?;
         let filter = draft.filter(args, &dns_ports)?;
-        let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES, MAX_RING_BYTES);
+        let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES.into(), MAX_RING_BYTES);
         let ring_bytes = draft.value("ring-bytes", &args.ring_bytes, ring, |it| json!(it))?;
         Ok(Self {
             duration: draft.duration(args)?,

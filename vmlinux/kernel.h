@@ -33,6 +33,7 @@ enum { false = 0, true = 1 };
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
@@ -89,6 +90,7 @@ struct ns_common {
 };
 struct net {
 	struct ns_common ns;
+	u64 net_cookie;
 };
 struct mnt_namespace {
 	struct ns_common ns;
@@ -270,6 +272,10 @@ struct tcp_sock {
 	u32 write_seq;
 	u32 snd_una;
 };
+struct udp_sock {
+	struct inet_sock inet;
+	int pending;
+};
 struct request_sock {
 	struct sock_common __req_common;
 	u8 num_retrans;
@@ -277,8 +283,12 @@ struct request_sock {
 
 struct sk_buff {
 	unsigned char *head;
+	char cb[48];
 	u16 network_header;
 	u16 transport_header;
+};
+struct tcp_skb_cb {
+	u16 tcp_gso_segs;
 };
 struct msghdr {
 	void *msg_name;

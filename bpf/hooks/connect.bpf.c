@@ -66,8 +66,14 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	if (!admit(c, &flow, &owner, NULL))
 		return 0;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
-	if (!e)
+	if (!e) {
+		struct kt_amount n = { .events = 1 };
+
+		count_refused(c, &flow, &owner, &n);
+		if (!ret && !call->nonblocking)
+			count_duration(KT_HIST_SYSCALL, now - call->start_ns);
 		return 0;
+	}
 	fill_header(&e->hdr, KT_CONNECT, now, &flow, &owner);
 	e->syscall_ns = now - call->start_ns;
 	__builtin_memcpy(e->asked_addr, call->asked.addr, 16);

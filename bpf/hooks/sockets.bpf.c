@@ -59,6 +59,10 @@ static __always_inline int on_socket(struct bpf_iter__task_file *ctx, struct tas
 	}
 	if (tp) {
 		fill_tcp(&r, sk, tp, direct);
+		if (s && kt_state.when == KT_WHEN_START) {
+			s->start_tx = r.tx_bytes;
+			s->start_rx = r.rx_bytes;
+		}
 	} else {
 		r.rx_queue = KT_FIELD(direct, sk, sk_backlog.rmem_alloc.counter);
 		r.tx_queue = KT_FIELD(direct, sk, sk_wmem_alloc.refs.counter) - 1; /* the socket itself holds one */

@@ -5,6 +5,7 @@
  * Context: softirq (timers, ACK processing) in most cases; `current` is never used. Cost: 0.3 us a retransmit.
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 #define ICSK_TIME_LOSS_PROBE 5
 #define TCP_CA_RECOVERY 3
@@ -18,8 +19,13 @@ static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct
 	if (!c || !admit(c, flow, owner, s))
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
-	if (!e)
+	if (!e) {
+		struct kt_amount n = { .events = 1 };
+
+		n.retrans[fill->kind & (KT_RETRANS_MAX - 1)] = 1;
+		count_refused(c, flow, owner, &n);
 		return;
+	}
 	fill_header(&e->hdr, KT_TCP_RETRANSMIT, bpf_ktime_get_boot_ns(), flow, owner);
 	e->retrans = fill->retrans;
 	e->tx_segs = fill->tx_segs;
@@ -30,7 +36,22 @@ static __always_inline void emit(struct kt_flow *flow, struct kt_sock *s, struct
 	submit(&rare_ring, e, sizeof(*e), c);
 }
 
-static __always_inline int on_retransmit(struct sock *sk, const bool direct)
+/* The kernel counts segments, and it counts them also where sending them then fails: total_retrans has grown by as
+ * many. Where that cannot be compared, a failed one is left to `TCPRetransFail` to explain. */
+static __always_inline void audit_segments(struct sock *sk, struct tcp_sock *tp, struct kt_sock *s, struct sk_buff *skb,
+					   int err, const bool direct)
+{
+	__u32 total = KT_FIELD(direct, tp, total_retrans);
+	struct tcp_skb_cb *cb = (void *)skb + bpf_core_field_offset(struct sk_buff, cb);
+	bool counted = s && s->retrans ? total != s->retrans : !err;
+
+	if (s)
+		s->retrans = total;
+	if (counted)
+		audit_add(sk, KT_AUDIT_RETRANS_SEGS, BPF_CORE_READ(cb, tcp_gso_segs), direct);
+}
+
+static __always_inline int on_retransmit(struct sock *sk, struct sk_buff *skb, int err, const bool direct)
 {
 	struct kt_tcp_retransmit fill = {};
 	struct kt_flow flow = {};
@@ -43,6 +64,9 @@ static __always_inline int on_retransmit(struct sock *sk, const bool direct)
 	if (!tp)
 		return 0;
 	s = sock_of(sk, false, direct);
+	audit_segments(sk, tp, s, skb, err, direct);
+	if (err)
+		return 0;
 	read_flow(&flow, sk, s, direct);
 	if (s)
 		settle_child(s, flow.cookie);
@@ -68,6 +92,7 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *req, 
 
 	if (!kt_state.gate)
 		return 0;
+	audit_add(sk, KT_AUDIT_RETRANS_SEGS, 1, direct);
 	s = sock_of(sk, false, direct);
 	read_flow(&flow, sk, s, direct);
 	flow.cookie = BPF_CORE_READ(req, __req_common.skc_cookie.counter);
@@ -93,19 +118,19 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *req, 
 SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit__tp_btf_err, struct sock *sk, struct sk_buff *skb, int err)
 {
-	return err ? 0 : on_retransmit(sk, true);
+	return on_retransmit(sk, skb, err, true);
 }
 
 SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit__tp_btf, struct sock *sk, struct sk_buff *skb)
 {
-	return on_retransmit(sk, true);
+	return on_retransmit(sk, skb, 0, true);
 }
 
 SEC("?tracepoint/tcp/tcp_retransmit_skb")
 int tcp_retransmit__tracepoint(void *ctx)
 {
-	return compat_retransmit_err(ctx) ? 0 : on_retransmit(compat_retransmit_sk(ctx), false);
+	return on_retransmit(compat_retransmit_sk(ctx), compat_retransmit_skb(ctx), compat_retransmit_err(ctx), false);
 }
 
 SEC("?tp_btf/tcp_retransmit_synack")

@@ -13,6 +13,7 @@
  * remembers what was taken. Without the second, 300 to 1,700 of 110,000 changes were missed under load.
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 /* The storage is a copy of the listener's. */
 static __always_inline void child_born(struct kt_sock *s, __u64 now)
@@ -22,6 +23,7 @@ static __always_inline void child_born(struct kt_sock *s, __u64 now)
 	s->syn_ns = 0;
 	s->untold = 0;
 	s->wanted = 0;
+	s->retrans = 0;
 	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
 		s->owner.source = KT_OWNER_INHERITED;
 }
@@ -33,8 +35,10 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		child_born(s, now);
 	switch (new) {
 	case TCP_SYN_SENT:
+		s->retrans = 0;
 		s->role = KT_ROLE_CLIENT;
 		s->born_ns = s->syn_ns = now;
+		s->start_tx = s->start_rx = 0;
 		s->untold = 0;
 		s->wanted = 0;
 		set_owner(&s->owner, KT_OWNER_CONNECT);
@@ -88,6 +92,33 @@ static __always_inline void fill_close(struct kt_tcp_state *e, struct sock *sk, 
 	}
 }
 
+/* A connection counts when it closes, with what it moved in the window. */
+static __always_inline void refused(struct kt_counters *c, const struct kt_flow *flow, struct sock *sk,
+				    struct tcp_sock *tp, struct kt_sock *s, int old, int new, __u64 at,
+				    const bool direct)
+{
+	struct kt_amount n = { .events = 1 };
+
+	if (new == TCP_CLOSE && old != TCP_LISTEN && old != TCP_CLOSE) {
+		n.connections = 1;
+		n.tx_bytes = KT_FIELD(direct, tp, bytes_sent) - KT_FIELD(direct, tp, bytes_retrans);
+		n.rx_bytes = rx_bytes_of(sk, tp, direct);
+		if (s) {
+			n.tx_bytes -= s->start_tx;
+			n.rx_bytes -= s->start_rx;
+		}
+	}
+	if (new == TCP_CLOSE) {
+		__u32 srtt_us = KT_FIELD(direct, tp, srtt_us) >> 3;
+
+		if (srtt_us)
+			count_duration(KT_HIST_SRTT, srtt_us * 1000ULL);
+	}
+	if (old == TCP_SYN_SENT && new == TCP_ESTABLISHED && s && s->syn_ns)
+		count_duration(KT_HIST_HANDSHAKE, at - s->syn_ns);
+	count_refused(c, flow, s ? &s->owner : NULL, &n);
+}
+
 static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt_sock *s, int old, int new, __u64 at,
 				 const bool direct)
 {
@@ -106,8 +137,10 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	if (!admit(c, &flow, owner, s))
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
-	if (!e)
+	if (!e) {
+		refused(c, &flow, sk, tp, s, old, new, at, direct);
 		return;
+	}
 	__builtin_memset(&e->handshake_ns, 0, sizeof(*e) - sizeof(e->hdr));
 	fill_header(&e->hdr, KT_TCP_STATE, at, &flow, owner);
 	e->old_state = old;
@@ -139,6 +172,38 @@ static __always_inline void tell_entry(struct sock *sk, struct tcp_sock *tp, str
 	emit(sk, tp, s, server ? TCP_LISTEN : TCP_CLOSE, server ? TCP_SYN_RECV : TCP_SYN_SENT, s->born_ns, direct);
 }
 
+/* Whether tcp_done closes it: with an error, or (a child that nobody will accept) as an orphan. Its owner closes it
+ * without either. */
+static __always_inline bool is_done(struct sock *sk, const bool direct)
+{
+	__u64 dead = 1UL << bpf_core_enum_value(enum sock_flags, SOCK_DEAD);
+
+	return KT_FIELD(direct, sk, sk_err) || KT_FIELD(direct, sk, __sk_common.skc_flags) & dead;
+}
+
+/* What the kernel's counters count about this change. ActiveOpens is counted where the first SYN is sent, AttemptFails
+ * in tcp_done. */
+static __always_inline void audit_change(struct sock *sk, struct kt_sock *s, int old, int new, const bool births,
+					 const bool direct)
+{
+	if (new == TCP_SYN_SENT)
+		audit_add(sk, KT_AUDIT_ACTIVE_OPENS, 1, direct);
+	if (births ? new == TCP_SYN_RECV && old == TCP_LISTEN : old == TCP_SYN_RECV && (!s || s->role != KT_ROLE_CLIENT))
+		audit_add(sk, KT_AUDIT_PASSIVE_OPENS, 1, direct);
+	if (new != TCP_CLOSE)
+		return;
+	if (old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT)
+		audit_add(sk, KT_AUDIT_ESTAB_RESETS, 1, direct);
+	if ((old == TCP_SYN_SENT || old == TCP_SYN_RECV) && is_done(sk, direct))
+		audit_add(sk, KT_AUDIT_ATTEMPT_FAILS, 1, direct);
+	if (old == TCP_SYN_SENT) {
+		struct tcp_sock *tp = direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+
+		if (tp && !KT_FIELD(direct, tp, segs_out))
+			audit_add(sk, KT_AUDIT_UNSENT_OPENS, 1, direct);
+	}
+}
+
 /* Of two programs on one tracepoint. */
 enum part {
 	ALONE,
@@ -161,7 +226,9 @@ static __always_inline bool taken(struct kt_sock *s, int old, int new, const enu
 	return false;
 }
 
-static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const enum part part)
+/* `births`: this variant sees children enter SYN_RECV. */
+static __always_inline int on_state(struct sock *sk, int old, int new, const bool direct, const enum part part,
+				    const bool births)
 {
 	struct tcp_sock *tp;
 	struct kt_sock *s;
@@ -176,6 +243,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		track(s, old, new, now);
 	if (!kt_state.gate)
 		goto out;
+	audit_change(sk, s, old, new, births, direct);
 	if (s && too_early(sk, old, new, direct)) {
 		s->untold = 1;
 		return 0;
@@ -195,30 +263,30 @@ out:
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, FIRST);
+	return on_state(sk, old, new, true, FIRST, true);
 }
 
 SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, SECOND);
+	return on_state(sk, old, new, true, SECOND, true);
 }
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE);
+	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE, false);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")
 int tcp_state__tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
 {
-	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, ALONE);
+	return on_state((struct sock *)ctx->skaddr, ctx->oldstate, ctx->newstate, false, ALONE, true);
 }
 
 SEC("?kprobe/tcp_set_state")
 int BPF_KPROBE(tcp_state__kprobe, struct sock *sk, int new)
 {
-	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, ALONE);
+	return on_state(sk, BPF_CORE_READ(sk, __sk_common.skc_state), new, false, ALONE, false);
 }

@@ -12,6 +12,7 @@
  *   kprobe  the same functions
  */
 #include "ktrace.bpf.h"
+#include "audit.bpf.h"
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -47,13 +48,65 @@ static __always_inline void note_use(struct kt_sock *s, __u32 kind, struct kt_ta
 		s->owner = *owner;
 }
 
-static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer, const bool direct)
+static __always_inline bool is_mapped(const void *addr)
+{
+	const __be32 *words = addr;
+
+	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool is_unspecified(const void *addr)
+{
+	const __be32 *words = addr;
+
+	return !(words[0] | words[1] | words[2] | words[3]);
+}
+
+/* Which protocol carries a datagram. */
+enum kt_stack { STACK_ANY, STACK_V4, STACK_V6 };
+
+/* A v6 socket does both; its remote end tells, or else its local one. */
+static __always_inline enum kt_stack stack_of(const struct kt_flow *f)
+{
+	const void *addr = is_unspecified(f->raddr) ? f->laddr : f->raddr;
+
+	if (f->family == AF_INET)
+		return STACK_V4;
+	if (is_unspecified(addr))
+		return STACK_ANY;
+	return is_mapped(addr) ? STACK_V4 : STACK_V6;
+}
+
+/* The kernel counts what it sent or handed over, by the protocol that carried it. Not here: what is still corked, and
+ * a send that the queue below dropped silently (`SndbufErrors`). */
+static __always_inline void audit_datagram(struct sock *sk, __u32 kind, const struct kt_flow *f, enum kt_stack stack,
+					   const bool direct)
+{
+	bool in = kind == KT_UDP_RECV;
+
+	if (!in && BPF_CORE_READ((struct udp_sock *)sk, pending)) {
+		audit_add(sk, KT_AUDIT_CORKED, 1, direct);
+		return;
+	}
+	if (stack == STACK_ANY)
+		stack = stack_of(f);
+	if (stack == STACK_V4)
+		audit_add(sk, in ? KT_AUDIT_UDP_IN : KT_AUDIT_UDP_OUT, 1, direct);
+	else if (stack == STACK_V6)
+		audit_add(sk, in ? KT_AUDIT_UDP6_IN : KT_AUDIT_UDP6_OUT, 1, direct);
+	else
+		audit_add(sk, in ? KT_AUDIT_ANY_IN : KT_AUDIT_ANY_OUT, 1, direct);
+}
+
+static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer,
+				       enum kt_stack stack, const bool direct)
 {
 	struct kt_task owner = {};
 	struct kt_counters *c = counters_of(kind);
 	struct kt_flow flow = {};
 	struct kt_sock *s;
 	struct kt_udp *e;
+	bool first;
 
 	if (!c || !kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
 		return 0;
@@ -67,11 +120,19 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 		set_remote(&flow, peer);
 	else if (!flow.rport)
 		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
+	if (ret >= 0)
+		audit_datagram(sk, kind, &flow, stack, direct);
 	if (!admit(c, &flow, &owner, s))
 		return 0;
+	first = first_event(s);
 	e = take_place(&bulk_ring, sizeof(*e), c, true);
-	if (!e)
+	if (!e) {
+		struct kt_amount n = { .events = 1, .connections = first };
+
+		*(kind == KT_UDP_SEND ? &n.tx_bytes : &n.rx_bytes) = ret < 0 ? 0 : ret;
+		count_refused(c, &flow, &owner, &n);
 		return 0;
+	}
 	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &owner);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;
@@ -96,7 +157,7 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool 
 		peer = stash->end;
 		stash->end.family = 0;
 	}
-	return unread ? 0 : on_datagram(sk, kind, ret, &peer, true);
+	return unread ? 0 : on_datagram(sk, kind, ret, &peer, STACK_ANY, true);
 }
 
 SEC("?tp_btf/sock_send_length")
@@ -183,13 +244,6 @@ int udp__recvmsg6(struct bpf_sock_addr *ctx)
 /* ---- fexit, kprobe ----------------------------------------------------------------------------------- */
 
 /* A v6 socket sending to a v4-mapped address runs udp_sendmsg inside udpv6_sendmsg: the inner one records. */
-static __always_inline bool is_mapped(const void *addr)
-{
-	const __be32 *words = addr;
-
-	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
 {
 	struct kt_end peer = {};
@@ -205,7 +259,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 		if (is_mapped(&to))
 			return 0;
 	}
-	return on_datagram(sk, KT_UDP_SEND, ret, &peer, true);
+	return on_datagram(sk, KT_UDP_SEND, ret, &peer, v6 ? STACK_V6 : STACK_V4, true);
 }
 
 SEC("?fexit/udp_sendmsg")
@@ -245,7 +299,7 @@ static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int 
 	if (len < 0 || !is_udp(sk, direct)) /* negative: MSG_PEEK leaves the datagram in the queue */
 		return 0;
 	peer_of_skb(&peer, skb);
-	return on_datagram(sk, KT_UDP_RECV, len, &peer, direct);
+	return on_datagram(sk, KT_UDP_RECV, len, &peer, peer.family == AF_INET ? STACK_V4 : STACK_V6, direct);
 }
 
 SEC("?fentry/skb_consume_udp")
@@ -271,7 +325,7 @@ static __always_inline int on_send_entry(struct sock *sk, struct msghdr *msg)
 }
 
 /* The inner of two nested sends takes the entry; the outer one then finds none. */
-static __always_inline int on_send_return(int ret)
+static __always_inline int on_send_return(int ret, enum kt_stack stack)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_peer *call = bpf_map_lookup_elem(&udp_calls, &key), peer;
@@ -282,7 +336,7 @@ static __always_inline int on_send_return(int ret)
 	peer = *call;
 	bpf_map_delete_elem(&udp_calls, &key);
 	sk = (struct sock *)peer.sock;
-	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer.end, false) : 0;
+	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer.end, stack, false) : 0;
 }
 
 SEC("?kprobe/udp_sendmsg")
@@ -300,13 +354,13 @@ int BPF_KPROBE(udp__send6_kprobe, struct sock *sk, struct msghdr *msg)
 SEC("?kretprobe/udp_sendmsg")
 int BPF_KRETPROBE(udp__sent_kprobe, int ret)
 {
-	return on_send_return(ret);
+	return on_send_return(ret, STACK_V4);
 }
 
 SEC("?kretprobe/udpv6_sendmsg")
 int BPF_KRETPROBE(udp__sent6_kprobe, int ret)
 {
-	return on_send_return(ret);
+	return on_send_return(ret, STACK_V6);
 }
 
 /* The hash knows a socket by its address only: it must forget it before the address is used again. */

@@ -199,6 +199,14 @@ pub const fn bulk_share(cap: u64) -> u64 {
     cap - cap / 4
 }
 
+/// Longest list of UDP events that wait for what rare events leave of their quarter: about 2 MiB of memory.
+pub const MAX_SPARE: u64 = 4096;
+
+/// How many UDP events beyond [`bulk_share`] a capture with this cap on events holds until its window has closed.
+pub const fn bulk_spare(cap: u64) -> u64 {
+    if cap / 4 < MAX_SPARE { cap / 4 } else { MAX_SPARE }
+}
+
 /// A state change of a TCP socket (`inet_sock_set_state`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TcpStateChange {

@@ -1,12 +1,15 @@
 //! Durations → percentiles, in bounded memory and with a stated error.
 //!
 //! Log-linear: each power of two is cut into 64 equal buckets, so a percentile is the lower bound of a
-//! bucket, never too high and at most 1/64 (1.6 %) too low. Count and maximum are exact.
+//! bucket, never too high and at most 1/64 (1.6 %) too low. Count and maximum are exact; the maximum of values that
+//! the kernel counted in the same buckets is as a percentile.
 
 use crate::summary::Quantiles;
 
 const SUB_BITS: u32 = 6;
 const SUBS: u64 = 1 << SUB_BITS;
+/// More than any value has.
+const MAX_BUCKETS: usize = 3840;
 
 /// Counts values of any size; empty it takes no memory, at most 30 KiB.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +31,21 @@ impl Histogram {
         }
         self.n += 1;
         self.max = self.max.max(ns);
+    }
+
+    /// Counts values of which only the bucket is known: their maximum is its lower bound.
+    pub(crate) fn add_bucket(&mut self, at: usize, n: u64) {
+        if n == 0 || at >= MAX_BUCKETS {
+            return;
+        }
+        if self.buckets.len() <= at {
+            self.buckets.resize(at + 1, 0);
+        }
+        if let Some(count) = self.buckets.get_mut(at) {
+            *count = count.saturating_add(n);
+        }
+        self.n = self.n.saturating_add(n);
+        self.max = self.max.max(lower_bound(at));
     }
 
     /// The percentiles in µs.

@@ -4,6 +4,8 @@
 //! and the files that carry them ([`writer`], [`reader`]). No libbpf, no command line, no clock, no printing.
 
 pub mod attribution;
+pub mod audit;
+pub mod coverage;
 pub mod dns;
 pub mod errno;
 pub mod event;

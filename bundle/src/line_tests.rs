@@ -1,5 +1,6 @@
 use super::values::Skipped;
 use super::*;
+use crate::audit::{AuditReason, Unaudited};
 use crate::event::{RetransmitKind, Role, When};
 use crate::keys::DOCUMENT;
 use crate::tcp::TcpState;
@@ -277,7 +278,14 @@ fn the_documented_keys_are_the_keys_that_are_written_in_their_order() {
 fn every_name_in_a_closed_list_is_documented() {
     let drops = crate::ledger::DropReason::ALL.map(crate::ledger::DropReason::as_str);
     let kinds = EventKind::ALL.map(EventKind::as_str);
-    for name in Reason::TEXTS.iter().chain(&drops).chain(&kinds) {
+    let names = |values: Vec<serde_json::Value>| -> Vec<String> {
+        values.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    };
+    let reasons = names(AuditReason::ALL.iter().map(|r| serde_json::to_value(r).unwrap()).collect());
+    let unaudited = names(Unaudited::ALL.iter().map(|r| serde_json::to_value(r).unwrap()).collect());
+    assert_eq!((reasons.len(), unaudited.len()), (AuditReason::ALL.len(), Unaudited::ALL.len()));
+    let audit = reasons.iter().chain(&unaudited).map(String::as_str);
+    for name in Reason::TEXTS.iter().chain(&drops).chain(&kinds).copied().chain(audit) {
         assert!(DOCUMENT.contains(&format!("`{name}`")), "`{name}` is not in docs/bundle-format.md");
     }
 }

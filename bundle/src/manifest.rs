@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{AuditEntry, Audited};
 use crate::ledger::Ledger;
 
 /// Name of the bundle schema in `schema.name`.
@@ -82,12 +83,15 @@ pub struct Clocks {
     /// Window closed; absent in a partial manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_boot_ns: Option<u64>,
-    /// Readings, the first at start.
+    /// Readings: the first at start, both sides of each step, the last at the end.
     #[serde(default)]
     pub samples: Vec<ClockSample>,
-    /// Largest step of UTC against boot time between readings, ns.
+    /// How far UTC moved against boot time between two readings in a row, at most, ns.
     #[serde(default)]
     pub max_step_ns: u64,
+    /// How often it moved so far that the clock was stepped; absent where nobody counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_count: Option<u64>,
     /// Whether the kernel says that the clock is synchronized (`adjtimex`); absent if it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synchronized: Option<bool>,
@@ -333,6 +337,12 @@ pub struct Manifest {
     /// Lines on stdout; absent without `--stdout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<StdoutReport>,
+    /// The kernel's own counters against what the hooks saw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<AuditEntry>,
+    /// What that covers; absent where there was no audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audited: Option<Audited>,
     /// What it cost.
     pub cost: Cost,
     /// The other members.

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use crate::coverage::LossRecord;
 use crate::event::{Event, SocketRecord};
 use crate::manifest::{Manifest, PartialManifest};
 use crate::summary::Summary;
@@ -31,6 +32,8 @@ pub enum Record {
     Event(Event),
     /// A line of `sockets.jsonl`.
     Socket(SocketRecord),
+    /// A line of `coverage.jsonl`.
+    Loss(LossRecord),
     /// `manifest.json`. A tgz holds it last, so it comes after the events; of a directory it comes first.
     Manifest(Box<Manifest>),
     /// `manifest.partial.json` of a run that was never sealed; comes before the events.

@@ -43,6 +43,9 @@ pub struct Summary {
     /// Lines of `events.jsonl` by type; a type without a line is absent.
     #[serde(default)]
     pub events: BTreeMap<EventKind, u64>,
+    /// All events that were seen, lines or not, by type; a type without any is absent.
+    #[serde(default)]
+    pub totals: BTreeMap<EventKind, TypeTotal>,
     /// The manifest's.
     pub ledger: Ledger,
     /// Who moved the most bytes.
@@ -74,13 +77,44 @@ pub struct Summary {
     pub omitted_count: BTreeMap<String, u64>,
 }
 
-/// The two tables of talkers, most bytes first.
+/// Events of one type; exact whatever was written. Records that could not be decoded are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TypeTotal {
+    /// Seen.
+    pub event_count: u64,
+    /// Lines of `events.jsonl`.
+    pub written_count: u64,
+    /// Payload bytes of the datagrams that were seen; absent where an event carries none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The same of those that are lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+}
+
+impl TypeTotal {
+    /// Adds events of which so many are lines, and their bytes: either all or none of them are.
+    pub(crate) fn add(&mut self, events: u64, written: u64, bytes: Option<u64>) {
+        self.event_count += events;
+        self.written_count += written;
+        let Some(bytes) = bytes else { return };
+        let sum = self.bytes.get_or_insert(0);
+        *sum = sum.saturating_add(bytes);
+        let of_lines = self.written_bytes.get_or_insert(0);
+        *of_lines = of_lines.saturating_add(if written > 0 { bytes } else { 0 });
+    }
+}
+
+/// The two tables of talkers, most bytes first; `total` is the sum of the rows of either, `other` included.
 ///
-/// Bytes are payload: of a TCP connection those between the start and the end of the window, of UDP the
-/// bytes of the events. A flow leaves out the port that the client's kernel chose, so that the connections
+/// Events count whether they were written or not. Bytes are payload: of a TCP connection those between the start and
+/// the end of the window, of UDP the bytes of the events. A flow leaves out the port that the client's kernel chose, so that the connections
 /// of one client to one server are one row.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TopTalkers {
+    /// Everybody, with the key `total`.
+    #[serde(default)]
+    pub total: TalkerRow,
     /// By process.
     #[serde(default)]
     pub by_process: Vec<TalkerRow>,
@@ -92,7 +126,7 @@ pub struct TopTalkers {
 /// What a row of a table is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RowKey {
-    /// `comm[pid]`, `tcp local -> remote`, `unattributed`, or `other` for everything beyond the table's bound.
+    /// `comm[pid]`, `tcp local -> remote`, `unattributed`, `other` for everything without a row of its own, or `total`.
     pub key: String,
     /// Process name, in a table by process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,9 +152,13 @@ pub struct TalkerRow {
     pub tx_bytes: u64,
     /// Payload bytes received in the window.
     pub rx_bytes: u64,
-    /// Events in `events.jsonl`.
+    /// Events seen.
     pub event_count: u64,
-    /// TCP: connections that were closed in the window or open at its end. UDP: sockets with an event.
+    /// Those of them that are lines of `events.jsonl`.
+    #[serde(default)]
+    pub written_count: u64,
+    /// TCP: connections that were closed in the window or open at its end. UDP: sockets with an event, as far as they
+    /// can be told apart: those of 65,536 that had lines, and all whose first event was counted only.
     pub connection_count: u64,
 }
 
@@ -135,7 +173,8 @@ pub struct TcpStates {
     pub at_end: BTreeMap<TcpState, u64>,
 }
 
-/// Percentiles of a duration in µs, at most 1.6 % too low; `n` and `max` are exact.
+/// Percentiles of a duration in µs, at most 1.6 % too low; `n` is exact, and `max` unless the largest value was of an
+/// event that the kernel side only counted: then it is as a percentile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Number of values; with 0 there are no percentiles.
@@ -224,6 +263,9 @@ pub struct ConnectSummary {
     pub handshake_us: Quantiles,
     /// Time inside blocking `connect(2)` calls that succeeded.
     pub syscall_us: Quantiles,
+    /// Smoothed round trip times of connections, as of their close.
+    #[serde(default)]
+    pub srtt_us: Quantiles,
 }
 
 /// The two tables of retransmits, most first.

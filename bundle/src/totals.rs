@@ -6,6 +6,7 @@
 
 mod connections;
 mod keys;
+mod refused;
 mod table;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,21 +14,25 @@ use std::collections::{BTreeMap, HashSet};
 use crate::dns::DnsPairs;
 use crate::event::{Connect, Datagram, Event, EventKind, Payload, Proto, SocketRecord, TcpStateChange, When};
 use crate::histogram::Histogram;
+use crate::ledger::Ledger;
 use crate::manifest::{HookOutcome, Manifest, Schema};
 use crate::summary::{
-    CloseWaitRow, ConnectSummary, MAX_ROWS, RetransmitTables, SUMMARY_SCHEMA, Summary, TcpStates, TopTalkers,
+    CloseWaitRow, ConnectSummary, MAX_ROWS, RetransmitTables, SUMMARY_SCHEMA, Summary, TcpStates, TopTalkers, TypeTotal,
 };
 use crate::tcp::TcpState;
 
 use connections::Connections;
-use keys::{Flow, Who};
-use table::{Numbers, Table, Tables};
+use keys::{Flow, Names, Who};
+use table::{Table, Tables};
+
+pub use refused::{Refused, RefusedFlow, RefusedProcess};
+pub use table::Numbers;
 
 /// Version of the summary's schema.
 pub const SUMMARY_VERSION: u32 = 1;
 
 /// UDP sockets of which it is remembered that they were counted, and groups of `CLOSE_WAIT` sockets.
-const MAX_KEYS: usize = 1 << 18;
+const MAX_KEYS: usize = 1 << 16;
 
 /// Longest sentence and longest list of sentences that a summary takes over.
 const MAX_SENTENCE: usize = 300;
@@ -40,13 +45,16 @@ const MAX_ERRORS: usize = 32;
 #[derive(Debug, Default)]
 pub struct SummaryBuilder {
     events: BTreeMap<EventKind, u64>,
+    types: BTreeMap<EventKind, TypeTotal>,
     states: TcpStates,
     tables: Tables,
+    names: Names,
     connections: Connections,
     udp_sockets: HashSet<(u32, u64)>,
     connect: ConnectSummary,
     handshake: Histogram,
     syscall: Histogram,
+    srtt: Histogram,
     close_wait: Table<(Who, Flow), CloseWait>,
 }
 
@@ -65,18 +73,29 @@ impl SummaryBuilder {
     /// Adds an event that was written.
     pub fn push_event(&mut self, event: &Event) {
         *self.events.entry(event.payload.kind()).or_default() += 1;
+        self.push(event, 1);
+    }
+
+    /// Adds an event that was seen and is no line.
+    pub fn push_refused(&mut self, event: &Event) {
+        self.push(event, 0);
+    }
+
+    fn push(&mut self, event: &Event, written: u64) {
+        let total = self.types.entry(event.payload.kind()).or_default();
+        total.add(1, written, payload_bytes(event));
         match &event.payload {
-            Payload::UdpSend(d) => self.datagram(event, d, true),
-            Payload::UdpRecv(d) => self.datagram(event, d, false),
+            Payload::UdpSend(d) => self.datagram(event, d, true, written),
+            Payload::UdpRecv(d) => self.datagram(event, d, false, written),
             Payload::TcpState(s) => {
                 self.state_change(s);
-                self.connections.state_change(&event.id, s, &mut self.tables);
+                self.connections.state_change(&event.id, s, written, &mut self.tables);
             }
             Payload::Connect(c) => {
                 self.connect_call(c);
-                self.connections.event(&event.id, None, &mut self.tables);
+                self.connections.event(&event.id, None, written, &mut self.tables);
             }
-            Payload::TcpRetransmit(r) => self.connections.event(&event.id, Some(r), &mut self.tables),
+            Payload::TcpRetransmit(r) => self.connections.event(&event.id, Some(r), written, &mut self.tables),
         }
     }
 
@@ -111,6 +130,7 @@ impl SummaryBuilder {
         let mut connect = self.connect;
         connect.handshake_us = self.handshake.quantiles_us();
         connect.syscall_us = self.syscall.quantiles_us();
+        connect.srtt_us = self.srtt.quantiles_us();
         Summary {
             schema: Schema { name: SUMMARY_SCHEMA.into(), version: SUMMARY_VERSION },
             capture_id: manifest.head.capture_id.clone(),
@@ -121,18 +141,20 @@ impl SummaryBuilder {
             complete: manifest.complete,
             degraded: manifest.degraded.iter().take(MAX_SENTENCES).map(|s| keys::clip(s, MAX_SENTENCE)).collect(),
             events: self.events,
+            totals: self.types,
             ledger: manifest.ledger.clone(),
             top_talkers: TopTalkers {
-                by_process: keep.rows("top_talkers.by_process", self.tables.processes.talkers()),
-                by_flow: keep.rows("top_talkers.by_flow", self.tables.flows.talkers()),
+                total: self.tables.total.talkers_total(),
+                by_process: keep.rows("top_talkers.by_process", self.tables.processes.talkers(&self.tables.total)),
+                by_flow: keep.rows("top_talkers.by_flow", self.tables.flows.talkers(&self.tables.total)),
             },
             tcp_states: self.states,
             dns: dns.summary(end_boot_ns),
             dns_suspects: keep.rows("dns_suspects", dns_suspects(dns, end_boot_ns)),
             connect,
             retransmits: RetransmitTables {
-                by_flow: keep.rows("retransmits.by_flow", self.tables.flows.retransmits()),
-                by_process: keep.rows("retransmits.by_process", self.tables.processes.retransmits()),
+                by_flow: keep.rows("retransmits.by_flow", self.tables.flows.retransmits(&self.tables.total)),
+                by_process: keep.rows("retransmits.by_process", self.tables.processes.retransmits(&self.tables.total)),
             },
             close_wait: keep.rows("close_wait", close_wait_rows(&self.close_wait)),
             not_measured: not_measured(manifest, dns),
@@ -140,21 +162,26 @@ impl SummaryBuilder {
         }
     }
 
-    fn datagram(&mut self, event: &Event, d: &Datagram, is_sent: bool) {
+    fn datagram(&mut self, event: &Event, d: &Datagram, is_sent: bool, written: u64) {
         let bytes = d.bytes.unwrap_or(0);
         let (tx_bytes, rx_bytes) = if is_sent { (bytes, 0) } else { (0, bytes) };
         let is_new = match event.id.socket {
             Some(cookie) if self.udp_sockets.len() < MAX_KEYS => self.udp_sockets.insert((event.id.netns, cookie)),
             _ => false,
         };
-        let numbers = Numbers { tx_bytes, rx_bytes, events: 1, connections: u64::from(is_new), ..Numbers::default() };
-        self.tables.add(&Who::of(&event.id), Flow::of(&event.id), &numbers);
+        let connections = u64::from(is_new);
+        let numbers = Numbers { tx_bytes, rx_bytes, events: 1, written, connections, ..Numbers::default() };
+        let who = event.id.owner.value().map_or_else(Who::default, |owner| self.names.owner(owner));
+        self.tables.add(&who, Flow::of(&event.id), &numbers);
     }
 
     fn state_change(&mut self, s: &TcpStateChange) {
         self.connect.attempts += u64::from(s.new == TcpState::SynSent);
         if let Some(ns) = s.handshake_ns {
             self.handshake.add(ns);
+        }
+        if let Some(us) = s.close.as_ref().and_then(|c| c.srtt_us).filter(|us| *us > 0) {
+            self.srtt.add(us.saturating_mul(1000));
         }
         let Some(close) = s.close.as_ref().filter(|_| s.old == TcpState::SynSent) else { return };
         match close.error {
@@ -184,9 +211,9 @@ struct Keep<'a> {
 
 impl Keep<'_> {
     fn rows<T>(&mut self, name: &str, listed: table::Listed<T>) -> Vec<T> {
-        let table::Listed { mut rows, other } = listed;
+        let table::Listed { mut rows, other, folded } = listed;
         let room = MAX_ROWS - usize::from(other.is_some());
-        self.omitted.insert(name.to_owned(), rows.len().saturating_sub(room) as u64);
+        self.omitted.insert(name.to_owned(), folded + rows.len().saturating_sub(room) as u64);
         rows.truncate(room);
         rows.extend(other);
         rows
@@ -198,7 +225,7 @@ fn dns_suspects(dns: &DnsPairs, end_boot_ns: u64) -> table::Listed<crate::summar
     for row in &mut rows {
         row.comm = row.comm.take().map(|c| keys::clip_comm(&c));
     }
-    table::Listed { rows, other: None }
+    table::Listed { rows, other: None, folded: 0 }
 }
 
 fn close_wait_rows(groups: &Table<(Who, Flow), CloseWait>) -> table::Listed<CloseWaitRow> {
@@ -219,7 +246,7 @@ fn close_wait_rows(groups: &Table<(Who, Flow), CloseWait>) -> table::Listed<Clos
         end_count: beyond.end,
         ..CloseWaitRow::default()
     });
-    table::Listed { rows, other }
+    table::Listed { rows, other, folded: 0 }
 }
 
 /// What each hook would have told.
@@ -230,6 +257,28 @@ const HOOKS: [(&str, &str); 5] = [
     ("tcp_retransmit", "TCP retransmits"),
     ("sockets", "sockets that moved nothing in the window, and the bytes of connections that stayed open"),
 ];
+
+/// The payload of a datagram; `None` for events that carry none.
+fn payload_bytes(event: &Event) -> Option<u64> {
+    match &event.payload {
+        Payload::UdpSend(d) | Payload::UdpRecv(d) => Some(d.bytes.unwrap_or(0)),
+        Payload::TcpState(_) | Payload::Connect(_) | Payload::TcpRetransmit(_) => None,
+    }
+}
+
+/// Of an event that is no line, its number, owner, flow and bytes are known, and nothing else.
+fn counted_only(ledger: &Ledger) -> impl Iterator<Item = String> {
+    let what = |kind: EventKind| match kind {
+        EventKind::UdpSend | EventKind::UdpRecv => "the DNS queries and replies among",
+        EventKind::TcpState => "the states and errors of",
+        EventKind::Connect => "the result of",
+        EventKind::TcpRetransmit => "the connections' state at",
+    };
+    ledger.by_type.iter().filter_map(move |(kind, account)| {
+        let n = account.dropped.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        (n > 0).then(|| format!("{} {n} `{}` events that were only counted", what(*kind), kind.as_str()))
+    })
+}
 
 fn not_measured(manifest: &Manifest, dns: &DnsPairs) -> Vec<String> {
     let mut out = Vec::new();
@@ -249,6 +298,7 @@ fn not_measured(manifest: &Manifest, dns: &DnsPairs) -> Vec<String> {
             hook.limits.iter().map(|limit| keys::clip(&format!("{limit} (hook `{}`)", hook.name), MAX_SENTENCE)),
         );
     }
+    out.extend(counted_only(&manifest.ledger));
     if dns.unlisted() > 0 {
         out.push(format!("the clients of {} DNS queries: more clients than the table holds", dns.unlisted()));
     }

@@ -4,6 +4,8 @@
 //! whatever ends the run, what is on disk can be read and judged. The writer owns the byte cap and the
 //! count of the lines that really reached the disk. It reads no clock and decides nothing about events.
 
+mod coverage;
+mod error;
 mod journal;
 mod loose;
 mod name;
@@ -21,6 +23,7 @@ use crate::line::{MAX_LINE_BYTES, write_event, write_socket};
 use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
 
+pub use error::WriteError;
 pub use name::BundleName;
 pub use sealed::Sealed;
 
@@ -30,6 +33,9 @@ use tgz::Tgz;
 
 /// Lines that `sockets.jsonl` holds at most; more are counted as omitted.
 pub const MAX_SOCKETS: u64 = 200_000;
+
+/// Longest line with its newline, bytes.
+const MAX_LINE: u64 = MAX_LINE_BYTES as u64 + 1;
 
 /// Bounds that the user sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,47 +58,11 @@ pub struct Capped {
 pub enum Pushed {
     /// It is line `seq`.
     Written,
-    /// It would exceed the byte cap, or UDP's share of it; from the first time on, every event, or every UDP event,
-    /// is refused.
+    /// It would exceed the byte cap, or is UDP whose share of it is used up; from the first time on, every event, or
+    /// every UDP event, is refused.
     ByteCap,
     /// Its line would be longer than the contract allows.
     TooLong,
-}
-
-/// Why the bundle cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// No space or quota is left.
-    #[error("no space is left for `{path}`")]
-    DiskFull {
-        /// File that could not grow.
-        path: PathBuf,
-    },
-    /// Any other failure of the file system.
-    #[error("cannot write `{path}`")]
-    Io {
-        /// File or directory concerned.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// An earlier error ended the bundle.
-    #[error("the bundle was given up after an earlier error")]
-    GivenUp,
-    /// A manifest or summary that JSON cannot carry.
-    #[error("a document cannot be written as JSON")]
-    Document(#[from] serde_json::Error),
-}
-
-impl WriteError {
-    fn at(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
-            _ => Self::Io { path, source },
-        }
-    }
 }
 
 /// Writes one bundle.
@@ -107,10 +77,14 @@ pub struct BundleWriter {
     events: Journal<File, EventKind>,
     sockets: Journal<File, ()>,
     omitted_sockets: u64,
+    coverage: Journal<File, ()>,
+    omitted_losses: u64,
     /// `None` once the bundle was given up.
     tgz: Option<Tgz>,
     line: Vec<u8>,
     bulk_bytes: u64,
+    /// UDP may take what rare events have left.
+    reserve_is_open: bool,
     capped: Capped,
     newest_boot_ns: u64,
     max_disorder_ns: u64,
@@ -127,6 +101,7 @@ impl BundleWriter {
         let tgz = Tgz::create(&loose.tgz_path(), loose.stem(), name.at.timestamp(), caps.max_bytes)?;
         let events = Journal::new(loose.create_file("events.jsonl")?);
         let sockets = Journal::new(loose.create_file("sockets.jsonl")?);
+        let coverage = Journal::new(loose.create_file("coverage.jsonl")?);
         loose.reserve()?;
         let writer = Self {
             loose,
@@ -135,10 +110,13 @@ impl BundleWriter {
             events,
             sockets,
             omitted_sockets: 0,
+            coverage,
+            omitted_losses: 0,
             tgz: Some(tgz),
             line: Vec::with_capacity(MAX_LINE_BYTES),
             bulk_bytes: 0,
-            capped: Capped::default(),
+            reserve_is_open: false,
+            capped: Capped { bulk: MAX_LINE > bulk_share(caps.max_bytes), all: false },
             newest_boot_ns: 0,
             max_disorder_ns: 0,
         };
@@ -181,6 +159,12 @@ impl BundleWriter {
         self.head = head;
     }
 
+    /// To be called when no rare event can come any more: from here on UDP may take all that the byte cap has left.
+    pub const fn open_reserve(&mut self) {
+        self.reserve_is_open = true;
+        self.capped.bulk = false;
+    }
+
     /// Writes an event as the next line and sets its `seq`. An event that is refused keeps `seq` 0.
     ///
     /// # Errors
@@ -197,16 +181,21 @@ impl BundleWriter {
             Some(Pushed::TooLong)
         } else {
             self.line.push(b'\n');
-            self.over_cap(kind).then_some(Pushed::ByteCap)
+            self.over_cap().then_some(Pushed::ByteCap)
         };
         if let Some(refused) = refused {
             event.seq = 0;
             return Ok(refused);
         }
-        self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
-        self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        if !self.reserve_is_open {
+            self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
+            self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        }
         let outcome = self.append(kind);
         self.or_give_up(outcome)?;
+        if kind.is_bulk() {
+            self.count_bulk();
+        }
         Ok(Pushed::Written)
     }
 
@@ -215,15 +204,16 @@ impl BundleWriter {
         &self.line
     }
 
-    /// Latches the cap that the line in hand would exceed; takes its bytes into account if there is none.
-    fn over_cap(&mut self, kind: EventKind) -> bool {
-        let bytes = self.line.len() as u64;
-        self.capped.all = self.events.bytes() + bytes > self.caps.max_bytes;
-        if kind.is_bulk() {
-            self.capped.bulk = self.bulk_bytes + bytes > bulk_share(self.caps.max_bytes);
-            self.bulk_bytes += bytes;
-        }
-        self.capped.all || (self.capped.bulk && kind.is_bulk())
+    /// Latches the cap if the line in hand would exceed it.
+    fn over_cap(&mut self) -> bool {
+        self.capped.all = self.events.bytes() + self.line.len() as u64 > self.caps.max_bytes;
+        self.capped.all
+    }
+
+    /// UDP's share ends where its longest line might not fit, so that it is known before the next one is made.
+    fn count_bulk(&mut self) {
+        self.bulk_bytes += self.line.len() as u64;
+        self.capped.bulk = !self.reserve_is_open && self.bulk_bytes + MAX_LINE > bulk_share(self.caps.max_bytes);
     }
 
     /// What the byte cap refuses from now on.
@@ -275,6 +265,7 @@ impl BundleWriter {
     fn flush_files(&mut self) -> Result<(), WriteError> {
         self.events.flush().map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
         self.sockets.flush().map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e))?;
+        self.coverage.flush().map_err(|e| WriteError::at(&self.loose.path("coverage.jsonl"), e))?;
         self.tgz.as_mut().map_or(Ok(()), Tgz::flush)
     }
 
@@ -297,6 +288,7 @@ impl BundleWriter {
         }
         self.events.settle();
         self.sockets.settle();
+        self.coverage.settle();
     }
 
     /// Completes the bundle: README, summary and manifest, first loose, then in the tgz, which gets its name
@@ -342,6 +334,7 @@ impl BundleWriter {
         vec![
             member("events.jsonl", self.events.bytes(), self.events.lines(), None),
             member("sockets.jsonl", self.sockets.bytes(), self.sockets.lines(), Some(self.omitted_sockets)),
+            member("coverage.jsonl", self.coverage.bytes(), self.coverage.lines(), Some(self.omitted_losses)),
         ]
     }
 
@@ -349,6 +342,7 @@ impl BundleWriter {
         let sync = |journal: io::Result<()>, name| journal.map_err(|e| WriteError::at(&self.loose.path(name), e));
         sync(self.events.medium().sync_all(), "events.jsonl")?;
         sync(self.sockets.medium().sync_all(), "sockets.jsonl")?;
+        sync(self.coverage.medium().sync_all(), "coverage.jsonl")?;
         self.loose.replace("manifest.json", &document(manifest)?, true)?;
         self.loose.remove("manifest.partial.json")
     }

@@ -20,7 +20,7 @@ pub fn ledger(
 ) -> Ledger {
     let mut ledger = Ledger { missed, max_disorder_ns, ..Ledger::default() };
     for (kind, kernel) in counters {
-        let kt_counters { observed, filtered, seen, submitted, dropped } = kernel;
+        let kt_counters { observed, filtered, seen, submitted, dropped, refused: _ } = kernel;
         ledger.observed += observed;
         for (filter, count) in filter_names(filter).into_iter().zip(filtered) {
             *ledger.filtered.entry(filter.into()).or_default() += count;
@@ -59,7 +59,14 @@ mod tests {
 
     #[test]
     fn kernel_and_user_drops_add_up_to_what_was_seen() {
-        let kernel = kt_counters { observed: 120, filtered: [5, 15], seen: 100, submitted: 80, dropped: [9, 1, 10] };
+        let kernel = kt_counters {
+            observed: 120,
+            filtered: [5, 15],
+            seen: 100,
+            submitted: 80,
+            dropped: [9, 1, 10],
+            ..kt_counters::default()
+        };
         let user = Tally { written: 68, event_cap: 2, byte_cap: 4, write_failed: 3 };
         let ledger = ledger(
             &[(EventKind::UdpSend, kernel)],

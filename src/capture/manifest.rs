@@ -1,6 +1,6 @@
 //! Plan, host, coverage and ledger → the manifest, with the reasons why a bundle is not complete.
 
-use chrono::{DateTime, Utc};
+use ktrace_bundle::audit::{AuditEntry, Audited};
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{
@@ -12,9 +12,10 @@ use nix::sys::time::TimeValLike;
 use super::sink::Sink;
 use super::tee::Tee;
 use super::{account, budget, notes};
+use crate::clock::{self, Readings, utc_of};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
-use crate::{cli, clock, preflight};
+use crate::{cli, preflight};
 
 /// What is known before the first event.
 pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
@@ -36,6 +37,7 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
             end_boot_ns: None,
             samples: vec![first.clone()],
             max_step_ns: 0,
+            step_count: None,
             synchronized: clock::synchronized(),
         },
         host: preflight::host(),
@@ -66,6 +68,8 @@ fn capture_id(first: &ClockSample) -> String {
 pub struct End {
     /// What was written before the first event.
     pub head: Head,
+    /// The clocks as they were read until now.
+    pub clocks: Readings,
     /// Gate closed.
     pub end_boot_ns: u64,
     /// Why.
@@ -76,18 +80,19 @@ pub struct End {
     pub counters: Vec<(EventKind, kt_counters)>,
     /// Upper bound of events that programs missed.
     pub missed: u64,
+    /// The kernel's own counters against what the hooks saw.
+    pub audit: (Vec<AuditEntry>, Audited),
 }
 
 /// The manifest of a capture whose rings are drained.
 pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
-    let End { mut head, end_boot_ns, ended_by, mut degraded, counters, missed } = end;
+    let End { mut head, mut clocks, end_boot_ns, ended_by, mut degraded, counters, missed, audit } = end;
     let ledger = account::ledger(&counters, &sink.tally, &plan.filter, missed, sink.writer.max_disorder_ns());
-    let last = clock::sample();
-    let first = head.clocks.samples.first().cloned().unwrap_or_else(|| last.clone());
+    clocks.take(clock::sample());
     let start_boot_ns = head.clocks.start_boot_ns;
+    let end_at = utc_of(clocks.first(), end_boot_ns);
     head.clocks.end_boot_ns = Some(end_boot_ns);
-    head.clocks.max_step_ns = clock::step_ns(&first, &last);
-    head.clocks.samples.push(last);
+    clocks.finish(&mut head.clocks);
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
     degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
@@ -97,21 +102,18 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     Manifest {
         notes: notes::of(plan, &head, ended_by, &ledger, stdout),
         stdout,
-        end_at: utc_of(&first, end_boot_ns),
+        end_at,
         head,
         duration_ns: end_boot_ns.saturating_sub(start_boot_ns),
         ended_by,
         complete: degraded.is_empty(),
         degraded,
         ledger,
+        audit: audit.0,
+        audited: Some(audit.1),
         cost: cost(),
         members: Vec::new(), // the writer knows them
     }
-}
-
-fn utc_of(sample: &ClockSample, boot_ns: u64) -> DateTime<Utc> {
-    let ns = i64::try_from(i128::from(boot_ns) - i128::from(sample.boot_ns)).unwrap_or(0);
-    sample.utc.checked_add_signed(chrono::TimeDelta::nanoseconds(ns)).unwrap_or(sample.utc)
 }
 
 fn hooks_missing(hooks: &[HookReport]) -> Vec<String> {

@@ -4,30 +4,24 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::EventKind;
+use ktrace_bundle::event::{Event, EventKind, bulk_share, bulk_spare};
+use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::totals::SummaryBuilder;
-use ktrace_bundle::writer::{BundleWriter, Pushed, WriteError};
+use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
 
+use super::coverage::Timeline;
+use super::spare::Spare;
 use super::tee::Tee;
 use crate::hooks::{self, wire::Context};
-
-/// Lines of `events.jsonl` at most.
-#[derive(Debug, Clone, Copy)]
-pub struct EventCaps {
-    /// Of all kinds together.
-    pub all: u64,
-    /// Of UDP.
-    pub bulk: u64,
-}
 
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Lines written.
     pub written: u64,
-    /// Refused by the event cap; the kernel refuses most, and lets a few too many through.
+    /// Refused by the event cap, or held for what rare events will leave of it; the kernel refuses most.
     pub event_cap: u64,
-    /// Refused by the byte cap.
+    /// The same of the byte cap.
     pub byte_cap: u64,
     /// The line could not be written.
     pub write_failed: u64,
@@ -37,6 +31,14 @@ impl Tally {
     /// Records of this kind that could be decoded.
     pub const fn decoded(&self) -> u64 {
         self.written + self.event_cap + self.byte_cap + self.write_failed
+    }
+
+    /// The count of events that a cap keeps out.
+    const fn capped(&mut self, reason: DropReason) -> &mut u64 {
+        match reason {
+            DropReason::ByteCap => &mut self.byte_cap,
+            _ => &mut self.event_cap,
+        }
     }
 }
 
@@ -54,9 +56,13 @@ pub struct Sink {
     pub tee: Option<Tee>,
     /// The first failure to write; nothing is written after it.
     pub failure: Option<WriteError>,
-    caps: EventCaps,
+    max_events: u64,
     written: u64,
     written_bulk: u64,
+    pub(super) spare: Spare,
+    /// Losses so far.
+    pub timeline: Timeline,
+    reserve_is_open: bool,
     context: Context,
     batch: Batch,
 }
@@ -70,12 +76,12 @@ struct Batch {
 }
 
 impl Sink {
-    /// An empty sink that writes to `writer`.
+    /// An empty sink that writes at most `max_events` lines to `writer`.
     pub fn new(
         writer: BundleWriter,
         summary: SummaryBuilder,
         dns: DnsPairs,
-        caps: EventCaps,
+        max_events: u64,
         context: Context,
     ) -> Self {
         Self {
@@ -85,9 +91,12 @@ impl Sink {
             tally: BTreeMap::new(),
             tee: None,
             failure: None,
-            caps,
+            max_events,
             written: 0,
             written_bulk: 0,
+            spare: Spare::new(bulk_spare(max_events)),
+            timeline: Timeline::default(),
+            reserve_is_open: false,
             context,
             batch: Batch::default(),
         }
@@ -110,36 +119,65 @@ impl Sink {
             self.write(batch.bytes.get(range).unwrap_or_default());
         }
         batch.bytes.clear();
-        if let Some(tee) = &mut self.tee {
-            tee.flush();
-        }
+        self.flush_tee();
         self.batch = batch;
     }
 
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
     fn write(&mut self, record: &[u8]) {
-        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
+        let Ok(event) = hooks::decode(record, &self.context) else { return };
+        match self.cap_on(event.payload.kind()) {
+            None => self.push(event),
+            Some(reason) => self.refuse(event, reason),
+        }
+    }
+
+    /// The cap that an event of this kind runs into now.
+    fn cap_on(&self, kind: EventKind) -> Option<DropReason> {
+        let (bulk, capped) = (kind.is_bulk(), self.writer.capped());
+        let share_is_gone = bulk && !self.reserve_is_open && self.written_bulk >= bulk_share(self.max_events);
+        if self.failure.is_some() {
+            None
+        } else if self.written >= self.max_events || share_is_gone {
+            Some(DropReason::EventCap)
+        } else {
+            (capped.all || (bulk && capped.bulk)).then_some(DropReason::ByteCap)
+        }
+    }
+
+    /// Only UDP has a share that can end before the cap, so only UDP is worth holding.
+    fn refuse(&mut self, event: Event, reason: DropReason) {
         let kind = event.payload.kind();
+        *self.tally.entry(kind).or_default().capped(reason) += 1;
+        let may_fit = self.written < self.max_events && !self.writer.capped().all;
+        if kind.is_bulk() && may_fit && !self.reserve_is_open && !self.spare.is_full() {
+            self.spare.hold(event, reason);
+        } else {
+            self.summary.push_refused(&event);
+        }
+    }
+
+    fn push(&mut self, mut event: Event) {
+        let kind = event.payload.kind();
+        if self.failure.is_none() {
+            self.dns.annotate(&mut event, self.writer.next_seq());
+        }
         let tally = self.tally.entry(kind).or_default();
         if self.failure.is_some() {
             tally.write_failed += 1;
-            return;
-        }
-        self.dns.annotate(&mut event, self.writer.next_seq());
-        let bulk = kind.is_bulk();
-        if self.written >= self.caps.all || (bulk && self.written_bulk >= self.caps.bulk) {
-            tally.event_cap += 1;
+            self.summary.push_refused(&event);
             return;
         }
         match self.writer.push(&mut event) {
             Ok(Pushed::Written) => {
                 tally.written += 1;
                 self.written += 1;
-                self.written_bulk += u64::from(bulk);
+                self.written_bulk += u64::from(kind.is_bulk());
                 self.summary.push_event(&event);
                 if let Some(tee) = &mut self.tee {
                     tee.line(self.writer.line());
                 }
+                return;
             }
             Ok(Pushed::ByteCap) => tally.byte_cap += 1,
             Ok(Pushed::TooLong) => tally.write_failed += 1,
@@ -147,6 +185,36 @@ impl Sink {
                 tally.write_failed += 1;
                 self.failure = Some(e);
             }
+        }
+        self.summary.push_refused(&event);
+    }
+
+    /// What the kernel need not send any more: what would neither be written nor held.
+    pub const fn refuses(&self) -> Capped {
+        let capped = self.writer.capped();
+        Capped { bulk: capped.bulk && self.spare.is_full(), all: capped.all }
+    }
+
+    /// To be called when the rings are drained for the last time: writes the held events as far as the caps allow.
+    pub fn open_reserve(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.reserve_is_open = true;
+        self.writer.open_reserve();
+        for (event, reason) in self.spare.release() {
+            *self.tally.entry(event.payload.kind()).or_default().capped(reason) -= 1;
+            match self.cap_on(event.payload.kind()) {
+                None => self.push(event),
+                Some(reason) => self.refuse(event, reason),
+            }
+        }
+        self.flush_tee();
+    }
+
+    fn flush_tee(&mut self) {
+        if let Some(tee) = &mut self.tee {
+            tee.flush();
         }
     }
 
@@ -167,3 +235,7 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sink_tests.rs"]
+mod tests;

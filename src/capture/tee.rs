@@ -17,6 +17,8 @@ use crate::error::Hint;
 
 /// Lines that wait for the reader, bytes: about 13,000.
 const BUFFER_BYTES: usize = 8 << 20;
+/// Lines that wait for [`Tee::flush`] at most, bytes.
+const BATCH_BYTES: usize = 1 << 18;
 /// How often a stdout to which nothing is written is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a reader that takes nothing is waited for once the bundle is sealed.
@@ -79,7 +81,7 @@ impl Tee {
         Self::to(io::stdout().as_fd().try_clone_to_owned()?)
     }
 
-    fn to(out: OwnedFd) -> io::Result<Self> {
+    pub(super) fn to(out: OwnedFd) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (queue, lines) = channel();
         let (finished, done) = channel();
@@ -93,7 +95,7 @@ impl Tee {
         Ok(Self { shared, queue: Some(queue), done, batch: Vec::new(), report: StdoutReport::default() })
     }
 
-    /// Takes a line with its newline, for the next [`Tee::flush`].
+    /// Takes a line with its newline; the next [`Tee::flush`] sends it on its way at the latest.
     pub fn line(&mut self, line: &[u8]) {
         let waiting = self.shared.queued_bytes.load(Ordering::Relaxed) + self.batch.len();
         if waiting + line.len() > BUFFER_BYTES {
@@ -101,6 +103,10 @@ impl Tee {
         } else {
             self.batch.extend_from_slice(line);
             self.report.written_count += 1;
+        }
+        // a long batch must not look like a slow reader
+        if self.batch.len() >= BATCH_BYTES {
+            self.flush();
         }
     }
 

@@ -16,13 +16,15 @@ fn fixtures() -> Vec<PathBuf> {
     files.filter(|p| p.extension().is_some_and(|e| e == "hex")).collect()
 }
 
-fn bytes_of(fixture: &Path) -> Vec<u8> {
+/// The record that a fixture writes out.
+pub fn bytes_of(fixture: &Path) -> Vec<u8> {
     let text = fs::read_to_string(fixture).unwrap();
     let digits: String = text.lines().map(|line| line.split('#').next().unwrap().trim()).collect();
     digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-fn context() -> Context {
+/// A capture that began at boot.
+pub fn context() -> Context {
     let utc = "2026-01-24T21:57:50Z".parse().unwrap();
     Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true }
 }

@@ -114,4 +114,4 @@ pub fn decode(bytes: &[u8], context: &Context) -> Result<Event, DecodeError> {
 
 #[cfg(test)]
 #[path = "hooks_tests.rs"]
-mod tests;
+pub mod tests;

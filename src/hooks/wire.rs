@@ -60,6 +60,15 @@ unsafe impl Wire for types::kt_tcp_retransmit {}
 unsafe impl Wire for types::kt_socket {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_counters {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_amount {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_process_key {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_process_row {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_flow_key {}
+unsafe impl Wire for types::kt_audit_counts {}
 
 /// Reads `T` from bytes that are exactly as long.
 ///
@@ -247,7 +256,8 @@ fn nonzero(inum: u32) -> Option<u32> {
     (inum != 0).then_some(inum)
 }
 
-fn port(number: u16) -> Option<u16> {
+/// `None` for 0.
+pub fn port(number: u16) -> Option<u16> {
     (number != 0).then_some(number)
 }
 
@@ -267,7 +277,11 @@ pub fn address(family: u16, bytes: [u8; 16]) -> Result<Option<IpAddr>, DecodeErr
     Ok((!address.is_unspecified()).then_some(address))
 }
 
-fn proto_of(number: u8) -> Result<Proto, DecodeError> {
+/// A protocol by its number.
+///
+/// # Errors
+/// Neither TCP nor UDP.
+pub fn proto_of(number: u8) -> Result<Proto, DecodeError> {
     match number {
         6 => Ok(Proto::Tcp),
         17 => Ok(Proto::Udp),
@@ -330,7 +344,7 @@ pub fn errno(number: u16) -> Option<Errno> {
 }
 
 /// Text up to the first NUL, invalid UTF-8 replaced.
-fn text(bytes: &[i8; 16]) -> String {
+pub fn text(bytes: &[i8; 16]) -> String {
     let bytes = bytes.map(i8::cast_unsigned);
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()

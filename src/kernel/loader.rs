@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ktrace_bundle::event::bulk_share;
+use ktrace_bundle::event::{bulk_share, bulk_spare};
 use ktrace_bundle::manifest::HookReport;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, ProgramType};
@@ -22,7 +22,7 @@ use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
 use super::{log, skel};
 use crate::error::Hint;
 use crate::hooks::{CGROUP_PROGRAMS, Store};
-use crate::plan::{Plan, PortFilter};
+use crate::plan::{MIN_RING_BYTES, Plan, PortFilter};
 
 /// Why no capture can start.
 #[derive(Debug, thiserror::Error)]
@@ -132,13 +132,20 @@ fn last_words(error: &libbpf_rs::Error) -> String {
     }
 }
 
+/// The ring of UDP, a quarter of the other: some 22,000 datagrams by default. What is rare is also what nobody can do
+/// without, and comes in bursts (5,000 connections are 60,000 records); and a ring counts twice in the resident set,
+/// since it is mapped twice.
+fn bulk_ring_bytes(ring_bytes: u32) -> u32 {
+    (ring_bytes / 4).max(MIN_RING_BYTES)
+}
+
 fn configure(
     open: &mut OpenKtraceSkel<'static>,
     plan: &Plan,
     features: &Features,
     choices: &[Choice],
 ) -> libbpf_rs::Result<()> {
-    open.maps.bulk_ring.set_max_entries(plan.ring_bytes)?;
+    open.maps.bulk_ring.set_max_entries(bulk_ring_bytes(plan.ring_bytes))?;
     open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
     let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
     let hash = choices.iter().any(|c| c.variant.is_some_and(|v| v.store == Store::Hash));
@@ -153,6 +160,7 @@ fn configure(
         rodata.kt_config = skel::types::kt_config {
             max_events: plan.max_events,
             max_bulk: bulk_share(plan.max_events),
+            spare_bulk: bulk_spare(plan.max_events),
             filter_ports: u32::from(plan.filter != PortFilter::All),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
@@ -180,8 +188,8 @@ pub struct Attached {
     pub reports: Vec<HookReport>,
     /// What should have been covered and is not.
     pub degraded: Vec<String>,
-    /// Programs that lose an event each time that they are skipped.
-    pub recording: Vec<&'static str>,
+    /// Programs that lose an event each time that they are skipped, each with its hook.
+    pub recording: Vec<(&'static str, &'static str)>,
 }
 
 fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {
@@ -196,7 +204,7 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
             }
         }
         if let Some(variant) = choice.variant.filter(|_| !choice.hook.kinds().is_empty()) {
-            attached.recording.extend(variant.programs);
+            attached.recording.extend(variant.programs.iter().map(|p| (choice.hook.name(), *p)));
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
         attached.degraded.extend(partial_cgroups(choice));

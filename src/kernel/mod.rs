@@ -4,6 +4,8 @@ pub mod features;
 pub mod ladder;
 pub mod loader;
 pub mod log;
+pub mod observed;
+mod refused;
 pub mod session;
 pub mod tracefs;
 

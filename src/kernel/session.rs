@@ -3,7 +3,7 @@
 //! Order at the end of a window, each step needed for exact counts: close the gate, wait for programs that
 //! still run, drain the rings, read the counters.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, li
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::loader::Attached;
+use super::refused;
 use super::skel::KtraceSkel;
 use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_when};
 use crate::hooks::wire;
@@ -25,15 +26,18 @@ use crate::preflight;
 /// Records that are taken from the rings before anything else is looked at.
 pub const RECORDS_AT_ONCE: usize = 4096;
 
+/// The hook whose second program takes what its first one is skipped for: `kt_state.rescued`.
+const RESCUED_HOOK: &str = "tcp_state";
+
 /// A running kernel side. Fields drop in this order: links first.
 pub struct Session {
     links: Vec<Link>,
     iterator: Option<Link>,
     reports: Vec<HookReport>,
     degraded: Vec<String>,
-    recording: Vec<&'static str>,
-    missed_before: u64,
-    skel: KtraceSkel<'static>,
+    recording: Vec<(&'static str, &'static str)>,
+    missed_before: BTreeMap<&'static str, u64>,
+    pub(super) skel: KtraceSkel<'static>,
 }
 
 /// Why the kernel side cannot be read.
@@ -56,7 +60,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
+    pub(super) fn map(what: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
         move |source| Self::Map { what, source }
     }
 }
@@ -74,7 +78,7 @@ impl Session {
     /// Takes over what the loader attached. The gate is closed.
     pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
         let Attached { links, iterator, reports, degraded, recording } = attached;
-        let mut session = Self { links, iterator, reports, degraded, recording, missed_before: 0, skel };
+        let mut session = Self { links, iterator, reports, degraded, recording, missed_before: BTreeMap::new(), skel };
         // in a pid namespace of our own this number is somebody else's; the iterator knows it in any case
         if preflight::sees_all_processes() {
             session.set(Setting::SelfPid(std::process::id()));
@@ -179,7 +183,8 @@ impl Session {
         let per_cpu = self.skel.maps.counters.lookup_percpu(&key, MapFlags::ANY);
         let mut sum = kt_counters::default();
         for cpu in per_cpu.map_err(SessionError::map("cannot read the counters"))?.unwrap_or_default() {
-            let kt_counters { observed, filtered, seen, submitted, dropped } = wire::read(&cpu)?;
+            let kt_counters { observed, filtered, seen, submitted, dropped, refused } = wire::read(&cpu)?;
+            refused::add(&mut sum.refused, &refused);
             sum.observed += observed;
             sum.seen += seen;
             sum.submitted += submitted;
@@ -192,14 +197,27 @@ impl Session {
     /// How often since the gate opened a program that records events was skipped because it was running already on
     /// that CPU, less what its second took instead: an upper bound of lost events.
     pub fn missed(&self) -> u64 {
-        self.missed_since_attach().saturating_sub(self.missed_before)
+        self.missed_by_hook().values().sum()
     }
 
-    fn missed_since_attach(&self) -> u64 {
-        let recording = |name: &OsStr| self.recording.iter().any(|r| name == *r);
-        let programs = self.skel.object().progs_mut().filter(|p| recording(p.name()));
-        let skipped: u64 = programs.map(|p| recursion_misses(p.as_fd().as_raw_fd())).sum();
-        skipped.saturating_sub(self.rescued())
+    /// The same by hook.
+    pub fn missed_by_hook(&self) -> BTreeMap<&'static str, u64> {
+        let before = |hook: &str| self.missed_before.get(hook).copied().unwrap_or(0);
+        self.missed_since_attach().into_iter().map(|(hook, n)| (hook, n.saturating_sub(before(hook)))).collect()
+    }
+
+    fn missed_since_attach(&self) -> BTreeMap<&'static str, u64> {
+        let mut by_hook: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for program in self.skel.object().progs_mut() {
+            let recording = self.recording.iter().find(|(_, name)| program.name() == *name);
+            if let Some((hook, _)) = recording {
+                *by_hook.entry(*hook).or_default() += recursion_misses(program.as_fd().as_raw_fd());
+            }
+        }
+        if let Some(n) = by_hook.get_mut(RESCUED_HOOK) {
+            *n = n.saturating_sub(self.rescued());
+        }
+        by_hook
     }
 
     fn rescued(&self) -> u64 {

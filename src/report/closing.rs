@@ -1,6 +1,6 @@
-//! The sealed manifest → the closing lines: what was seen, what was lost, how the command ended, where the bundle
-//! is, what to run next. Behind them the notes and, also with `--quiet`, the reasons of a degraded capture, so that the
-//! last line is always the one that matters most.
+//! The sealed manifest → the closing lines: what was seen, what was lost, what only the kernel's own counters or the
+//! clocks told, how the command ended, where the bundle is, what to run next. Behind them the notes and, also with
+//! `--quiet`, the reasons of a degraded capture, so that the last line is always the one that matters most.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -29,6 +29,8 @@ fn render(manifest: &Manifest, bundle: &Path, style: Style) -> String {
     if !style.quiet {
         lines.push(seen(manifest));
         lines.push(lost(&manifest.ledger));
+        lines.extend(unseen(manifest));
+        lines.extend(stepped(manifest));
         lines.extend(manifest.head.command.as_ref().and_then(command));
         lines.push(format!("the bundle is {}", escape(&bundle.to_string_lossy())));
         lines.push(format!("read it with: analyze {}", shell_word(bundle)));
@@ -101,6 +103,33 @@ fn lost(ledger: &Ledger) -> String {
         line += &format!("; the kernel skipped at most {} more", ledger.missed);
     }
     line
+}
+
+/// What the kernel counted and nothing explains, the largest part first named.
+fn unseen(manifest: &Manifest) -> Option<String> {
+    let worst = manifest.audit.iter().max_by_key(|e| e.unexplained()).filter(|e| e.unexplained() > 0)?;
+    let others = manifest.audit.iter().filter(|e| e.unexplained() > 0).count() - 1;
+    let mut line = format!(
+        "the kernel's own counters disagree: by {} of {} `{}` in netns {}",
+        worst.unexplained(),
+        worst.kernel_delta,
+        escape(&worst.counter),
+        worst.netns
+    );
+    if others > 0 {
+        line += &format!(", and in {others} more; see `audit` in the manifest");
+    }
+    Some(line)
+}
+
+/// The wall clock did not go on evenly.
+fn stepped(manifest: &Manifest) -> Option<String> {
+    let clocks = &manifest.head.clocks;
+    let count = clocks.step_count.filter(|count| *count > 0)?;
+    let tenths = clocks.max_step_ns / 100_000_000;
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let by = format!("{}.{} s", tenths / 10, tenths % 10);
+    Some(format!("the wall clock was stepped {times}, by up to {by}: all times are by its first reading"))
 }
 
 fn is_asked(reason: DropReason) -> bool {

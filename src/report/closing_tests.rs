@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
+use ktrace_bundle::audit::AuditEntry;
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::ledger::TypeLedger;
 use ktrace_bundle::manifest::{Clocks, Collector, Cost, Head, Host, Schema};
@@ -43,6 +44,8 @@ fn a_manifest() -> Manifest {
         notes: Vec::new(),
         ledger,
         stdout: None,
+        audit: Vec::new(),
+        audited: None,
         cost: Cost::default(),
         members: Vec::new(),
     }
@@ -72,6 +75,28 @@ fn losses_are_told_by_reason_apart_from_what_was_asked() {
     assert_eq!(
         lines(&manifest)[1],
         "lost 10 events: 7 event_cap, 3 ring_full; left out as asked: 2 filtered_late; the kernel skipped at most 4 more"
+    );
+}
+
+#[test]
+fn what_only_the_kernel_counted_and_a_stepped_clock_are_told() {
+    let mut manifest = a_manifest();
+    let entry = |counter: &str, kernel_delta, ktrace_seen| AuditEntry {
+        counter: counter.into(),
+        netns: 7,
+        kernel_delta,
+        ktrace_seen: Some(ktrace_seen),
+        explained: Vec::new(),
+    };
+    manifest.audit = vec![entry("Udp.InDatagrams", 9, 9), entry("Udp.OutDatagrams", 80, 40), entry("X", 2, 1)];
+    (manifest.head.clocks.step_count, manifest.head.clocks.max_step_ns) = (Some(1), 3_600_040_000_000);
+    assert_eq!(
+        lines(&manifest)[2..4],
+        [
+            "the kernel's own counters disagree: by 40 of 80 `Udp.OutDatagrams` in netns 7, and in 1 more; see `audit` \
+             in the manifest",
+            "the wall clock was stepped once, by up to 3600.0 s: all times are by its first reading",
+        ]
     );
 }
 

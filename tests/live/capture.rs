@@ -1,13 +1,20 @@
 //! Runs ktrace: start and wait until its window is open, stop it, read the bundle. Every bundle that a test gets
-//! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines.
+//! has passed [`Bundle::open`]: sealed, whole, every line readable, and the ledger in balance with the lines. Unless a
+//! test has taken a hook away, it has passed [`Bundle::assert_audited`], too: the hooks saw what the kernel counted.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ktrace_bundle::event::{Event, SocketRecord};
+use ktrace_bundle::audit::{AuditEntry, Unaudited};
+use ktrace_bundle::coverage::LossRecord;
+use ktrace_bundle::event::{Event, Payload, SocketRecord};
+use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
+use ktrace_bundle::summary::Summary;
+use ktrace_bundle::tcp::TcpState;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
@@ -60,9 +67,21 @@ impl Capture {
 
     /// Starts a capture with these flags and waits for its window.
     pub fn with(flags: &[&str]) -> Self {
+        Self::under(&[], flags)
+    }
+
+    /// The same, run by another program. Where that one does not `exec` it, it cannot be stopped by a signal.
+    pub fn under(wrapper: &[&str], flags: &[&str]) -> Self {
+        let words: Vec<_> = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_ktrace")]).collect();
+        let mut command = ktrace(words[0]);
+        command.args(&words[1..]);
+        Self::launch(command, flags)
+    }
+
+    /// The same by a command that becomes ktrace.
+    pub fn launch(mut command: Command, flags: &[&str]) -> Self {
         let dir = Workdir::new();
         let ready = dir.join("ready");
-        let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
         command.arg("--out-dir").arg(dir.join("out")).arg("--ready-file").arg(&ready).args(flags);
         command.args(FORCED.get().iter().map(|variant| format!("--hook-variant={variant}")));
         let mut program = Program::start(command);
@@ -90,7 +109,15 @@ impl Capture {
 
     /// Ends the window with SIGTERM and returns the bundle, which must be complete.
     pub fn stop(self) -> Bundle {
-        let bundle = self.stop_under_load();
+        let bundle = self.stop_unaudited();
+        bundle.assert_audited();
+        bundle
+    }
+
+    /// The same for a capture with a hook taken away, or a witness of what no hook could see.
+    pub fn stop_unaudited(self) -> Bundle {
+        self.program.signal(Signal::SIGTERM);
+        let bundle = self.end_unaudited();
         assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}", bundle.manifest.degraded);
         assert!(bundle.manifest.complete && bundle.manifest.ledger.dropped_total() == 0, "{:?}", bundle.manifest);
         bundle
@@ -104,6 +131,13 @@ impl Capture {
 
     /// Waits for the end of `--duration`; the bundle may lack events, but must say so.
     pub fn deadline(self) -> Bundle {
+        let bundle = self.end_unaudited();
+        bundle.assert_audited();
+        bundle
+    }
+
+    /// The same, not held against the kernel's counters yet.
+    pub fn end_unaudited(self) -> Bundle {
         let Self { program, dir } = self;
         Bundle::open(program.wait(), dir)
     }
@@ -138,8 +172,12 @@ pub struct Bundle {
     pub events: Vec<Event>,
     /// Socket records.
     pub sockets: Vec<SocketRecord>,
+    /// When events were lost.
+    pub losses: Vec<LossRecord>,
     /// The manifest.
     pub manifest: Manifest,
+    /// The summary.
+    pub summary: Summary,
     /// Keeps the files.
     pub dir: Workdir,
 }
@@ -149,6 +187,14 @@ impl Bundle {
     pub fn variant(&self, hook: &str) -> &str {
         let report = self.manifest.head.hooks.iter().find(|h| h.name == hook).unwrap();
         report.variant.as_deref().unwrap_or_else(|| panic!("not attached: {report:?}"))
+    }
+
+    /// The part of a connection's states that the hook's variant can see: not all see how a child begins.
+    pub fn visible<'a>(&self, states: &'a [TcpState]) -> &'a [TcpState] {
+        match states {
+            [TcpState::Listen, rest @ ..] if ["fentry", "kprobe"].contains(&self.variant("tcp_state")) => rest,
+            all => all,
+        }
     }
 
     /// Whether UDP is watched where the kernel knows the peer of each datagram, and not by what system calls tell.
@@ -161,8 +207,9 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, manifest, report, .. } = read(&path);
+        let Contents { events, sockets, losses, manifest, summary, report, .. } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
+        let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
         manifest.ledger.check().unwrap();
         assert_eq!(manifest.ledger.written, events.len() as u64);
@@ -174,7 +221,29 @@ impl Bundle {
         let loose = only_entry(&dir.join("out"), |path| path.is_dir());
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
-        Self { path, exit_code, events, sockets, manifest, dir }
+        assert_dated(&losses, &manifest.ledger);
+        Self { path, exit_code, events, sockets, losses, manifest, summary, dir }
+    }
+
+    /// Asserts that in every namespace that the audit could see it comes to 0 or is explained.
+    pub fn assert_audited(&self) {
+        self.assert_audited_but(|_| 0);
+    }
+
+    /// The same, but for so much that another witness explains.
+    pub fn assert_audited_but(&self, witnessed: impl Fn(&AuditEntry) -> u64) {
+        let audited = self.manifest.audited.as_ref().expect("every capture is audited");
+        let left: Vec<_> = self.manifest.audit.iter().filter(|e| e.unexplained() > witnessed(e)).collect();
+        assert!(left.is_empty(), "the kernel and ktrace disagree: {left:#?}, {audited:?}");
+        // namespaces of earlier tests live on in their last sockets; those of this one are there
+        let may_be = [Unaudited::NoPermission, Unaudited::Gone];
+        assert!(audited.unaudited.keys().all(|why| may_be.contains(why)), "{audited:?}");
+        let counted: BTreeSet<_> = self.manifest.audit.iter().map(|e| e.netns).collect();
+        let sent = self.events.iter().filter(|e| matches!(&e.payload, Payload::UdpSend(d) if d.error.is_none()));
+        let named = crate::net::named();
+        for netns in sent.map(|e| e.id.netns).filter(|netns| named.contains(netns)) {
+            assert!(counted.contains(&netns), "no audit of {netns}: {audited:?}");
+        }
     }
 }
 
@@ -185,8 +254,12 @@ pub struct Contents {
     pub events: Vec<Event>,
     /// Socket records.
     pub sockets: Vec<SocketRecord>,
+    /// When events were lost.
+    pub losses: Vec<LossRecord>,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
+    /// Of a sealed bundle.
+    pub summary: Option<Summary>,
     /// Of a crashed run.
     pub partial: Option<PartialManifest>,
     /// How the reading went.
@@ -195,16 +268,27 @@ pub struct Contents {
 
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
-    let (mut events, mut sockets, mut manifest, mut partial) = (Vec::new(), Vec::new(), None, None);
+    let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
+        Record::Loss(loss) => losses.push(loss),
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
-        Record::Summary(_) => {}
+        Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, manifest, partial, report }
+    Contents { events, sockets, losses, manifest, summary, partial, report }
+}
+
+/// Asserts that `coverage.jsonl` has a date for every event that was lost, or says that it has none.
+fn assert_dated(losses: &[LossRecord], ledger: &Ledger) {
+    for reason in DropReason::ALL {
+        let dated: u64 = losses.iter().filter_map(|loss| loss.dropped.get(&reason)).sum();
+        assert_eq!(dated, ledger.dropped[&reason], "{reason:?} in coverage.jsonl and in the ledger");
+    }
+    assert_eq!(losses.iter().map(|loss| loss.missed).sum::<u64>(), ledger.missed);
 }
 
 /// Asserts that every line could be read, that nothing contradicts itself, and that `seq` counts the lines.

@@ -8,7 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod analyze;
+mod audit;
 mod capture;
+mod clocks;
 mod command;
 mod connect;
 mod crash;
@@ -16,9 +18,12 @@ mod dns;
 mod edges;
 mod faults;
 mod healthy;
+#[cfg(target_arch = "x86_64")]
+mod inject;
 mod kernel;
 mod limits;
 mod load;
+mod memory;
 mod net;
 mod observer;
 mod outputs;
@@ -28,6 +33,7 @@ mod sockets;
 mod strace;
 mod stream;
 mod tcp;
+mod totals;
 mod truth;
 mod udp;
 mod variants;
@@ -88,8 +94,12 @@ fn main() -> ExitCode {
         faults::tests(),
         healthy::tests(),
         load::tests(),
+        totals::tests(),
+        memory::tests(),
         limits::tests(),
         edges::tests(),
+        audit::tests(),
+        clocks::tests(),
         command::tests(),
         outputs::tests(),
         crash::tests(),

@@ -3,6 +3,7 @@
 //!
 //!     client 10.77.1.2, fd77:1::2 --veth-- node --veth-- server 10.77.2.2 and .3, fd77:2::2
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
@@ -187,6 +188,12 @@ impl Lab {
     fn nft(&self, script: &str) {
         feed(self.node.command("nft").args(["-f", "-"]), script);
     }
+}
+
+/// Inode numbers of the namespaces that have a name.
+pub fn named() -> BTreeSet<u32> {
+    let entries = std::fs::read_dir(NETNS_DIR).into_iter().flatten().flatten();
+    entries.filter_map(|e| std::fs::metadata(e.path()).ok()?.ino().try_into().ok()).collect()
 }
 
 /// Deletes namespaces of runs whose process is gone.

@@ -103,6 +103,19 @@ impl Transition {
     }
 }
 
+/// How often a counter of the kernel counted what no program can have seen, because process 1 was the running task.
+pub fn counted_over_init(observed: &[Transition], counter: &str) -> u64 {
+    use TcpState::{Close, CloseWait, Established, Listen, SynRecv, SynSent};
+    let counts = |t: &&Transition| match counter {
+        "Tcp.ActiveOpens" => t.new == SynSent,
+        "Tcp.PassiveOpens" => (t.old, t.new) == (Listen, SynRecv),
+        "Tcp.AttemptFails" => matches!(t.old, SynSent | SynRecv) && t.new == Close,
+        "Tcp.EstabResets" => matches!(t.old, Established | CloseWait) && t.new == Close,
+        _ => false,
+    };
+    observed.iter().filter(|t| t.over_init).filter(counts).count() as u64
+}
+
 /// Removes trace instances of runs whose process is gone. A leftover costs memory only.
 pub fn sweep() {
     let script = "mount -t tracefs none \"$0\" && cd \"$0/instances\" && for i in ktlive-*; do \

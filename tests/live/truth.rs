@@ -9,8 +9,6 @@ use ktrace_bundle::event::{Datagram as Recorded, Endpoint, Event, Payload, TcpCl
 use ktrace_bundle::tcp::TcpState;
 use ktrace_traffic::{Conn, Datagram, Dir, Truth};
 
-use crate::capture::Bundle;
-
 /// One UDP operation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operation {
@@ -214,20 +212,16 @@ pub struct Account {
 }
 
 /// Asserts that the closed connections of a namespace are exactly those that its programs told, with their bytes
-/// and owners, and that each went through exactly `states`, less the first one of a child where the hook's variant does
-/// not see it. Connections with one of the ports `unseen` are left out on both sides.
+/// and owners, and that each went through exactly `states`. Connections with one of the ports `unseen` are left out
+/// on both sides.
 pub fn assert_same_connections(
-    bundle: &Bundle,
+    events: &[Event],
     netns: u32,
     told: &[Conn],
     states: &[TcpState],
     unseen: &BTreeSet<u16>,
 ) {
-    let states = match states {
-        [TcpState::Listen, rest @ ..] if ["fentry", "kprobe"].contains(&bundle.variant("tcp_state")) => rest,
-        all => all,
-    };
-    let mut lives = lives(&bundle.events, netns);
+    let mut lives = lives(events, netns);
     lives.retain(|_, life| !life.has_port(unseen));
     let odd: Vec<_> = lives.iter().filter(|(_, life)| life.states != states).collect();
     assert!(odd.is_empty(), "{} of {} did not go through {states:?}, such as {:#?}", odd.len(), lives.len(), odd[0]);

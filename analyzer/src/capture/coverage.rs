@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use ktrace_bundle::audit::{AuditEntry, Audited};
 use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanSource};
 use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
+use super::Losses;
 use crate::escape;
 use crate::units::{count, duration, percent, share};
 
@@ -36,6 +38,8 @@ pub struct Needs {
     pub lossless: bool,
     /// Queries to DNS servers must have been recognized as such.
     pub dns: bool,
+    /// Every network namespace must have been compared with the kernel's counters.
+    pub audit: bool,
 }
 
 /// What a bundle can and cannot tell.
@@ -61,6 +65,8 @@ pub struct Coverage {
     pub overflow: Vec<(&'static str, u64)>,
     /// Datagrams that were sent to an end that is not known.
     pub sends_to_unknown: u64,
+    /// When in the window something was lost.
+    pub losses: Losses,
     /// What nobody may conclude, one sentence each.
     pub not_measured: Vec<String>,
     /// Caps that were set by the user.
@@ -69,6 +75,14 @@ pub struct Coverage {
     pub ports: Option<Vec<u16>>,
     /// Ports of DNS by the plan.
     pub dns_ports: Vec<u16>,
+    /// The kernel's own counters against what the hooks saw.
+    pub audit: Vec<AuditEntry>,
+    /// What that covers; `None` if nobody looked.
+    pub audited: Option<Audited>,
+    /// How often the wall clock was stepped, as far as is known.
+    pub clock_steps: u64,
+    /// By how much at most, ns.
+    pub max_clock_step_ns: u64,
 }
 
 impl Coverage {
@@ -95,10 +109,15 @@ impl Coverage {
             integrity: report.integrity.iter().map(|s| escape::line(s)).collect(),
             overflow: Vec::new(),
             sends_to_unknown: 0,
+            losses: Losses::default(),
             not_measured: not_measured(head, summary),
             user_caps: head.map(user_caps).unwrap_or_default(),
             ports: head.and_then(plan_ports),
             dns_ports: head.map_or_else(|| vec![DNS_PORT], dns_ports),
+            audit: manifest.map(|m| m.audit.clone()).unwrap_or_default(),
+            audited: manifest.and_then(|m| m.audited.clone()),
+            clock_steps: head.and_then(|h| h.clocks.step_count).unwrap_or(0),
+            max_clock_step_ns: head.map_or(0, |h| h.clocks.max_step_ns),
         }
     }
 
@@ -168,11 +187,16 @@ impl Coverage {
             .find_map(|name| hook_gap(name, hooks.get(*name)))
             .or_else(|| if needs.dns { self.unknown_servers(hooks) } else { None })
             .or_else(|| if needs.lossless { self.loss(needs.hooks) } else { None })
+            .or_else(|| if needs.audit { self.unaudited() } else { None })
     }
 
     /// Whether the only gap is that the user asked for less.
     pub fn gap_is_by_plan(&self, needs: &Needs) -> bool {
         let Some(hooks) = &self.hooks else { return false };
+        // a check that was not made hides nothing by itself
+        if needs.audit {
+            return true;
+        }
         let outcome = |name: &&str| hooks.get(*name).map(|h| h.outcome);
         let all = || needs.hooks.iter().map(outcome);
         let is_dns_left_out = needs.dns && !self.dns_is_in_plan();
@@ -190,6 +214,24 @@ impl Coverage {
         is_blind.then(|| format!("hook `udp` could not see {NO_REMOTE_ENDS}"))
     }
 
+    /// What was not compared with the kernel's counters.
+    fn unaudited(&self) -> Option<String> {
+        let Some(audited) = &self.audited else {
+            return Some("nothing here was compared with the kernel's own counters".to_owned());
+        };
+        let parts: Vec<String> = audited.unaudited.iter().map(|(why, n)| format!("{n} ({})", why.in_words())).collect();
+        (!parts.is_empty()).then(|| format!("not every network namespace could be compared: {}", parts.join(", ")))
+    }
+
+    /// What the kernel counted and these hooks did not see, where that is more than a little.
+    fn unseen(&self, hooks: &[&str]) -> Option<String> {
+        let is_theirs = |e: &&AuditEntry| hooks.contains(&hook_of(&e.counter));
+        let is_large = |e: &&AuditEntry| share(e.unexplained(), e.kernel_delta) >= MISSED_SHARE;
+        let entry = self.audit.iter().filter(is_theirs).find(is_large)?;
+        let (left, all, counter) = (entry.unexplained(), entry.kernel_delta, escape::shown(&entry.counter));
+        Some(format!("{left} of {all} `{counter}` that the kernel counted were not seen in netns {}", entry.netns))
+    }
+
     fn loss(&self, hooks: &[&str]) -> Option<String> {
         if let Some(cut) = &self.cut {
             return Some(cut.clone());
@@ -205,6 +247,9 @@ impl Coverage {
         let missed = share(ledger.missed, ledger.observed.saturating_add(ledger.missed));
         if missed >= MISSED_SHARE {
             return Some(format!("up to {} events ({}) were missed by the hooks", ledger.missed, percent(missed)));
+        }
+        if let Some(unseen) = self.unseen(hooks) {
+            return Some(unseen);
         }
         if self.bad_lines > 0 {
             return Some(format!("{} lines cannot be read", self.bad_lines));
@@ -247,6 +292,15 @@ fn hook_gap(name: &str, hook: Option<&HookReport>) -> Option<String> {
         format!(": {}", escape::line(&why))
     });
     Some(format!("hook `{name}` {why}{reason}"))
+}
+
+/// The hook that sees what this counter counts.
+fn hook_of(counter: &str) -> &'static str {
+    match counter {
+        "Tcp.RetransSegs" => "tcp_retransmit",
+        _ if counter.starts_with("Tcp.") => "tcp_state",
+        _ => "udp",
+    }
 }
 
 fn kinds_of(hook: &str) -> &'static [EventKind] {

@@ -7,6 +7,7 @@
 mod connection;
 mod coverage;
 mod evidence;
+mod losses;
 mod process;
 mod udp;
 
@@ -21,6 +22,7 @@ use ktrace_bundle::summary::Summary;
 pub use connection::{Attempt, Closed, Connection, Failure, Mark};
 pub use coverage::{Coverage, Needs};
 pub use evidence::Evidence;
+pub use losses::Losses;
 pub use process::{ProcId, Process, Processes};
 pub use udp::{PENDING_NS, RETRY_NS, Rtts, SLOW_NS, UdpFlow};
 
@@ -133,6 +135,7 @@ pub struct Builder {
     connection_overflow: u64,
     udp: UdpFlows,
     sends_to_unknown: u64,
+    losses: Losses,
     processes: Processes,
     manifest: Option<Box<Manifest>>,
     partial: Option<Box<PartialManifest>>,
@@ -159,6 +162,7 @@ impl Builder {
             connection_overflow: 0,
             udp: UdpFlows::default(),
             sends_to_unknown: 0,
+            losses: Losses::default(),
             processes: Processes::default(),
             manifest: None,
             partial: None,
@@ -171,6 +175,7 @@ impl Builder {
         match record {
             Record::Event(event) => self.event(&event),
             Record::Socket(socket) => self.socket(&socket),
+            Record::Loss(loss) => self.losses.push(&loss),
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),
@@ -183,6 +188,7 @@ impl Builder {
         let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
         let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());
         coverage.sends_to_unknown = self.sends_to_unknown;
+        coverage.losses = self.losses.clone();
         coverage.add_overflow("connections", self.connection_overflow);
         coverage.add_overflow("UDP flows", self.udp.overflow);
         coverage.add_overflow("processes", self.processes.overflow());

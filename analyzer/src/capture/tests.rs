@@ -9,7 +9,7 @@ use ktrace_bundle::testing::{
 
 use super::*;
 
-const LOSSLESS: Needs = Needs { hooks: &["udp"], lossless: true, dns: false };
+const LOSSLESS: Needs = Needs { hooks: &["udp"], lossless: true, dns: false, audit: false };
 
 fn a_report(form: Form) -> ReadReport {
     ReadReport {
@@ -266,7 +266,7 @@ fn loss_counts_for_the_rules_that_need_those_events() {
     });
     let why = c.coverage.gap(&LOSSLESS);
     assert_eq!(why, Some("4 `udp_send` or `udp_recv` events are missing (ring_full 4 of all types)".into()));
-    assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, dns: false }), None);
+    assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }), None);
 }
 
 #[test]

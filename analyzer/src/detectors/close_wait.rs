@@ -28,7 +28,7 @@ impl Detector for CloseWaitLeak {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -116,7 +116,7 @@ impl Detector for ConnectTimeout {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {

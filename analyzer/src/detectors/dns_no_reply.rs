@@ -110,7 +110,7 @@ impl Detector for DnsNoReply {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["udp"], lossless: true, dns: true }
+        Needs { hooks: &["udp"], lossless: true, dns: true, audit: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -23,7 +23,7 @@ impl Detector for DnsSlow {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["udp"], lossless: true, dns: true }
+        Needs { hooks: &["udp"], lossless: true, dns: true, audit: false }
     }
 
     fn explain(&self) -> Explanation {

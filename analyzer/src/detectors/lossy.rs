@@ -61,7 +61,7 @@ impl Detector for Lossy {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false }
+        Needs { hooks: &[], lossless: false, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {
@@ -101,8 +101,9 @@ fn drops(c: &Coverage) -> Vec<Gap> {
         let whose = if by_user { ", as the user asked" } else { "" };
         let severity = if by_user { Severity::Info } else { Severity::Warning };
         let of = percent(share(*n, ledger.seen));
+        let (events, when) = (count(*n, "event was", "events were"), c.losses.when_dropped(*reason));
         Gap {
-            text: format!("{} dropped ({}, {of}{whose})", count(*n, "event was", "events were"), reason.as_str()),
+            text: format!("{events} dropped{when} ({}, {of}{whose})", reason.as_str()),
             severity,
             remedy: Some(Remedy::Room),
         }
@@ -139,13 +140,19 @@ fn doubts(c: &Coverage) -> Vec<Gap> {
         let missed = share(l.missed, l.observed.saturating_add(l.missed));
         if l.missed > 0 {
             let severity = if missed >= MISSED_SHARE { Severity::Warning } else { Severity::Info };
-            let text = format!("up to {} missed by the hooks", count(l.missed, "event was", "events were"));
+            let when = c.losses.when_missed();
+            let text = format!("up to {} missed by the hooks{when}", count(l.missed, "event was", "events were"));
             out.push(Gap { text, severity, remedy: Some(Remedy::LessTraffic) });
         }
         if l.max_disorder_ns > DISORDER_NS {
             let text = format!("lines are out of order by up to {}", duration(l.max_disorder_ns));
             out.push(Gap { text, severity: Severity::Info, remedy: None });
         }
+    }
+    if c.clock_steps > 0 {
+        let (times, by) = (count(c.clock_steps, "time", "times"), duration(c.max_clock_step_ns));
+        let text = format!("the wall clock was stepped {times}, by up to {by}: times are by its first reading");
+        out.push(Gap { text, severity: Severity::Info, remedy: None });
     }
     out.extend(c.overflow.iter().map(|(what, n)| Gap {
         text: format!("{} of more {what} than the analyzer keeps apart", count(*n, "record", "records")),

@@ -9,6 +9,7 @@ mod connect_timeout;
 mod dns_no_reply;
 mod dns_slow;
 mod group;
+mod incomplete;
 mod lossy;
 mod races;
 mod rank;
@@ -49,6 +50,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
     &lossy::Lossy,
+    &incomplete::Incomplete,
 ];
 
 /// The rule with this name.

@@ -51,7 +51,7 @@ impl Detector for Retransmits {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, dns: false }
+        Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {

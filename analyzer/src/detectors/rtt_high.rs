@@ -25,7 +25,7 @@ impl Detector for RttHigh {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {

@@ -25,7 +25,7 @@ impl Detector for Unreachable {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "connect"], lossless: true, dns: false }
+        Needs { hooks: &["tcp_state", "connect"], lossless: true, dns: false, audit: false }
     }
 
     fn explain(&self) -> Explanation {

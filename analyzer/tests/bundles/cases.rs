@@ -314,6 +314,36 @@ pub const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "evidence-unseen",
+        story: "The lookups of a healthy `api`, but another tool took the program for sends away half-way: the kernel counted 40 sent datagrams more than the hook saw.",
+        build: evidence_unseen,
+        expect: Expect::Top {
+            rule: "evidence.incomplete",
+            severity: "warning",
+            pid: 0,
+            remote: None,
+            title: "disagree in network namespace 4026532110: 40 of 80 `Udp.OutDatagrams` were not seen",
+        },
+    },
+    Case {
+        name: "evidence-explained-difference",
+        story: "The kernel counted more than the hooks saw, and all of it is explained: three datagrams while the window closed, two sends that waited for more.",
+        build: evidence_explained,
+        expect: healthy("evidence.incomplete"),
+    },
+    Case {
+        name: "evidence-unseen-lossy",
+        story: "The lookups of a healthy `api`; its namespace ended within the window, and took its counters with it.",
+        build: evidence_unaudited,
+        expect: unjudged("evidence.incomplete"),
+    },
+    Case {
+        name: "evidence-clock-stepped",
+        story: "Healthy lookups while somebody sets the clock back by an hour: the times of the events go on.",
+        build: evidence_clock_stepped,
+        expect: Expect::Healthy { clear: None },
+    },
+    Case {
         name: "evidence-capped-as-asked",
         story: "Healthy traffic, and the user asked for no more than 90 events.",
         build: evidence_capped,

@@ -23,8 +23,15 @@ use serde_json::Value;
 use cases::{CASES, Case, Expect};
 
 /// Cases whose whole reports are kept.
-const GOLDEN: &[&str] =
-    &["dns-dead-server", "connect-timed-out", "close-wait-leak", "evidence-lost", "close-wait-brief"];
+const GOLDEN: &[&str] = &[
+    "dns-dead-server",
+    "connect-timed-out",
+    "close-wait-leak",
+    "evidence-lost",
+    "evidence-unseen",
+    "evidence-clock-stepped",
+    "close-wait-brief",
+];
 
 /// Where the fixtures of the project are.
 fn fixtures() -> PathBuf {

@@ -1,5 +1,6 @@
 //! What happened in each case, event by event.
 
+use ktrace_bundle::audit::{AuditEntry, AuditReason, Audited, Explained, Unaudited};
 use ktrace_bundle::event::{Event, EventKind, Payload, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::manifest::{PlanEntry, PlanSource};
@@ -285,5 +286,39 @@ pub fn evidence_capped() -> Scene {
         m.ledger.total_from_types();
         m.ledger.observed = m.ledger.seen;
     });
+    s
+}
+
+/// An entry of the audit about sent datagrams.
+fn sent(kernel_delta: u64, ktrace_seen: u64, explained: Vec<Explained>) -> AuditEntry {
+    let (counter, netns) = ("Udp.OutDatagrams".to_owned(), 4_026_532_110);
+    AuditEntry { counter, netns, kernel_delta, ktrace_seen: Some(ktrace_seen), explained }
+}
+
+pub fn evidence_unseen() -> Scene {
+    let mut s = dns_healthy();
+    s.manifest(|m| m.audit = vec![sent(80, 40, Vec::new())]);
+    s
+}
+
+pub fn evidence_explained() -> Scene {
+    let mut s = dns_healthy();
+    let explained = |reason, count, at_most| Explained { reason, count, at_most };
+    s.manifest(move |m| {
+        let reasons = vec![explained(AuditReason::Edges, 3, 3), explained(AuditReason::Corked, 2, 7)];
+        m.audit = vec![sent(45, 40, reasons)];
+    });
+    s
+}
+
+pub fn evidence_unaudited() -> Scene {
+    let mut s = dns_healthy();
+    s.manifest(|m| m.audited = Some(Audited { netns_count: 1, unaudited: [(Unaudited::Gone, 1)].into() }));
+    s
+}
+
+pub fn evidence_clock_stepped() -> Scene {
+    let mut s = dns_healthy();
+    s.manifest(|m| (m.head.clocks.step_count, m.head.clocks.max_step_ns) = (Some(1), 3_600_000_000_000));
     s
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::lines::{Lines, Next};
 use super::{BadLine, Cut, Form, Limits, ReadError, ReadReport, Record};
+use crate::coverage::LossRecord;
 use crate::event::LINE_VERSION;
 use crate::ledger::Ledger;
 use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
@@ -30,6 +31,7 @@ const FOREIGN_AFTER: u64 = 100;
 pub(super) enum Known {
     Events,
     Sockets,
+    Coverage,
     Manifest,
     Partial,
     Summary,
@@ -38,13 +40,14 @@ pub(super) enum Known {
 
 impl Known {
     /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Manifest, Self::Partial, Self::Events, Self::Sockets, Self::Summary, Self::Readme];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Manifest, Self::Partial, Self::Events, Self::Sockets, Self::Coverage, Self::Summary, Self::Readme];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Events => "events.jsonl",
             Self::Sockets => "sockets.jsonl",
+            Self::Coverage => "coverage.jsonl",
             Self::Manifest => "manifest.json",
             Self::Partial => "manifest.partial.json",
             Self::Summary => "summary.json",
@@ -131,7 +134,7 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events | Known::Sockets => self.jsonl(member, input, len),
+            Known::Events | Known::Sockets | Known::Coverage => self.jsonl(member, input, len),
             Known::Manifest | Known::Partial | Known::Summary => self.document(member, input, len),
             Known::Readme => {
                 self.measured.insert(member, Measured { bytes: len, lines: None });
@@ -175,6 +178,7 @@ impl<'a> Intake<'a> {
     fn is_record(&self, member: Known, text: &[u8]) -> bool {
         match member {
             Known::Events => parse_event(text, 0).is_ok(),
+            Known::Coverage => loss_of(text).is_ok(),
             _ => parse_socket(text).is_ok(),
         }
     }
@@ -182,6 +186,7 @@ impl<'a> Intake<'a> {
     fn line(&mut self, member: Known, number: u64, text: &[u8]) -> Result<(), ReadError> {
         let outcome = match member {
             Known::Events => self.event(number, text),
+            Known::Coverage => self.loss(text),
             _ => self.socket(text),
         };
         match outcome {
@@ -209,6 +214,12 @@ impl<'a> Intake<'a> {
         self.report.sockets += 1;
         self.report.unknown_keys += parsed.unknown_keys;
         (self.sink)(Record::Socket(parsed.record));
+        Ok(())
+    }
+
+    fn loss(&mut self, text: &[u8]) -> Result<(), LineError> {
+        let loss = loss_of(text)?;
+        (self.sink)(Record::Loss(loss));
         Ok(())
     }
 
@@ -360,6 +371,11 @@ impl<'a> Intake<'a> {
             self.distrust(format!("`{name}` has {lines} lines, the manifest says {records}"));
         }
     }
+}
+
+fn loss_of(text: &[u8]) -> Result<LossRecord, LineError> {
+    let loss: LossRecord = serde_json::from_slice(text)?;
+    if loss.v > LINE_VERSION { Err(LineError::Version(loss.v)) } else { Ok(loss) }
 }
 
 /// The part of a document that says what it is.

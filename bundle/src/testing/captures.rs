@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{START_BOOT_NS, WINDOW_NS, at, start_at};
+use crate::audit::Audited;
 use crate::dns::DnsPairs;
 use crate::event::{Event, SocketRecord, When};
 use crate::ledger::{Ledger, TypeLedger};
@@ -77,6 +78,8 @@ pub fn a_manifest(events: &[Event]) -> Manifest {
         notes: Vec::new(),
         ledger: a_ledger(events),
         stdout: None,
+        audit: Vec::new(),
+        audited: Some(Audited { netns_count: 2, ..Audited::default() }),
         cost: Cost::default(),
         members: Vec::new(),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{Ends, Who, rank};
+use super::keys::{Ends, Names, Who, rank};
 use super::table::{Numbers, Tables};
 use crate::event::{Identity, Retransmit, RetransmitKind, SocketRecord, TcpClose, TcpStateChange};
 use crate::tcp::TcpState;
@@ -15,6 +15,7 @@ const MAX_OPEN: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: BTreeMap<(u32, u64), Connection>,
+    names: Names,
 }
 
 #[derive(Debug, Clone)]
@@ -24,7 +25,40 @@ struct Connection {
     ends: Ends,
     /// Counters when the window opened; 0 if the connection is younger.
     start: Counters,
-    numbers: Numbers,
+    counts: Counts,
+}
+
+/// Events of one connection: small, since there may be [`MAX_OPEN`] of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    events: u32,
+    written: u32,
+    data: u32,
+    syn: u32,
+    synack: u32,
+    probe: u32,
+}
+
+impl Counts {
+    fn numbers(self) -> Numbers {
+        let Self { events, written, data, syn, synack, probe } = self;
+        let [events, written, data, syn, synack, probe] = [events, written, data, syn, synack, probe].map(u64::from);
+        Numbers { events, written, data, syn, synack, probe, ..Numbers::default() }
+    }
+
+    /// Adds an event of which so many are lines.
+    fn add(&mut self, written: u64, retransmit: Option<RetransmitKind>) {
+        let more = |n: &mut u32, by: u64| *n = n.saturating_add(u32::try_from(by).unwrap_or(u32::MAX));
+        more(&mut self.events, 1);
+        more(&mut self.written, written);
+        match retransmit {
+            Some(RetransmitKind::Data) => more(&mut self.data, 1),
+            Some(RetransmitKind::Syn) => more(&mut self.syn, 1),
+            Some(RetransmitKind::Synack) => more(&mut self.synack, 1),
+            Some(RetransmitKind::Probe) => more(&mut self.probe, 1),
+            None => {}
+        }
+    }
 }
 
 /// A socket's own counters; what is not known counts as 0.
@@ -51,37 +85,35 @@ impl Counters {
 
 impl Connection {
     fn new(id: &Identity) -> Self {
-        Self {
-            who: Who::default(),
-            rank: 0,
-            ends: Ends::of(id),
-            start: Counters::default(),
-            numbers: Numbers::default(),
-        }
+        Self { who: Who::default(), rank: 0, ends: Ends::of(id), start: Counters::default(), counts: Counts::default() }
     }
 
     /// Takes over what the event knows; the last process-context owner stands.
-    fn learn(&mut self, id: &Identity) {
+    fn learn(&mut self, id: &Identity, names: &mut Names) {
         self.ends.learn(id);
         if let Some(owner) = id.owner.value()
             && rank(owner.source) >= self.rank
         {
             self.rank = rank(owner.source);
-            self.who = Who::owner(owner);
+            self.who = names.owner(owner);
         }
     }
 
     /// Adds the connection to its rows, with what it moved since the window opened.
-    fn settle(mut self, total: Counters, tables: &mut Tables) -> Who {
-        self.numbers.connections += 1;
-        self.numbers.tx_bytes += total.tx_bytes.saturating_sub(self.start.tx_bytes);
-        self.numbers.rx_bytes += total.rx_bytes.saturating_sub(self.start.rx_bytes);
-        self.numbers.tx_segs += total.tx_segs.saturating_sub(self.start.tx_segs);
-        self.add_to(tables)
+    fn settle(self, total: Counters, tables: &mut Tables) -> Who {
+        let numbers = Numbers {
+            connections: 1,
+            tx_bytes: total.tx_bytes.saturating_sub(self.start.tx_bytes),
+            rx_bytes: total.rx_bytes.saturating_sub(self.start.rx_bytes),
+            tx_segs: total.tx_segs.saturating_sub(self.start.tx_segs),
+            ..self.counts.numbers()
+        };
+        tables.add(&self.who, self.ends.flow(), &numbers);
+        self.who
     }
 
     fn add_to(self, tables: &mut Tables) -> Who {
-        tables.add(&self.who, self.ends.flow(), &self.numbers);
+        tables.add(&self.who, self.ends.flow(), &self.counts.numbers());
         self.who
     }
 }
@@ -90,7 +122,7 @@ impl Connections {
     /// A socket that existed when the window opened; its owner as known then.
     pub(super) fn start(&mut self, socket: &SocketRecord) -> Who {
         let mut connection = Connection::new(&socket.id);
-        connection.learn(&socket.id);
+        connection.learn(&socket.id, &mut self.names);
         connection.start = Counters::of_socket(socket);
         let who = connection.who.clone();
         if let Some(key) = key(&socket.id).filter(|_| self.open.len() < MAX_OPEN && is_connection(socket.state)) {
@@ -109,9 +141,9 @@ impl Connections {
     }
 
     /// A state change; one into `CLOSE` ends the connection.
-    pub(super) fn state_change(&mut self, id: &Identity, s: &TcpStateChange, tables: &mut Tables) {
+    pub(super) fn state_change(&mut self, id: &Identity, s: &TcpStateChange, written: u64, tables: &mut Tables) {
         let mut connection = self.take(id);
-        connection.numbers.events += 1;
+        connection.counts.add(written, None);
         match &s.close {
             Some(_) if matches!(s.old, TcpState::Listen | TcpState::Close) => drop(connection.add_to(tables)),
             Some(close) => drop(connection.settle(Counters::of_close(close), tables)),
@@ -120,17 +152,9 @@ impl Connections {
     }
 
     /// Any other event on a TCP socket.
-    pub(super) fn event(&mut self, id: &Identity, retransmit: Option<&Retransmit>, tables: &mut Tables) {
+    pub(super) fn event(&mut self, id: &Identity, retransmit: Option<&Retransmit>, written: u64, tables: &mut Tables) {
         let mut connection = self.take(id);
-        let n = &mut connection.numbers;
-        n.events += 1;
-        match retransmit.map(|r| r.kind) {
-            Some(RetransmitKind::Data) => n.data += 1,
-            Some(RetransmitKind::Syn) => n.syn += 1,
-            Some(RetransmitKind::Synack) => n.synack += 1,
-            Some(RetransmitKind::Probe) => n.probe += 1,
-            None => {}
-        }
+        connection.counts.add(written, retransmit.map(|r| r.kind));
         self.hold(id, connection, tables);
     }
 
@@ -143,7 +167,7 @@ impl Connections {
 
     fn take(&mut self, id: &Identity) -> Connection {
         let mut connection = key(id).and_then(|k| self.open.remove(&k)).unwrap_or_else(|| Connection::new(id));
-        connection.learn(id);
+        connection.learn(id, &mut self.names);
         connection
     }
 

@@ -1,5 +1,6 @@
 //! What rows are about: a process, or a flow.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -10,28 +11,59 @@ use crate::summary::RowKey;
 /// Key of the row for everything beyond a table's bound.
 pub(super) const OTHER: &str = "other";
 
+/// Key of the sum of all rows.
+pub(super) const TOTAL: &str = "total";
+
 /// The kernel's limit for `comm`, bytes.
 const MAX_COMM: usize = 15;
 
 /// A process; equal if it is the same process, whatever its name was meanwhile.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Who(Option<Named>);
+pub(super) struct Who(Option<Arc<Named>>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Named {
     pid: u32,
     proc_start_ns: Option<u64>,
-    comm: Arc<str>,
+    comm: Box<str>,
+}
+
+/// Processes that are named once and shared by what they own; more are named each time.
+const MAX_SHARED: usize = 8192;
+
+/// One [`Who`] for the many connections of one process: 50,000 names of their own take more memory than the counts.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<(u32, Option<u64>), Arc<Named>>);
+
+impl Names {
+    pub(super) fn owner(&mut self, owner: &Owner) -> Who {
+        let key = (owner.pid, owner.proc_start_ns);
+        match self.0.get(&key) {
+            Some(named) if *named.comm == *clipped(&owner.comm) => Who(Some(Arc::clone(named))),
+            known => {
+                let is_room = known.is_some() || self.0.len() < MAX_SHARED;
+                let who = Who::owner(owner);
+                if let Some(named) = who.0.as_ref().filter(|_| is_room) {
+                    self.0.insert(key, Arc::clone(named));
+                }
+                who
+            }
+        }
+    }
 }
 
 impl Who {
-    pub(super) fn of(id: &Identity) -> Self {
-        id.owner.value().map_or_else(Self::default, Self::owner)
+    pub(super) fn owner(owner: &Owner) -> Self {
+        let comm = Box::from(clipped(&owner.comm));
+        Self(Some(Arc::new(Named { pid: owner.pid, proc_start_ns: owner.proc_start_ns, comm })))
     }
 
-    pub(super) fn owner(owner: &Owner) -> Self {
-        let comm = Arc::from(clip_comm(&owner.comm));
-        Self(Some(Named { pid: owner.pid, proc_start_ns: owner.proc_start_ns, comm }))
+    /// A process by pid, start and name; `None`: nobody is known to own it.
+    pub(super) fn process_of(owner: Option<&(u32, u64, String)>) -> Self {
+        Self(owner.map(|(pid, start_ns, comm)| {
+            let proc_start_ns = (*start_ns != 0).then_some(*start_ns);
+            Arc::new(Named { pid: *pid, proc_start_ns, comm: Box::from(clipped(comm)) })
+        }))
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -87,6 +119,11 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) const fn of(id: &Identity) -> Self {
         Ends::of(id).flow()
+    }
+
+    /// A flow that is known by its ends alone.
+    pub(super) const fn between(netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Self {
+        Self { netns, proto, local, remote }
     }
 
     /// `local -> remote`.
@@ -161,7 +198,11 @@ impl Label for Flow {
 }
 
 pub(super) fn clip_comm(comm: &str) -> String {
-    clip(comm, MAX_COMM)
+    clipped(comm).to_owned()
+}
+
+fn clipped(comm: &str) -> &str {
+    comm.get(..comm.floor_char_boundary(MAX_COMM)).unwrap_or(comm)
 }
 
 /// The text, cut to this many bytes at a character boundary.

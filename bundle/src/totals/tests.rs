@@ -98,8 +98,52 @@ fn lists_are_cut_to_twenty_rows_and_say_so() {
     let events: Vec<_> = (1..=25).map(send).collect();
     let s = summary(&events, &[]);
     let pids: Vec<_> = s.top_talkers.by_process.iter().filter_map(|r| r.key.pid).collect();
-    assert_eq!(pids, (6..=25).rev().collect::<Vec<_>>());
-    assert_eq!((s.omitted_count["top_talkers.by_process"], s.omitted_count["top_talkers.by_flow"]), (5, 0));
+    assert_eq!(pids, (7..=25).rev().collect::<Vec<_>>());
+    assert_eq!((s.omitted_count["top_talkers.by_process"], s.omitted_count["top_talkers.by_flow"]), (6, 0));
+    let other = s.top_talkers.by_process.last().unwrap();
+    assert_eq!((other.key.key.as_str(), other.tx_bytes, other.event_count), ("other", 1 + 2 + 3 + 4 + 5 + 6, 6));
+}
+
+#[test]
+fn rows_and_other_make_up_the_total_whatever_was_written_and_wherever_it_was_refused() {
+    let mut builder = SummaryBuilder::new();
+    let send = |pid: u32, bytes| an_event().by("api", pid).socket(pid.into()).bytes(bytes).build();
+    builder.push_event(&send(1, 10));
+    builder.push_refused(&send(1, 20));
+    builder.push_refused(&send(2, 40));
+    let numbers = |events, tx_bytes| Numbers { events, tx_bytes, data: 1, ..Numbers::default() };
+    let process =
+        |pid, n| RefusedProcess { owner: Some((pid, 1_000_000_000 + u64::from(pid), "api".into())), numbers: n };
+    let flow = RefusedFlow {
+        netns: 1,
+        proto: Proto::Udp,
+        local: Default::default(),
+        remote: Default::default(),
+        numbers: numbers(9, 900),
+    };
+    builder.add_refused(Refused {
+        totals: vec![(EventKind::UdpSend, numbers(12, 1200))],
+        processes: vec![process(1, numbers(5, 500)), process(3, numbers(4, 400))],
+        flows: vec![flow],
+        // 1,600 to 1,615 ns
+        handshake: vec![(4 * 64 + 100, 2), (1 << 20, 9)],
+        ..Refused::default()
+    });
+    let s = builder.build(&a_manifest(&[]), &no_dns());
+
+    let total = &s.top_talkers.total;
+    assert_eq!((total.event_count, total.written_count, total.tx_bytes), (15, 1, 1270));
+    for rows in [&s.top_talkers.by_process, &s.top_talkers.by_flow] {
+        let sum = |of: fn(&crate::summary::TalkerRow) -> u64| rows.iter().map(of).sum::<u64>();
+        assert_eq!((sum(|r| r.event_count), sum(|r| r.written_count), sum(|r| r.tx_bytes)), (15, 1, 1270));
+        assert_eq!(rows.last().unwrap().key.key, "other");
+    }
+    let [first, ..] = s.top_talkers.by_process.as_slice() else { panic!() };
+    assert_eq!((first.key.pid, first.event_count, first.written_count, first.tx_bytes), (Some(1), 7, 1, 530));
+    assert_eq!((s.connect.handshake_us.n, s.connect.handshake_us.max), (2, Some(1)));
+    assert_eq!(s.retransmits.by_flow.iter().map(|r| r.retrans_count).sum::<u64>(), 1);
+    let udp = &s.totals[&EventKind::UdpSend];
+    assert_eq!((udp.event_count, udp.written_count, udp.bytes, udp.written_bytes), (15, 1, Some(1270), Some(10)));
 }
 
 #[test]

@@ -10,6 +10,7 @@ const FILES: &str = "\
 | `summary.json` | read this first: totals, DNS, connections, top talkers, what was not measured |
 | `events.jsonl` | one event per line; `seq` is the line number |
 | `sockets.jsonl` | TCP and UDP sockets that existed when the window opened (`\"when\":\"start\"`) and closed (`\"end\"`) |
+| `coverage.jsonl` | when events were lost, if any: one line per hook and second |
 | `manifest.json` | what was asked, which hooks were attached, and the ledger: where every event went |
 
 A key that is absent is not known; `why` gives the reason. Units are in the names: `_ns`, `_us`, `_bytes`, `_count`.

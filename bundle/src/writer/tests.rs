@@ -71,7 +71,11 @@ fn what_is_written_is_what_is_read_from_the_tgz_and_from_the_loose_files() {
         let manifest = records.iter().find_map(|r| if let Record::Manifest(m) = r { Some(m) } else { None }).unwrap();
         let members: Vec<_> = manifest.members.iter().map(|m| (m.name.as_str(), m.records)).collect();
         let documents = [("README.md", None), ("summary.json", None)];
-        assert_eq!(members, [&[("events.jsonl", Some(200)), ("sockets.jsonl", Some(2))][..], &documents].concat());
+        assert_eq!(
+            members,
+            [&[("events.jsonl", Some(200)), ("sockets.jsonl", Some(2)), ("coverage.jsonl", Some(0))][..], &documents]
+                .concat()
+        );
     }
 }
 
@@ -82,7 +86,7 @@ fn gzip_tar_and_python_accept_the_tgz() {
     let tgz = tgz.to_str().unwrap();
     assert_eq!(run("gzip", &["-t", tgz]), (true, String::new()));
     let stem = dir.file_name().unwrap().to_str().unwrap();
-    let names = ["events.jsonl", "sockets.jsonl", "README.md", "summary.json", "manifest.json"];
+    let names = ["events.jsonl", "sockets.jsonl", "coverage.jsonl", "README.md", "summary.json", "manifest.json"];
     let list: String = names.iter().map(|n| format!("{stem}/{n}\n")).collect();
     assert_eq!(run("tar", &["tzf", tgz]), (true, list));
     let elsewhere = out.path().join("elsewhere");
@@ -184,6 +188,7 @@ fn the_byte_cap_is_exact_and_latches() {
     for (max_bytes, fit) in [(three - 1, 2), (three, 3), (three + 1, 3)] {
         let out = tempfile::tempdir().unwrap();
         let mut writer = a_writer(out.path(), WriterCaps { max_bytes });
+        writer.open_reserve();
         let pushed: Vec<_> = events.iter_mut().map(|e| writer.push(e).unwrap()).collect();
         assert_eq!(pushed, [vec![Pushed::Written; fit], vec![Pushed::ByteCap; 9 - fit]].concat());
         writer.checkpoint(a_checkpoint()).unwrap();
@@ -197,10 +202,28 @@ fn the_byte_cap_is_exact_and_latches() {
 fn a_small_line_is_refused_too_once_a_larger_one_was() {
     let out = tempfile::tempdir().unwrap();
     let mut writer = a_writer(out.path(), WriterCaps { max_bytes: 700 });
+    writer.open_reserve();
     let mut large = an_event().by(&"x".repeat(200), 1).build();
     assert_eq!(writer.push(&mut large).unwrap(), Pushed::ByteCap);
     assert_eq!(writer.push(&mut an_event().unowned(crate::why::Reason::Softirq).build()).unwrap(), Pushed::ByteCap);
     assert_eq!((large.seq, writer.written()), (0, 0));
+}
+
+#[test]
+fn udp_gets_what_is_left_of_the_bytes_only_when_the_reserve_is_opened() {
+    let out = tempfile::tempdir().unwrap();
+    let max_bytes = 40_000;
+    let mut writer = a_writer(out.path(), WriterCaps { max_bytes });
+    let fill = |writer: &mut BundleWriter| {
+        while writer.push(&mut an_event().udp_send().build()).unwrap() == Pushed::Written {}
+        writer.bytes()
+    };
+    let share = fill(&mut writer);
+    assert!(share <= 30_000 && share > 30_000 - 2 * MAX_LINE, "{share} bytes");
+    assert_eq!(writer.push(&mut an_event().connect().build()).unwrap(), Pushed::Written);
+    writer.open_reserve();
+    let all = fill(&mut writer);
+    assert!(all <= max_bytes && all > max_bytes - MAX_LINE, "{all} bytes");
 }
 
 #[test]

@@ -126,6 +126,15 @@ pub struct Total {
     pub send_count: u64,
     /// Payload bytes of them.
     pub tx_bytes: u64,
+    /// Successful receives; 0 for programs that only send.
+    #[serde(default)]
+    pub recv_count: u64,
+    /// Payload bytes of them.
+    #[serde(default)]
+    pub rx_bytes: u64,
+    /// From the first operation to the last, ns; 0 if not measured.
+    #[serde(default)]
+    pub elapsed_ns: u64,
 }
 
 impl Truth {

@@ -5,12 +5,14 @@
 
 mod chat;
 mod connect;
+mod crowd;
 mod dns;
 mod sys;
 mod tcp_client;
 mod tcp_server;
 mod udp;
 mod udp_batch;
+mod udp_pump;
 mod uring;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ enum Command {
     TcpClient(tcp_client::Args),
     /// Keep one TCP connection busy with small requests to an `echo` server.
     TcpChat(chat::Args),
+    /// Hold ten sockets open in each of many processes.
+    Crowd(crowd::Args),
     /// Connect without blocking, and give up after a while.
     Connect(connect::Args),
     /// Connect to two addresses, the second a little later; the first to stand wins.
@@ -48,6 +52,8 @@ enum Command {
     UdpPaced(udp::PacedArgs),
     /// Send DNS queries with `sendmmsg`, read the answers with `recvmmsg`.
     UdpBatch(udp_batch::Args),
+    /// Send datagrams to itself in batches, as fast as possible.
+    UdpPump(udp_pump::Args),
     /// Send and receive datagrams through io_uring.
     UdpUring(uring::Args),
 }
@@ -58,12 +64,14 @@ fn main() -> ExitCode {
         Command::TcpServer(args) => tcp_server::run(&args, cli.limit_s),
         Command::TcpClient(args) => tcp_client::run(&args, cli.limit_s),
         Command::TcpChat(args) => chat::run(&args),
+        Command::Crowd(args) => crowd::run(&args, cli.limit_s),
         Command::Connect(args) => connect::run(&args),
         Command::Race(args) => connect::race(&args),
         Command::UdpEcho(args) => udp::echo(&args),
         Command::UdpFlood(args) => udp::flood(&args),
         Command::UdpPaced(args) => udp::paced(&args),
         Command::UdpBatch(args) => udp_batch::run(&args),
+        Command::UdpPump(args) => udp_pump::run(&args),
         Command::UdpUring(args) => uring::run(&args),
     });
     match done {

@@ -1,0 +1,117 @@
+//! `evidence.incomplete`: the kernel counted what the hooks did not see, and nothing explains it.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::audit::AuditEntry;
+
+use super::Detector;
+use crate::capture::{Capture, Evidence, Needs};
+use crate::escape;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{percent, share};
+
+/// A smaller part of a counter is only mentioned: an operation in flight when the window opens or closes can be on
+/// one side only.
+const WARNING_SHARE: f64 = 0.001;
+/// Most counters that a sentence lists.
+const MAX_COUNTERS: usize = 9;
+
+/// See the module.
+pub(super) struct Incomplete;
+
+impl Detector for Incomplete {
+    fn id(&self) -> &'static str {
+        "evidence.incomplete"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &[], lossless: false, dns: false, audit: true }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "did the hooks see what the kernel itself counted?",
+            decides: vec![
+                "per network namespace, the kernel's own counters (`Udp.OutDatagrams`, `Tcp.ActiveOpens`, …) over the window against what the hooks saw, before filters and caps".into(),
+                "a difference counts unless the bundle explains it by something that was measured: see `audit` in the manifest".into(),
+                format!("warning from {} of a counter on, info below", percent(WARNING_SHARE)),
+            ],
+            limits: vec![
+                "namespaces that appeared and ended within the window, or that ktrace may not look at, are not compared".into(),
+                "what the kernel does not count, such as changes between two states of a connection, is not checked".into(),
+            ],
+            next: vec![
+                "`ktrace check` on the node says how each hook attaches; try another way with `--hook-variant`".into(),
+                "another tool may have taken a program away, or the kernel may not run programs everywhere".into(),
+            ],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut by_netns: BTreeMap<u32, Vec<&AuditEntry>> = BTreeMap::new();
+        for entry in capture.coverage.audit.iter().filter(|e| e.unexplained() > 0) {
+            by_netns.entry(entry.netns).or_default().push(entry);
+        }
+        by_netns.into_iter().filter_map(|(netns, entries)| finding(netns, &entries)).collect()
+    }
+}
+
+/// The part of all that either side counted.
+fn unexplained_share(entry: &AuditEntry) -> f64 {
+    share(entry.unexplained(), entry.kernel_delta.max(entry.ktrace_seen.unwrap_or(0)))
+}
+
+/// `120 of 120 (Udp.OutDatagrams)`.
+fn in_words(entry: &AuditEntry) -> String {
+    let (counter, left) = (escape::shown(&entry.counter), entry.unexplained());
+    match entry.ktrace_seen {
+        Some(seen) if seen > entry.kernel_delta => {
+            format!("{left} of {seen} `{counter}` are more than the kernel counted")
+        }
+        Some(_) => format!("{left} of {} `{counter}` were not seen", entry.kernel_delta),
+        None => format!("{left} of {} `{counter}` were not seen, for lack of a hook", entry.kernel_delta),
+    }
+}
+
+fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
+    let worst = entries.iter().copied().max_by(|a, b| unexplained_share(a).total_cmp(&unexplained_share(b)))?;
+    let part = unexplained_share(worst);
+    let mut texts: Vec<String> = entries.iter().take(MAX_COUNTERS).map(|e| in_words(e)).collect();
+    if entries.len() > MAX_COUNTERS {
+        texts.push(format!("{} more counters", entries.len() - MAX_COUNTERS));
+    }
+    let cause = match worst.ktrace_seen {
+        None => "the hook for it was not attached",
+        Some(0) => "the hook for it never ran there: its program was taken away, or this kernel does not run it",
+        Some(_) => "a hook did not run each time, or something that ktrace does not know of is counted there, too",
+    };
+    Some(Finding {
+        rule: "evidence.incomplete",
+        severity: if part >= WARNING_SHARE { Severity::Warning } else { Severity::Info },
+        title: format!(
+            "the kernel's own counters and this bundle disagree in network namespace {netns}: {}",
+            texts.join("; ")
+        ),
+        signal: Signal {
+            name: "unexplained_share",
+            value: part * 100.0,
+            unit: "percent",
+            threshold: WARNING_SHARE * 100.0,
+        },
+        subject: Subject { netns: Some(netns), ..Subject::default() },
+        cause: cause.to_owned(),
+        impact: "what is reported about this namespace was seen; what is not reported may have happened all the same"
+            .to_owned(),
+        next_steps: vec![
+            Step::think(format!(
+                "compare: `audit` in `manifest.json` has both counts and what explains part of it, netns {netns}"
+            )),
+            Step::run("on the node: see how each hook attaches there", "ktrace check"),
+            Step::run("on the node: see which programs are attached, and by whom", "bpftool link show"),
+        ],
+        share: part,
+        confidence: 1.0,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+    })
+}

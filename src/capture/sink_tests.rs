@@ -1,0 +1,190 @@
+//! Any sequence of admissions and refusals balances, whatever the caps are and wherever the disk fails; and what a cap
+//! has room for is written.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use ktrace_bundle::ledger::Ledger;
+use ktrace_bundle::testing::a_manifest;
+use ktrace_bundle::writer::{BundleName, WriterCaps};
+use proptest::prelude::*;
+
+use super::super::account;
+use super::*;
+use crate::hooks::tests::{bytes_of, context};
+use crate::kernel::skel::types::kt_counters;
+use crate::plan::PortFilter;
+
+/// One thing that can become of an event of the n-th kind, or of the whole capture.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The n-th filter says no.
+    Filtered(usize, usize),
+    /// The kernel refuses it for the n-th reason.
+    Refused(usize, usize),
+    /// It comes through the ring.
+    Submitted(usize),
+    /// It comes through the ring damaged.
+    Damaged(usize),
+    /// The collector's turn.
+    Turn,
+    /// Nothing can be written any more.
+    Failure,
+}
+
+fn steps(failures: u32) -> impl Strategy<Value = Vec<Step>> {
+    let kind = 0..EventKind::ALL.len();
+    let filters = kt_counters::default().filtered.len();
+    let reasons = kt_counters::default().dropped.len();
+    let step = prop_oneof![
+        2 => (kind.clone(), 0..filters).prop_map(|(k, f)| Step::Filtered(k, f)),
+        2 => (kind.clone(), 0..reasons).prop_map(|(k, r)| Step::Refused(k, r)),
+        // UDP more often than all the rest
+        6 => (1_usize..3).prop_map(Step::Submitted),
+        4 => kind.clone().prop_map(Step::Submitted),
+        1 => kind.prop_map(Step::Damaged),
+        2 => Just(Step::Turn),
+        failures => Just(Step::Failure),
+    ];
+    prop::collection::vec(step, 0..400)
+}
+
+/// A capture without a kernel: its counters are counted here.
+struct Mock {
+    sink: Sink,
+    counters: Vec<(EventKind, kt_counters)>,
+    records: Vec<Vec<u8>>,
+    /// Events that could be decoded: UDP, and all others.
+    whole: [u64; 2],
+    failed: bool,
+}
+
+impl Mock {
+    fn new(out: &Path, max_events: u64, max_bytes: u64) -> Self {
+        let name = BundleName { node: "n".into(), at: context().utc };
+        let writer = BundleWriter::create(out, &name, a_manifest(&[]).head, WriterCaps { max_bytes }).unwrap();
+        let dns = DnsPairs::new([53].into(), 100);
+        let fixture = |kind: EventKind| {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire");
+            bytes_of(&dir.join(format!("{}.hex", kind.as_str())))
+        };
+        Self {
+            sink: Sink::new(writer, SummaryBuilder::new(), dns, max_events, context()),
+            counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),
+            records: EventKind::ALL.into_iter().map(fixture).collect(),
+            whole: [0, 0],
+            failed: false,
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Filtered(kind, filter) => {
+                self.counters[kind].1.observed += 1;
+                self.counters[kind].1.filtered[filter] += 1;
+            }
+            Step::Refused(kind, reason) => {
+                self.seen(kind).dropped[reason] += 1;
+            }
+            Step::Submitted(kind) => {
+                self.seen(kind).submitted += 1;
+                self.whole[usize::from(!EventKind::ALL[kind].is_bulk())] += 1;
+                self.sink.take(&self.records[kind]);
+            }
+            Step::Damaged(kind) => {
+                self.seen(kind).submitted += 1;
+                self.sink.take(&self.records[kind][1..]);
+            }
+            Step::Turn => self.sink.write_batch(),
+            Step::Failure => {
+                self.sink.failure = Some(WriteError::GivenUp);
+                self.failed = true;
+            }
+        }
+    }
+
+    fn seen(&mut self, kind: usize) -> &mut kt_counters {
+        let counters = &mut self.counters[kind].1;
+        counters.observed += 1;
+        counters.seen += 1;
+        counters
+    }
+
+    fn ledger(&self) -> Ledger {
+        account::ledger(&self.counters, &self.sink.tally, &PortFilter::All, 0, 0)
+    }
+}
+
+/// Runs a whole capture; returns its ledger and the text of `events.jsonl`.
+fn capture(steps: &[Step], max_events: u64, max_bytes: u64) -> (Mock, Ledger, String) {
+    let out = tempfile::tempdir().unwrap();
+    let mut mock = Mock::new(out.path(), max_events, max_bytes);
+    steps.iter().for_each(|step| mock.apply(*step));
+    mock.sink.write_batch();
+    mock.sink.open_reserve();
+    mock.sink.flush();
+    let ledger = mock.ledger();
+    let lines = std::fs::read_to_string(mock.sink.writer.dir().join("events.jsonl")).unwrap();
+    (mock, ledger, lines)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_admissions_and_refusals_balances(
+        steps in steps(1), max_events in 1..150_u64, max_bytes in 16_384..120_000_u64,
+    ) {
+        let (_, ledger, lines) = capture(&steps, max_events, max_bytes);
+        prop_assert_eq!(ledger.check(), Ok(()));
+        prop_assert_eq!(ledger.written, lines.lines().count() as u64);
+        prop_assert!(ledger.written <= max_events && lines.len() as u64 <= max_bytes);
+        let observed = steps.iter().filter(|s| !matches!(s, Step::Turn | Step::Failure)).count();
+        prop_assert_eq!(ledger.observed, observed as u64);
+    }
+
+    #[test]
+    fn an_event_cap_is_filled_to_the_last_line_and_keeps_a_quarter_for_what_is_rare(
+        steps in steps(0), max_events in 1..150_u64,
+    ) {
+        let (mock, ledger, _) = capture(&steps, max_events, 1 << 30);
+        let [udp, rare] = mock.whole;
+        prop_assert!(!mock.failed);
+        prop_assert_eq!(ledger.written, max_events.min(udp + rare));
+        let written = |kind: &EventKind| ledger.by_type[kind].written;
+        let rare_written: u64 = EventKind::ALL.iter().filter(|k| !k.is_bulk()).map(written).sum();
+        prop_assert!(rare_written >= rare.min(max_events / 4));
+    }
+
+    #[test]
+    fn a_byte_cap_is_filled_but_for_less_than_a_line(steps in steps(0), max_bytes in 16_384..120_000_u64) {
+        let (_, ledger, lines) = capture(&steps, 1 << 20, max_bytes);
+        let refused = ledger.dropped[&DropReason::ByteCap] > mock_refusals(&steps);
+        prop_assert!(lines.len() as u64 <= max_bytes);
+        prop_assert!(!refused || lines.len() as u64 + 1000 > max_bytes, "{} of {max_bytes} bytes", lines.len());
+    }
+}
+
+#[test]
+fn what_the_reserve_had_room_for_is_on_stdout_too() {
+    let out = tempfile::tempdir().unwrap();
+    let mut mock = Mock::new(out.path(), 40, 1 << 20);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    mock.sink.tee = Some(Tee::to(writer.into()).unwrap());
+    let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
+    (0..50).for_each(|_| mock.apply(Step::Submitted(udp)));
+    mock.sink.write_batch();
+    assert_eq!(mock.ledger().written, 30);
+    mock.sink.open_reserve();
+    mock.sink.flush();
+    mock.sink.tee.take().unwrap().finish().unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let lines = std::fs::read_to_string(mock.sink.writer.dir().join("events.jsonl")).unwrap();
+    assert_eq!((lines.lines().count(), text), (40, lines));
+}
+
+/// What the kernel refused for the byte cap in these steps.
+fn mock_refusals(steps: &[Step]) -> u64 {
+    steps.iter().filter(|s| matches!(s, Step::Refused(_, 1))).count() as u64
+}

@@ -4,48 +4,48 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod budget;
 mod coverage;
 mod hold;
 mod manifest;
+mod notes;
 mod owners;
 mod sink;
 mod spare;
+mod stop;
+mod tee;
+mod window;
 
 use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ktrace_bundle::dns::DnsPairs;
 use ktrace_bundle::event::When;
-use ktrace_bundle::ledger::Ledger;
-use ktrace_bundle::manifest::{Checkpoint, EndedBy, Head, Manifest};
+use ktrace_bundle::manifest::{EndedBy, Head, Manifest};
 use ktrace_bundle::totals::SummaryBuilder;
-use ktrace_bundle::writer::{BundleName, BundleWriter, Capped, WriteError, WriterCaps};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use ktrace_bundle::writer::{BundleName, BundleWriter, WriteError, WriterCaps};
 
 use crate::audit::Audit;
 use crate::clock::{self, Readings};
+use crate::command::{self, Running};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
 use crate::kernel::features::Features;
 use crate::kernel::loader::{self, LoadError};
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
-use crate::plan::{Plan, PortFilter};
+use crate::plan::Plan;
 use crate::preflight;
-use crate::report::progress::{DnsCounts, Progress, Snapshot};
 use coverage::Timeline;
 use sink::Sink;
+use stop::Stop;
+pub use tee::Tee;
+use window::Window;
 
-/// How often the rings are read when they are not filling up.
-const TURN: Duration = Duration::from_millis(20);
-/// How often lines are flushed and the partial manifest is rewritten. A killed run must miss no more than a second,
-/// a slow turn included.
-const CHECKPOINT: Duration = Duration::from_millis(500);
 /// Outstanding DNS queries that are remembered.
 const MAX_QUERIES: usize = 1 << 16;
 
@@ -61,6 +61,9 @@ pub enum CaptureError {
     /// Signals could not be caught, so the capture could not be ended in order.
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
+    /// stdout could not be taken over for events.
+    #[error("cannot write events to stdout")]
+    Stdout(#[source] io::Error),
     /// The ready file could not be made.
     #[error("cannot write `{path}`")]
     Ready {
@@ -75,6 +78,14 @@ pub enum CaptureError {
         /// Directory of loose files.
         dir: PathBuf,
         /// What failed.
+        source: WriteError,
+    },
+    /// The bundle's directory is gone.
+    #[error("the capture stopped early: `{dir}` was removed, and with it what was written")]
+    Removed {
+        /// Directory of loose files.
+        dir: PathBuf,
+        /// What failed first.
         source: WriteError,
     },
     /// Not even a directory for the bundle could be made.
@@ -95,8 +106,15 @@ impl Hint for CaptureError {
                 Some(format!("make room, or use another `--out-dir`; `analyze {}` reads what there is", dir.display()))
             }
             Self::Write { dir, .. } => Some(format!("`analyze {}` reads what there is", dir.display())),
+            Self::Removed { .. } => Some("capture again, with an `--out-dir` that stays".into()),
             _ => None,
         }
+    }
+}
+
+impl CaptureError {
+    fn write(dir: PathBuf, source: WriteError) -> Self {
+        if dir.exists() { Self::Write { dir, source } } else { Self::Removed { dir, source } }
     }
 }
 
@@ -106,14 +124,28 @@ pub struct Sealed {
     pub bundle: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    /// Why loose files are there although they were not wanted.
+    pub leftover: Option<Leftover>,
+    /// Lines that are still on their way to stdout, if they go there.
+    pub tee: Option<Tee>,
 }
+
+/// Loose files that could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("the loose files in `{}` could not be removed", .dir.display())]
+pub struct Leftover {
+    dir: PathBuf,
+    source: WriteError,
+}
+
+impl Hint for Leftover {}
 
 /// Runs one capture.
 ///
 /// # Errors
 /// See [`CaptureError`]. Nothing stays attached.
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
-    let stop = stop_on_signals().map_err(CaptureError::Signals)?;
+    let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     let mut session = loader::load(plan, &Features::of_this_kernel())?;
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
@@ -128,6 +160,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     };
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone())?;
+    sink.tee = plan.stdout.then(Tee::to_stdout).transpose().map_err(CaptureError::Stdout)?;
     let mut degraded = session.degraded().to_vec();
     if !preflight::sees_all_processes() {
         degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
@@ -142,9 +175,10 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     session.open_gate();
     audit.opened();
     let begin = Instant::now();
-    sink.borrow_mut().writer.set_head(head.clone());
     sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
+    let (mut command, refused) = start_command(plan, &mut head);
+    sink.borrow_mut().writer.set_head(head.clone());
     let window = Window {
         plan,
         session: &mut session,
@@ -155,7 +189,8 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         clocks: &mut clocks,
         begin,
     };
-    let ended_by = window.run()?;
+    let ended_by = if refused.is_some() { EndedBy::Error } else { window.run(&mut command)? };
+    degraded.extend(refused);
     audit.closing();
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
@@ -178,26 +213,32 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     drop(session); // detached from here on
+    if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
+        report.exit_code = command.exit_code();
+    }
     seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
     let name = BundleName { node: plan.node.clone(), at: context.utc };
-    let caps = WriterCaps { max_bytes: plan.max_bytes };
+    let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
     Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context))
 }
 
-fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // a second signal while the first is being obeyed ends the process at once
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+/// Starts the user's command, if there is one; returns why it could not be.
+fn start_command(plan: &Plan, head: &mut Head) -> (Option<Running>, Option<String>) {
+    let Some(asked) = &plan.command else { return (None, None) };
+    let mut report = command::report(&asked.argv);
+    let started = Running::start(&asked.program, &asked.argv, plan.stdout);
+    report.pid = started.as_ref().ok().map(Running::pid);
+    head.command = Some(report);
+    match started {
+        Ok(running) => (Some(running), None),
+        Err(e) => (None, Some(format!("`{}` could not be started: {e}", asked.program.display()))),
     }
-    Ok(stop)
 }
 
 /// Makes the ready file: whole or not at all, so that a waiting program cannot see it half-written.
@@ -254,102 +295,6 @@ fn drain(rings: &Rings<'_>, sink: &RefCell<Sink>) -> Result<bool, SessionError> 
     Ok(more)
 }
 
-/// The time between opening and closing the gate.
-struct Window<'a, 'cb> {
-    plan: &'a Plan,
-    session: &'a mut Session,
-    rings: &'a Rings<'cb>,
-    sink: &'a RefCell<Sink>,
-    stop: &'a AtomicBool,
-    audit: &'a mut Audit,
-    clocks: &'a mut Readings,
-    begin: Instant,
-}
-
-impl Window<'_, '_> {
-    fn run(mut self) -> Result<EndedBy, SessionError> {
-        let mut progress = Progress::new(self.plan);
-        let mut checkpointed = self.begin;
-        let mut more = false;
-        let ended_by = loop {
-            let elapsed = self.begin.elapsed();
-            if self.stop.load(Ordering::Relaxed) {
-                break EndedBy::Signal;
-            }
-            let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-                break EndedBy::Deadline;
-            };
-            if !more {
-                self.rings.wait(TURN.min(left));
-            }
-            more = drain(self.rings, self.sink)?;
-            let known = |cookie| passes(self.plan, self.session, cookie);
-            self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
-            let capped = self.sink.borrow().refuses();
-            if capped != Capped::default() {
-                self.session.byte_capped(capped);
-            }
-            if checkpointed.elapsed() >= CHECKPOINT {
-                checkpointed = Instant::now();
-                self.checkpoint()?;
-                progress.update(&self.snapshot()?);
-            }
-            match &self.sink.borrow().failure {
-                Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,
-                Some(_) => break EndedBy::Error,
-                None => {}
-            }
-        };
-        progress.finish();
-        Ok(ended_by)
-    }
-
-    fn ledger(&self) -> Result<Ledger, SessionError> {
-        let sink = self.sink.borrow();
-        let missed = self.session.missed();
-        let disorder = sink.writer.max_disorder_ns();
-        Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
-    }
-
-    fn checkpoint(&mut self) -> Result<(), SessionError> {
-        let session = &self.session;
-        self.audit.tend(|| Ok(session.observed()?.0))?;
-        let ledger = self.ledger()?;
-        let now = clock::sample();
-        let checkpoint =
-            Checkpoint { at: clock::utc_of(self.clocks.first(), now.boot_ns), boot_ns: now.boot_ns, ledger };
-        let boot_ns = now.boot_ns;
-        self.clocks.take(now);
-        let mut sink = self.sink.borrow_mut();
-        if sink.timeline.is_due(boot_ns) {
-            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), boot_ns);
-        }
-        match sink.writer.checkpoint(checkpoint) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                sink.failure.get_or_insert(e);
-                Ok(())
-            }
-        }
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, SessionError> {
-        let ledger = self.ledger()?;
-        let sink = self.sink.borrow();
-        let dns = matches!(self.plan.filter, PortFilter::Dns(_)).then(|| {
-            let counts = sink.dns.counts(clock::boot_ns());
-            DnsCounts { sent: counts.sent, answered: counts.answered, unanswered: counts.unanswered + counts.pending }
-        });
-        Ok(Snapshot {
-            elapsed: self.begin.elapsed(),
-            total: self.plan.duration,
-            written: ledger.written,
-            dropped: ledger.dropped_total(),
-            dns,
-        })
-    }
-}
-
 /// Writes the last members, or, where the disk has failed, saves what there is.
 fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, CaptureError> {
     let dir = sink.writer.dir().to_owned();
@@ -364,12 +309,17 @@ fn seal(plan: &Plan, mut sink: Sink, mut end: manifest::End) -> Result<Sealed, C
         let manifest = manifest::finish(plan, &sink, end);
         // its own failure would say no more than the first one
         let _ = sink.writer.abandon(manifest);
-        return Err(CaptureError::Write { dir, source });
+        return Err(CaptureError::write(dir, source));
     }
     let manifest = manifest::finish(plan, &sink, end);
+    let tee = sink.tee.take();
     let summary = sink.summary.build(&manifest, &sink.dns);
     match sink.writer.seal(manifest.clone(), &summary) {
-        Ok(sealed) => Ok(Sealed { bundle: sealed.tgz, manifest }),
-        Err(source) => Err(CaptureError::Write { dir, source }),
+        Ok(sealed) => {
+            let removed = if plan.no_loose { sealed.remove_loose() } else { Ok(()) };
+            let leftover = removed.err().map(|source| Leftover { dir, source });
+            Ok(Sealed { bundle: sealed.tgz, manifest, leftover, tee })
+        }
+        Err(source) => Err(CaptureError::write(dir, source)),
     }
 }

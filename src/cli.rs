@@ -3,7 +3,10 @@
 //! Values stay text here. [`crate::plan`] parses and checks them, so that a bad flag and a bad
 //! variable read the same, and so that `ktrace check` never trips over a value it does not use.
 
+pub mod layers;
+pub mod nearest;
 pub mod usage;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,8 +14,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ktrace_bundle::manifest::PlanSource;
+
+use layers::{Layer, LayerError};
 
 /// Source commit, set by the build; `None` when built from a tarball.
 pub const COMMIT: Option<&str> = option_env!("KTRACE_COMMIT");
@@ -38,16 +43,32 @@ Examples:
   ktrace --duration 60s --dns-only            all DNS here for a minute
   ktrace --ports 5432 --label incident=4711   one database, labelled
   ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
+  ktrace -- curl -s http://example.org/       all that happens while curl runs
   ktrace check                                what this machine supports
+  ktrace hooks show udp                       what one hook sees and costs
+
+With `-- CMD ARGS...` the window opens before CMD starts and closes when it
+ends, after 1h at most, or after `--duration` if that is given. CMD is never
+killed: it is handed SIGINT and SIGTERM, is waited for for 2 s, and goes on
+alone after that. Its exit code is in the manifest.
+
+With `--stdout` each event is a line of JSON on stdout within a moment, the
+same line as in `events.jsonl`; CMD then writes to stderr. A reader that closes
+stdout ends the capture. One that is slow does not slow the capture: lines that
+8 MiB of buffer cannot hold are left out (`seq` shows the gap), counted in the
+manifest, and in the bundle all the same.
 
 Exit codes:
   0  bundle sealed and complete
   1  error
   2  usage
   3  nothing could be attached
-  4  bundle sealed, but something that was asked for is missing
+  4  bundle sealed, but something that was asked for is missing (0 with
+     `--degraded-ok`)
 
-The only line on stdout is the path of the bundle: `analyze` reads it.";
+The only line on stdout is the path of the bundle: `analyze` reads it. With a
+command, whose stdout it is, or with `--stdout`, the path is the last line on
+stderr, and only the reason for an early end or a degraded capture follows it.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +91,24 @@ struct Cli {
 enum Command {
     /// Print what this machine supports; changes nothing
     Check,
+    /// Print what can be watched, and what each hook sees, needs and costs
+    Hooks {
+        /// What about them [default: list]
+        #[command(subcommand)]
+        about: Option<About>,
+    },
+}
+
+/// What `ktrace hooks` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum About {
+    /// One line per hook
+    List,
+    /// All about one hook
+    Show {
+        /// Name, as `list` has it
+        name: String,
+    },
 }
 
 /// The flags of a capture, as text.
@@ -139,6 +178,10 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_SAMPLE", default_value = "1", value_name = "N", help_heading = LIMITS)]
     pub sample: String,
 
+    /// Share of the volume of `--out-dir` that `events.jsonl` takes at most; the smaller of both bounds holds
+    #[arg(long, env = "KTRACE_MAX_DISK_SHARE", default_value = "30%", value_name = "PERCENT", help_heading = LIMITS)]
+    pub max_disk_share: String,
+
     /// Buffer between kernel and collector, a power of two; UDP has one of its own, a quarter as large
     #[arg(long, env = "KTRACE_RING_BYTES", default_value = "16MiB", value_name = "SIZE", help_heading = LIMITS)]
     pub ring_bytes: String,
@@ -146,6 +189,21 @@ pub struct CaptureArgs {
     /// Directory for the bundle; created if missing
     #[arg(long, env = "KTRACE_OUT_DIR", default_value = "./out", value_name = "DIR", help_heading = OUTPUT)]
     pub out_dir: PathBuf,
+
+    /// Write the events to stdout as well, line by line as they come
+    #[arg(long, env = "KTRACE_STDOUT", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub stdout: String,
+
+    /// Keep only the tgz, not the same files beside it
+    #[arg(long, env = "KTRACE_NO_LOOSE", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_loose: String,
+
+    /// Exit with 0 instead of 4 when something that was asked for is missing
+    #[arg(long, env = "KTRACE_DEGRADED_OK", default_value = "false", value_name = "BOOL", help_heading = OUTPUT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub degraded_ok: String,
 
     /// File to create once events are being recorded
     #[arg(long, env = "KTRACE_READY_FILE", value_name = "FILE", help_heading = OUTPUT)]
@@ -172,6 +230,18 @@ pub struct CaptureArgs {
     /// the ways
     #[arg(long, env = "KTRACE_HOOK_VARIANT", value_name = "HOOK=VARIANT", help_heading = TRIAGE)]
     pub hook_variant: Vec<String>,
+
+    /// File of flags, a line each, such as `duration = "60s"` (TOML); names without the dashes in front
+    #[arg(long, env = "KTRACE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Values for a purpose: `dns`, `connect`, `service` or `full`, see below
+    #[arg(long, env = "KTRACE_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// Capture while this runs: from before its start to its end
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Where each flag's value came from, by the flag's name without dashes in front.
@@ -179,14 +249,15 @@ pub struct CaptureArgs {
 pub struct Origins(BTreeMap<String, PlanSource>);
 
 impl Origins {
-    fn of(matches: &ArgMatches) -> Self {
+    fn of(matches: &ArgMatches, layer: &Layer) -> Self {
         let origin = |id: &clap::Id| {
+            let flag = id.as_str().replace('_', "-");
             let from = match matches.value_source(id.as_str())? {
                 ValueSource::CommandLine => PlanSource::Flag,
                 ValueSource::EnvVariable => PlanSource::Env,
-                _ => PlanSource::Default,
+                _ => layer.get(&flag).map_or(PlanSource::Default, |(_, from)| *from),
             };
-            Some((id.as_str().replace('_', "-"), from))
+            Some((flag, from))
         };
         Self(matches.ids().filter_map(origin).collect())
     }
@@ -202,30 +273,91 @@ impl Origins {
 pub enum Request {
     /// `ktrace check`.
     Check,
+    /// `ktrace hooks …`.
+    Hooks(About),
     /// `ktrace [flags]`.
     Capture(Box<CaptureArgs>, Origins),
 }
 
-/// Reads the command line and the environment. The first item is the program's name.
+/// Why a command line, or what stands below it, cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// An unknown or malformed flag, and also `--help` and `--version`.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// `--config` or `--profile`.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+}
+
+/// Reads the command line, the environment, and what these name. The first item is the program's name.
 ///
 /// # Errors
-/// An unknown or malformed flag, and also `--help` and `--version`: hand it to [`usage::report`].
-pub fn parse<I, T>(args: I) -> Result<Request, clap::Error>
+/// See [`CliError`]: hand it to [`usage::report`].
+pub fn parse<I, T>(args: I) -> Result<Request, CliError>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let matches = command().try_get_matches_from(args)?;
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let matches = command().try_get_matches_from(&args)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    Ok(match cli.command {
-        Some(Command::Check) => Request::Check,
-        None => Request::Capture(Box::new(cli.capture), Origins::of(&matches)),
+    match cli.command {
+        Some(Command::Check) => Ok(Request::Check),
+        Some(Command::Hooks { about }) => Ok(Request::Hooks(about.unwrap_or(About::List))),
+        None => {
+            let layer = layer(&cli.capture)?;
+            if layer.is_empty() {
+                return Ok(Request::Capture(Box::new(cli.capture), Origins::of(&matches, &layer)));
+            }
+            // what is found there are further defaults, for which the command line is read once more
+            let matches = below(command(), &layer).try_get_matches_from(&args)?;
+            let cli = Cli::from_arg_matches(&matches)?;
+            Ok(Request::Capture(Box::new(cli.capture), Origins::of(&matches, &layer)))
+        }
+    }
+}
+
+/// The values of `--config` and `--profile`. A file may name a profile, but no other file.
+fn layer(args: &CaptureArgs) -> Result<Layer, LayerError> {
+    let mut layer = match &args.config {
+        Some(path) => {
+            let flags = flags().filter(|(name, _)| name != "config").collect();
+            layers::of_file(path, &flags)?
+        }
+        None => Layer::new(),
+    };
+    let in_file = layer.get("profile").and_then(|(texts, _)| texts.first().cloned());
+    if let Some(name) = args.profile.clone().or(in_file) {
+        layers::add_profile(&mut layer, &name)?;
+    }
+    Ok(layer)
+}
+
+/// Flags of a capture, and whether each may be repeated.
+fn flags() -> impl Iterator<Item = (String, bool)> {
+    let args: Vec<_> = Cli::command().get_arguments().cloned().collect();
+    args.into_iter().filter_map(|arg| Some((arg.get_long()?.to_owned(), matches!(arg.get_action(), ArgAction::Append))))
+}
+
+fn below(command: clap::Command, layer: &Layer) -> clap::Command {
+    command.mut_args(|arg| match arg.get_long().and_then(|flag| layer.get(flag)) {
+        Some((texts, _)) => arg.default_values(texts.clone()),
+        None => arg,
     })
 }
 
 /// The help names the rule for variables once, instead of one variable per flag.
 fn command() -> clap::Command {
-    Cli::command().mut_args(|arg| arg.hide_env(true))
+    Cli::command().mut_args(|arg| arg.hide_env(true)).after_help(AFTER_HELP.replace("PROFILES\n", &profiles()))
+}
+
+fn profiles() -> String {
+    let line = |profile: &layers::Profile| {
+        let values: Vec<_> = profile.values.iter().map(|(flag, value)| format!("{flag}={value}")).collect();
+        format!("  {:8} {}\n", profile.name, values.join(" "))
+    };
+    layers::PROFILES.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -246,7 +378,7 @@ mod tests {
 
     #[test]
     fn each_flag_is_also_its_environment_variable() {
-        for arg in Cli::command().get_arguments() {
+        for arg in Cli::command().get_arguments().filter(|arg| !arg.is_positional()) {
             let flag = arg.get_long().unwrap();
             let variable = format!("KTRACE_{}", flag.replace('-', "_").to_uppercase());
             assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");

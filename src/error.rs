@@ -28,11 +28,11 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code of a capture that was sealed.
-    pub fn of(manifest: &Manifest) -> Self {
+    /// The exit code of a capture that was sealed; with `degraded_ok` one that lacks something is a success.
+    pub fn of(manifest: &Manifest, degraded_ok: bool) -> Self {
         match manifest.ended_by {
             EndedBy::DiskFull | EndedBy::Error => Self::Error,
-            _ if manifest.complete => Self::Complete,
+            _ if manifest.complete || degraded_ok => Self::Complete,
             _ => Self::Degraded,
         }
     }
@@ -55,6 +55,12 @@ pub trait Hint {
 /// Prints `error` with its causes and its hint to stderr. A closed stderr is not an error.
 pub fn report(error: &(impl Error + Hint)) {
     let _ = io::stderr().write_all(render(error, error.hint().as_deref()).as_bytes());
+}
+
+/// Prints something that does not stop a capture. A closed stderr is not an error.
+pub fn warn(error: &(impl Error + Hint)) {
+    let text = render(error, error.hint().as_deref());
+    let _ = io::stderr().write_all(text.replacen("error: ", "warning: ", 1).as_bytes());
 }
 
 fn render(error: &dyn Error, hint: Option<&str>) -> String {

@@ -6,6 +6,7 @@ mod audit;
 mod capture;
 mod cli;
 mod clock;
+mod command;
 mod error;
 mod hooks;
 mod kernel;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use cli::Request;
 use error::{Exit, Hint};
 use plan::Plan;
+use report::closing::Style;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os()) {
@@ -27,8 +29,19 @@ fn main() -> ExitCode {
     kernel::log::install();
     match request {
         Request::Check => check(),
+        Request::Hooks(about) => match report::hooks::text(&about) {
+            Ok(text) if report::to_stdout(text.as_bytes()).is_ok() => Exit::Complete,
+            Ok(_) => Exit::Error,
+            Err(error) => failed(&error, Exit::Usage),
+        },
         Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
-            Ok(plan) => run(&plan),
+            Ok(plan) => {
+                if !plan.quiet {
+                    let names = std::env::vars_os().map(|(name, _)| name);
+                    cli::variables::strange(names).iter().for_each(error::warn);
+                }
+                run(&plan)
+            }
             Err(error) => failed(&error, Exit::Usage),
         },
     }
@@ -54,10 +67,18 @@ fn run(plan: &Plan) -> Exit {
         return failed(&error, Exit::NothingAttached);
     }
     match capture::run(plan) {
-        Ok(sealed) => {
-            report::closing::print(&sealed.manifest, &sealed.bundle, plan.quiet);
-            match report::to_stdout(format!("{}\n", sealed.bundle.display()).as_bytes()) {
-                Ok(()) => Exit::of(&sealed.manifest),
+        Ok(mut sealed) => {
+            if let Some(leftover) = &sealed.leftover {
+                error::warn(leftover);
+            }
+            let with_path = plan.command.is_some() || plan.stdout;
+            report::closing::print(&sealed.manifest, &sealed.bundle, Style { quiet: plan.quiet, with_path });
+            if let Some(Err(unread)) = sealed.tee.as_mut().map(capture::Tee::finish) {
+                error::warn(&unread);
+            }
+            let path = if with_path { String::new() } else { format!("{}\n", sealed.bundle.display()) };
+            match report::to_stdout(path.as_bytes()) {
+                Ok(()) => Exit::of(&sealed.manifest, plan.degraded_ok),
                 Err(_) => Exit::Error,
             }
         }

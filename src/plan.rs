@@ -5,6 +5,7 @@
 //! value is kept with its origin for the manifest. Sits between the command line and preflight.
 
 pub mod bytes;
+pub mod command;
 pub mod duration;
 pub mod error;
 pub mod filters;
@@ -12,6 +13,7 @@ pub mod names;
 pub mod out_dir;
 pub mod ports;
 pub mod scalar;
+pub mod share;
 pub mod variants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +24,11 @@ use ktrace_bundle::manifest::{PlanEntry, PlanSource};
 use serde_json::{Value, json};
 
 use crate::cli::{CaptureArgs, Origins};
+pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
 use filters::{Filters, Listed};
+use share::Share;
 use variants::Variants;
 
 const MAX_EVENTS: u64 = 1_000_000_000;
@@ -66,6 +70,8 @@ pub struct Plan {
     pub sample: u64,
     /// Bytes of `events.jsonl` at most.
     pub max_bytes: u64,
+    /// Share of the volume of `out_dir` that `events.jsonl` takes at most.
+    pub max_disk_share: Share,
     /// Run the `connect` hook.
     pub with_connect_latency: bool,
     /// Run the `tcp_retransmit` hook.
@@ -86,6 +92,14 @@ pub struct Plan {
     pub ready_file: Option<PathBuf>,
     /// Say nothing but errors.
     pub quiet: bool,
+    /// Write the events to stdout as well.
+    pub stdout: bool,
+    /// Keep the tgz only.
+    pub no_loose: bool,
+    /// A degraded capture counts as a success.
+    pub degraded_ok: bool,
+    /// What to run while the window is open, if anything.
+    pub command: Option<Asked>,
     /// Effective value and origin by flag, for the manifest; a flag without a value is absent.
     pub entries: BTreeMap<String, PlanEntry>,
 }
@@ -97,12 +111,18 @@ impl Plan {
     /// The first value that cannot be used, or two that exclude each other.
     pub fn from_args(args: &CaptureArgs, origins: &Origins) -> Result<Self, PlanError> {
         let mut draft = Draft { origins, entries: BTreeMap::new() };
+        if let Some(path) = &args.config {
+            draft.path("config", path);
+        }
+        if let Some(name) = &args.profile {
+            draft.enter("profile", json!(name));
+        }
         let dns_ports = draft.value("dns-ports", &args.dns_ports, ports::parse, |it| json!(it))?;
         let filter = draft.filter(args, &dns_ports)?;
         let ring = |text: &str| bytes::parse_power_of_two(text, MIN_RING_BYTES.into(), MAX_RING_BYTES);
         let ring_bytes = draft.value("ring-bytes", &args.ring_bytes, ring, |it| json!(it))?;
         Ok(Self {
-            duration: draft.value("duration", &args.duration, duration::parse, |it| json!(duration::show(*it)))?,
+            duration: draft.duration(args)?,
             out_dir: draft.path("out-dir", &args.out_dir),
             filter,
             filters: draft.filters(args)?,
@@ -120,6 +140,8 @@ impl Plan {
                 |it| json!(it),
             )?,
             sample: draft.value("sample", &args.sample, |t| scalar::sample(t, MAX_SAMPLE), |it| json!(it))?,
+            max_disk_share: draft
+                .value("max-disk-share", &args.max_disk_share, share::parse, |it| json!(it.to_string()))?,
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
@@ -131,8 +153,22 @@ impl Plan {
             variants: draft.variants(&args.hook_variant)?,
             ready_file: args.ready_file.as_ref().map(|path| draft.path("ready-file", path)),
             quiet: draft.boolean("quiet", &args.quiet)?,
+            stdout: draft.boolean("stdout", &args.stdout)?,
+            no_loose: draft.boolean("no-loose", &args.no_loose)?,
+            degraded_ok: draft.boolean("degraded-ok", &args.degraded_ok)?,
+            command: Asked::from_args(&args.command)?,
             entries: draft.entries,
         })
+    }
+
+    /// How long the user wants the window to be; `None` if he leaves that to his command.
+    pub fn stated_duration(&self) -> Option<Duration> {
+        (self.command.is_none() || self.is_given("duration")).then_some(self.duration)
+    }
+
+    /// Whether anybody but ktrace itself chose the value of `flag`.
+    pub fn is_given(&self, flag: &str) -> bool {
+        self.entries.get(flag).is_some_and(|entry| entry.from != PlanSource::Default)
     }
 
     /// Creates the output directory, proves that it and the ready file can be written, and removes an
@@ -188,6 +224,13 @@ impl Draft<'_> {
     fn path(&mut self, flag: &'static str, path: &std::path::Path) -> PathBuf {
         self.enter(flag, json!(path.to_string_lossy()));
         path.to_owned()
+    }
+
+    /// With a command and no other word the window lasts as long as the command, within a bound.
+    fn duration(&mut self, args: &CaptureArgs) -> Result<Duration, PlanError> {
+        let by_command = !args.command.is_empty() && self.origins.get("duration") == PlanSource::Default;
+        let raw = if by_command { command::LONGEST } else { &args.duration };
+        self.value("duration", raw, duration::parse, |it| json!(duration::show(*it)))
     }
 
     fn filter(&mut self, args: &CaptureArgs, dns_ports: &BTreeSet<u16>) -> Result<PortFilter, PlanError> {

@@ -46,7 +46,13 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "comm",
         "cgroup",
         "max-events",
+        "config",
+        "profile",
         "max-bytes",
+        "max-disk-share",
+        "stdout",
+        "no-loose",
+        "degraded-ok",
         "with-connect-latency",
         "with-retransmits",
         "with-security",
@@ -212,4 +218,85 @@ fn labels_in_a_variable_are_separated_by_commas() {
 fn text_that_would_drive_the_terminal_is_shown_instead() {
     let output = run(&["--cluster", "\u{1b}[2J"]);
     assert!(stderr(&output).starts_with("error: `--cluster=\\u{1b}[2J` cannot be used\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_that_is_not_there_is_refused_before_anything_is_attached() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let output = ktrace(&["--out-dir", out.to_str().unwrap(), "--", "no-such-command", "-x"]).output().unwrap();
+    refused(
+        &output,
+        &["error: `no-such-command` was not found in `PATH`", "hint: check the spelling, or give its path"],
+    );
+    assert!(!out.exists());
+    let dir = tmp.path().display().to_string();
+    refused(
+        &run(&["--", &dir]),
+        &[
+            &format!("error: `{dir}` cannot be run: Is a directory"),
+            "hint: pass a program that you may execute; a script needs `chmod +x`",
+        ],
+    );
+}
+
+#[test]
+fn a_share_without_a_percent_sign_is_refused_with_the_one_that_was_meant() {
+    refused(
+        &run(&["--max-disk-share", "0.3"]),
+        &["error: `--max-disk-share=0.3` cannot be used", "caused by: `0.3` has no `%`", "hint: did you mean `30%`"],
+    );
+}
+
+#[test]
+fn hooks_are_told_to_anybody_and_an_unknown_one_is_met_with_its_neighbour() {
+    let output = run(&["hooks", "list"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    assert!(text.starts_with("tcp_state ") && text.contains("\nudp "), "{text}");
+    let text = String::from_utf8(run(&["hooks", "show", "connect"]).stdout).unwrap();
+    assert!(text.contains("syscall_ns") && text.contains("unless `--with-connect-latency=false`"), "{text}");
+    refused(&run(&["hooks", "show", "upd"]), &["error: there is no hook `upd`", "hint: did you mean `udp`"]);
+}
+
+/// Runs with a configuration of this text.
+fn configured(text: &str, flags: &[&str]) -> (String, Output) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, text).unwrap();
+    let path = file.path().display().to_string();
+    let output = run(&[&["--config", &path], flags].concat());
+    (path, output)
+}
+
+#[test]
+fn an_unknown_key_of_a_configuration_is_refused_with_its_neighbour() {
+    let (path, output) = configured("dns_only = true\n", &[]);
+    let error = format!("error: unknown key `dns_only` in the configuration `{path}`");
+    refused(&output, &[&error, "hint: did you mean `dns-only`"]);
+}
+
+#[test]
+fn a_value_of_a_configuration_is_named_when_refused_and_gives_way_to_a_flag() {
+    let (_, output) = configured("duration = \"soon\"\n", &[]);
+    assert!(stderr(&output).starts_with("error: `duration` = `soon` in the configuration cannot be used\n"));
+    let (_, output) = configured("duration = \"soon\"\n", &["--duration", "0s"]);
+    assert!(stderr(&output).starts_with("error: `--duration=0s` cannot be used\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_profile_that_is_not_there_is_refused_with_those_that_are() {
+    refused(
+        &run(&["--profile", "dsn"]),
+        &["error: there is no profile `dsn`", "hint: the profiles are `dns`, `connect`, `service`, `full`"],
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_warned_about() {
+    // nothing is captured: the directory cannot be
+    let output = ktrace(&["--out-dir", "/proc/self"]).env("KTRACE_DURATOIN", "5s").output().unwrap();
+    let text = stderr(&output);
+    let warning = "warning: the variable `KTRACE_DURATOIN` is no flag of ktrace, and has no effect\n\
+                   hint: did you mean `KTRACE_DURATION`\n";
+    assert!(text.starts_with(warning), "{text}");
 }

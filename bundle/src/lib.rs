@@ -10,6 +10,7 @@ pub mod dns;
 pub mod errno;
 pub mod event;
 mod histogram;
+pub mod keys;
 pub mod ledger;
 pub mod line;
 pub mod manifest;

@@ -51,6 +51,8 @@ pub enum PlanSource {
     Env,
     /// `--config`.
     File,
+    /// `--profile`.
+    Profile,
     /// Built in.
     Default,
 }
@@ -177,10 +179,52 @@ pub enum EndedBy {
     MaxBytes,
     /// The command that it ran has ended.
     Command,
+    /// Nobody reads the events of `--stdout` any more.
+    ClosedPipe,
     /// No space left.
     DiskFull,
     /// Anything else; the reason stands in `degraded`.
     Error,
+}
+
+/// How long `events.jsonl` may get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteBound {
+    /// Bytes.
+    pub bytes: u64,
+    /// Flag that says so: `max-bytes` or `max-disk-share`, whichever is smaller.
+    pub by: String,
+    /// Size of the volume that the bundle is on, bytes; absent if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_bytes: Option<u64>,
+}
+
+/// Text of a command in the manifest at most, bytes; later arguments are counted only.
+pub const MAX_ARGV_BYTES: usize = 4096;
+
+/// The command that ran while the window was open.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommandReport {
+    /// The command and its arguments as they were given, [`MAX_ARGV_BYTES`] at most.
+    pub argv: Vec<String>,
+    /// Arguments that did not fit; absent if all did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_count: Option<u64>,
+    /// Process id as the collector saw it; absent if it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its exit code, 128 + n if signal n ended it; absent if it still ran when the bundle was sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+/// What became of the lines of `--stdout`. The bundle has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StdoutReport {
+    /// Lines that were handed over, those included that the reader had not taken yet when the bundle was sealed.
+    pub written_count: u64,
+    /// Lines that were left out because the reader was too slow.
+    pub omitted_count: u64,
 }
 
 /// What the capture itself cost.
@@ -238,6 +282,12 @@ pub struct Head {
     /// Coverage by source.
     #[serde(default)]
     pub sources: Vec<SourceReport>,
+    /// Bound of `events.jsonl`; absent in bundles of collectors that knew only `max-bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byte_bound: Option<ByteBound>,
+    /// The command that the capture ran, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandReport>,
 }
 
 /// State of a running capture, rewritten each second.
@@ -279,8 +329,14 @@ pub struct Manifest {
     /// Why it is not complete, one sentence each.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// What came otherwise than by default and yet as asked, one sentence each: an early end, a cap that was reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Where every event went.
     pub ledger: Ledger,
+    /// Lines on stdout; absent without `--stdout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StdoutReport>,
     /// The kernel's own counters against what the hooks saw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audit: Vec<AuditEntry>,

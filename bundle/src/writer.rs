@@ -10,6 +10,7 @@ mod journal;
 mod loose;
 mod name;
 mod readme;
+mod sealed;
 mod tgz;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::summary::Summary;
 
 pub use error::WriteError;
 pub use name::BundleName;
+pub use sealed::Sealed;
 
 use journal::Journal;
 use loose::Loose;
@@ -61,15 +63,6 @@ pub enum Pushed {
     ByteCap,
     /// Its line would be longer than the contract allows.
     TooLong,
-}
-
-/// A bundle that is complete on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// The compressed tar.
-    pub tgz: PathBuf,
-    /// The same members as loose files.
-    pub dir: PathBuf,
 }
 
 /// Writes one bundle.
@@ -204,6 +197,11 @@ impl BundleWriter {
             self.count_bulk();
         }
         Ok(Pushed::Written)
+    }
+
+    /// The line of the event that was written last, with its newline.
+    pub fn line(&self) -> &[u8] {
+        &self.line
     }
 
     /// Latches the cap if the line in hand would exceed it.

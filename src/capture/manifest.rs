@@ -9,8 +9,9 @@ use ktrace_bundle::manifest::{
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::account;
 use super::sink::Sink;
+use super::tee::Tee;
+use super::{account, budget, notes};
 use crate::clock::{self, Readings, utc_of};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
@@ -42,6 +43,8 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
         host: preflight::host(),
         hooks: hooks.to_vec(),
         sources: Vec::new(),
+        byte_bound: Some(budget::byte_bound(plan)),
+        command: None,
     }
 }
 
@@ -92,7 +95,13 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     clocks.finish(&mut head.clocks);
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
+    degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
+    degraded.extend(notes::cut_short(plan, ended_by));
+    degraded.extend(sink.tee.as_ref().and_then(Tee::failure));
+    let stdout = sink.tee.as_ref().map(Tee::report);
     Manifest {
+        notes: notes::of(plan, &head, ended_by, &ledger, stdout),
+        stdout,
         end_at,
         head,
         duration_ns: end_boot_ns.saturating_sub(start_boot_ns),
@@ -130,9 +139,6 @@ fn events_lost(plan: &Plan, ledger: &Ledger) -> Vec<String> {
     };
     if by_default("max-events") {
         say(dropped(DropReason::EventCap), "counted only: the default of `--max-events` was reached");
-    }
-    if by_default("max-bytes") {
-        say(dropped(DropReason::ByteCap), "counted only: the default of `--max-bytes` was reached");
     }
     say(dropped(DropReason::RingFull), "lost on the way: the ring was full, try a larger `--ring-bytes`");
     say(dropped(DropReason::Undecodable), "not understood");

@@ -12,6 +12,7 @@ use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
 use super::coverage::Timeline;
 use super::hold::{Hold, Settled};
 use super::spare::Spare;
+use super::tee::Tee;
 use crate::clock;
 use crate::hooks::{
     self,
@@ -58,6 +59,8 @@ pub struct Sink {
     pub dns: DnsPairs,
     /// Outcomes by kind.
     pub tally: BTreeMap<EventKind, Tally>,
+    /// Where the lines go as well, if anywhere.
+    pub tee: Option<Tee>,
     /// The first failure to write; nothing is written after it.
     pub failure: Option<WriteError>,
     max_events: u64,
@@ -94,6 +97,7 @@ impl Sink {
             summary,
             dns,
             tally: BTreeMap::new(),
+            tee: None,
             failure: None,
             max_events,
             written: 0,
@@ -125,6 +129,7 @@ impl Sink {
             self.filter(batch.bytes.get(range).unwrap_or_default(), now);
         }
         batch.bytes.clear();
+        self.flush_tee();
         self.batch = batch;
     }
 
@@ -210,6 +215,9 @@ impl Sink {
                 self.written += 1;
                 self.written_bulk += u64::from(kind.is_bulk());
                 self.summary.push_event(&event);
+                if let Some(tee) = &mut self.tee {
+                    tee.line(self.writer.line());
+                }
                 return;
             }
             Ok(Pushed::ByteCap) => tally.byte_cap += 1,
@@ -241,6 +249,13 @@ impl Sink {
                 None => self.push(event),
                 Some(reason) => self.refuse(event, reason),
             }
+        }
+        self.flush_tee();
+    }
+
+    fn flush_tee(&mut self) {
+        if let Some(tee) = &mut self.tee {
+            tee.flush();
         }
     }
 

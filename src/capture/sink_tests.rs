@@ -1,6 +1,7 @@
 //! Any sequence of admissions and refusals balances, whatever the caps are and wherever the disk fails; and what a cap
 //! has room for is written.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use ktrace_bundle::ledger::Ledger;
@@ -162,6 +163,25 @@ proptest! {
         prop_assert!(lines.len() as u64 <= max_bytes);
         prop_assert!(!refused || lines.len() as u64 + 1000 > max_bytes, "{} of {max_bytes} bytes", lines.len());
     }
+}
+
+#[test]
+fn what_the_reserve_had_room_for_is_on_stdout_too() {
+    let out = tempfile::tempdir().unwrap();
+    let mut mock = Mock::new(out.path(), 40, 1 << 20);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    mock.sink.tee = Some(Tee::to(writer.into()).unwrap());
+    let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
+    (0..50).for_each(|_| mock.apply(Step::Submitted(udp)));
+    mock.sink.write_batch();
+    assert_eq!(mock.ledger().written, 30);
+    mock.sink.open_reserve();
+    mock.sink.flush();
+    mock.sink.tee.take().unwrap().finish().unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let lines = std::fs::read_to_string(mock.sink.writer.dir().join("events.jsonl")).unwrap();
+    assert_eq!((lines.lines().count(), text), (40, lines));
 }
 
 /// What the kernel refused for the byte cap in these steps.

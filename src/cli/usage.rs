@@ -5,6 +5,8 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::CliError;
+use super::nearest::nearest;
 use crate::error::{self, Exit, Hint};
 
 const SEE_HELP: &str = "see `ktrace --help`";
@@ -24,7 +26,14 @@ impl Hint for UsageError {
 }
 
 /// Prints the help, the version or the error, whichever `error` is, and returns the exit code for it.
-pub fn report(error: &clap::Error) -> Exit {
+pub fn report(error: &CliError) -> Exit {
+    let error = match error {
+        CliError::Usage(error) => error,
+        CliError::Layer(error) => {
+            error::report(error);
+            return Exit::Usage;
+        }
+    };
     if error.use_stderr() {
         error::report(&explain(error));
         return Exit::Usage;
@@ -48,6 +57,10 @@ fn explain(error: &clap::Error) -> UsageError {
             let word = text(ContextKind::InvalidArg).or_else(|| text(ContextKind::InvalidSubcommand)).unwrap_or("");
             unknown(word, did_you_mean())
         }
+        ErrorKind::MissingRequiredArgument => UsageError {
+            message: format!("{} is missing", text(ContextKind::InvalidArg).unwrap_or("a word")),
+            hint: did_you_mean(),
+        },
         ErrorKind::InvalidValue if text(ContextKind::InvalidValue) == Some("") => {
             let flag = text(ContextKind::InvalidArg).and_then(|it| it.split(' ').next()).unwrap_or("the flag");
             UsageError { message: format!("`{flag}` needs a value"), hint: SEE_HELP.into() }
@@ -66,7 +79,14 @@ fn unknown(word: &str, hint: String) -> UsageError {
             UsageError { message: format!("`{word}` takes no flags"), hint: format!("run `ktrace {word}` alone") }
         }
         _ if word.starts_with('-') => UsageError { message: format!("unknown flag `{word}`"), hint },
-        _ => UsageError { message: format!("unknown command `{word}`"), hint },
+        _ if hint != SEE_HELP => UsageError { message: format!("unknown command `{word}`"), hint },
+        _ => {
+            let command = super::command();
+            let known = nearest(word, command.get_subcommands().map(clap::Command::get_name));
+            let to_run = || format!("to capture while it runs: `ktrace -- {word}`");
+            let hint = known.map_or_else(to_run, |it| format!("did you mean `{it}`"));
+            UsageError { message: format!("unknown command `{word}`"), hint }
+        }
     }
 }
 
@@ -81,7 +101,8 @@ mod tests {
     use super::*;
 
     fn explained(args: &[&str]) -> (String, String) {
-        let error = explain(&crate::cli::parse([&["ktrace"], args].concat()).unwrap_err());
+        let Err(CliError::Usage(error)) = crate::cli::parse([&["ktrace"], args].concat()) else { panic!("{args:?}") };
+        let error = explain(&error);
         (error.message, error.hint)
     }
 
@@ -106,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_command_is_named_wherever_it_stands() {
-        assert_eq!(explained(&["--quiet", "eth0"]).0, "unknown command `eth0`");
+        let to_run = "to capture while it runs: `ktrace -- curl`".to_owned();
+        assert_eq!(explained(&["--quiet", "curl"]), ("unknown command `curl`".into(), to_run));
         assert_eq!(explained(&["--quiet", "-x"]).0, "unknown flag `-x`");
         assert_eq!(explained(&["chekc"]), ("unknown command `chekc`".into(), "did you mean `check`".into()));
     }
@@ -114,6 +136,12 @@ mod tests {
     #[test]
     fn a_flag_without_its_value_is_named() {
         assert_eq!(explained(&["--duration"]).0, "`--duration` needs a value");
+    }
+
+    #[test]
+    fn a_hook_without_its_name_is_asked_for() {
+        assert_eq!(explained(&["hooks", "show"]), ("<NAME> is missing".into(), SEE_HELP.into()));
+        assert_eq!(explained(&["hooks", "lst"]).1, "did you mean `list`");
     }
 
     #[test]

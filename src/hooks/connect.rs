@@ -58,6 +58,10 @@ impl Hook for Connect {
         plan.with_connect_latency
     }
 
+    fn flag(&self) -> Option<&'static str> {
+        Some("with-connect-latency")
+    }
+
     fn variants(&self) -> &'static [Variant] {
         VARIANTS
     }

@@ -113,7 +113,7 @@ fn a_filter_by_port_says_that_translated_ports_are_not_looked_up() {
     let hooks = |flags: &[&str]| -> Vec<&str> {
         let plan = match crate::cli::parse([&["ktrace", "--node", "n1"], flags].concat()).unwrap() {
             crate::cli::Request::Capture(args, origins) => Plan::from_args(&args, &origins).unwrap(),
-            crate::cli::Request::Check => panic!("not a capture"),
+            other => panic!("not a capture: {other:?}"),
         };
         let says_so = |hook: &&&dyn Hook| hook.plan_limits(&plan).iter().any(|limit| limit.contains("NAT"));
         HOOKS.iter().filter(says_so).map(|hook| hook.name()).collect()

@@ -4,6 +4,7 @@
 //! ledger. Adding one: a file in `bpf/hooks`, a file here, a line in [`HOOKS`].
 
 mod connect;
+pub mod cost;
 mod owner;
 mod sockets;
 mod tcp_retransmit;
@@ -75,6 +76,11 @@ pub trait Hook: Sync {
     /// What it will not see because of what the plan asks for, one sentence each.
     fn plan_limits(&self, _plan: &Plan) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Flag that turns it off with `=false`; `None` if it always runs.
+    fn flag(&self) -> Option<&'static str> {
+        None
     }
 
     /// Ways to attach it, best first.

@@ -58,6 +58,10 @@ impl Hook for TcpRetransmit {
         plan.with_retransmits
     }
 
+    fn flag(&self) -> Option<&'static str> {
+        Some("with-retransmits")
+    }
+
     fn variants(&self) -> &'static [Variant] {
         VARIANTS
     }

@@ -7,8 +7,9 @@ use ktrace_bundle::manifest::PlanSource;
 
 use super::{
     bytes::BytesError, duration::DurationError, filters::FilterError, names::NameError, ports::PortsError,
-    scalar::ScalarError, variants::VariantError,
+    scalar::ScalarError, share::ShareError, variants::VariantError,
 };
+use crate::command::NotRunnable;
 use crate::error::Hint;
 
 /// A request that cannot be carried out. Exit code 2.
@@ -29,6 +30,9 @@ pub enum PlanError {
     /// Both filters were asked for.
     #[error("`--dns-only` and `--ports` exclude each other")]
     DnsOnlyWithPorts,
+    /// The command behind `--` is not there.
+    #[error(transparent)]
+    Command(#[from] NotRunnable),
     /// The machine does not say its name.
     #[error("the host name cannot be read")]
     HostName(#[source] io::Error),
@@ -57,6 +61,7 @@ impl Hint for PlanError {
                 Some("name the node with `--node NAME`".into())
             }
             Self::Value { source, .. } => source.hint(),
+            Self::Command(error) => error.hint(),
             Self::DnsOnlyWithPorts => {
                 Some("pass the ports that speak DNS with `--dns-ports`, or drop one of both".into())
             }
@@ -84,6 +89,9 @@ pub enum ValueError {
     /// Size.
     #[error(transparent)]
     Bytes(#[from] BytesError),
+    /// Share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// Port list.
     #[error(transparent)]
     Ports(#[from] PortsError),
@@ -107,6 +115,7 @@ impl Hint for ValueError {
             Self::Empty => Some("give it a value, or leave it out".into()),
             Self::Duration(error) => error.hint(),
             Self::Bytes(error) => error.hint(),
+            Self::Share(error) => error.hint(),
             Self::Ports(error) => error.hint(),
             Self::Filter(error) => error.hint(),
             Self::Name(error) => error.hint(),
@@ -122,6 +131,7 @@ fn spelling(flag: &str, raw: &str, from: PlanSource) -> String {
         PlanSource::Flag => format!("`--{flag}={raw}`"),
         PlanSource::Env => format!("`KTRACE_{}={raw}`", flag.replace('-', "_").to_uppercase()),
         PlanSource::File => format!("`{flag}` = `{raw}` in the configuration"),
+        PlanSource::Profile => format!("`{flag}` = `{raw}` of the profile"),
         PlanSource::Default => format!("the default `{raw}` of `--{flag}`"),
     }
 }

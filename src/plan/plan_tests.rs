@@ -7,7 +7,7 @@ use crate::error::Hint;
 fn plan(args: &[&str]) -> Result<Plan, PlanError> {
     match parse([&["ktrace", "--node", "n1"], args].concat()).unwrap() {
         Request::Capture(args, origins) => Plan::from_args(&args, &origins),
-        Request::Check => panic!("not a capture"),
+        other => panic!("not a capture: {other:?}"),
     }
 }
 
@@ -28,6 +28,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         max_events: 500_000,
         sample: 1,
         max_bytes: 512 << 20,
+        max_disk_share: share::parse("30%").unwrap(),
         with_connect_latency: true,
         with_retransmits: true,
         with_security: true,
@@ -38,6 +39,10 @@ fn without_flags_the_plan_is_the_documented_default() {
         variants: Variants::new(),
         ready_file: None,
         quiet: false,
+        stdout: false,
+        no_loose: false,
+        degraded_ok: false,
+        command: None,
         entries: plan.entries.clone(),
     };
     assert_eq!(plan, expected);
@@ -53,8 +58,8 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["max-bytes"], entry(json!(536_870_912), PlanSource::Default));
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
-    let expected = "dns-only dns-ports duration label max-bytes max-events node out-dir quiet ring-bytes sample \
-                    with-connect-latency with-retransmits with-security";
+    let expected = "degraded-ok dns-only dns-ports duration label max-bytes max-disk-share max-events no-loose node \
+                    out-dir quiet ring-bytes sample stdout with-connect-latency with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 
@@ -138,4 +143,37 @@ fn a_filter_for_what_does_not_exist_is_refused_with_a_hint() {
     assert!(refusal(&["--cgroup", "/no/such/cgroup"]).1.unwrap().contains("/proc/PID/cgroup"));
     // what is excluded may be gone already
     assert!(plan(&["--pid", "!1073741824"]).is_ok());
+}
+
+#[test]
+fn with_a_command_the_window_is_as_long_as_it_runs_unless_a_duration_is_given() {
+    let open = plan(&["--", "true"]).unwrap();
+    assert_eq!((open.duration, open.stated_duration()), (Duration::from_secs(3600), None));
+    assert_eq!(open.entries["duration"], PlanEntry { value: json!("1h"), from: PlanSource::Default });
+    let bounded = plan(&["--duration", "30s", "--", "true", "--quiet"]).unwrap();
+    assert_eq!(bounded.stated_duration(), Some(Duration::from_secs(30)));
+    assert!(!bounded.quiet);
+    assert_eq!(bounded.command.unwrap().argv, ["true", "--quiet"]);
+}
+
+#[test]
+fn a_flag_stands_above_the_file_that_above_the_profile_that_above_the_default() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "profile = \"full\"\nmax-events = 7\nmax-bytes = \"1MiB\"\nlabel = [\"a=1,2\"]\n").unwrap();
+    let plan = plan(&["--config", file.path().to_str().unwrap(), "--max-bytes", "2MiB"]).unwrap();
+    let from = |flag: &str| plan.entries[flag].from;
+    assert_eq!((plan.max_bytes, from("max-bytes")), (2 << 20, PlanSource::Flag));
+    assert_eq!((plan.max_events, from("max-events")), (7, PlanSource::File));
+    assert_eq!((plan.ring_bytes, from("ring-bytes")), (64 << 20, PlanSource::Profile));
+    assert_eq!(from("duration"), PlanSource::Default);
+    assert_eq!(plan.entries["profile"], PlanEntry { value: json!("full"), from: PlanSource::File });
+    assert_eq!(plan.labels, BTreeMap::from([("a".into(), "1,2".into())]));
+}
+
+#[test]
+fn every_profile_is_a_plan() {
+    for profile in crate::cli::layers::PROFILES {
+        let entries = plan(&["--profile", profile.name]).unwrap().entries;
+        assert!(profile.values.iter().all(|(flag, _)| entries[*flag].from == PlanSource::Profile), "{}", profile.name);
+    }
 }

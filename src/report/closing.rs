@@ -1,30 +1,47 @@
-//! The sealed manifest → the closing lines: what was seen, what was lost, where the bundle is, what to run next, and in
-//! between, where there is anything to say, what only the kernel's own counters or the clocks told. Behind them, also with `--quiet`, the reasons of a degraded capture.
+//! The sealed manifest → the closing lines: what was seen, what was lost, what only the kernel's own counters or the
+//! clocks told, how the command ended, where the bundle is, what to run next. Behind them the notes and, also with
+//! `--quiet`, the reasons of a degraded capture, so that the last line is always the one that matters most.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{EndedBy, Manifest};
+use ktrace_bundle::manifest::{CommandReport, EndedBy, Manifest};
 
 use super::escape::escape;
 
-/// Prints the closing lines to stderr. A closed stderr is not an error.
-pub fn print(manifest: &Manifest, bundle: &Path, quiet: bool) {
-    let _ = io::stderr().write_all(render(manifest, bundle, quiet).as_bytes());
+/// How to close.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Only what went wrong.
+    pub quiet: bool,
+    /// stdout is somebody else's, so the bundle's path is a line of its own here, whatever `quiet` says.
+    pub with_path: bool,
 }
 
-fn render(manifest: &Manifest, bundle: &Path, quiet: bool) -> String {
+/// Prints the closing lines to stderr. A closed stderr is not an error.
+pub fn print(manifest: &Manifest, bundle: &Path, style: Style) {
+    let _ = io::stderr().write_all(render(manifest, bundle, style).as_bytes());
+}
+
+fn render(manifest: &Manifest, bundle: &Path, style: Style) -> String {
     let mut lines = Vec::new();
-    if !quiet {
+    if !style.quiet {
         lines.push(seen(manifest));
         lines.push(lost(&manifest.ledger));
         lines.extend(unseen(manifest));
         lines.extend(stepped(manifest));
+        lines.extend(manifest.head.command.as_ref().and_then(command));
         lines.push(format!("the bundle is {}", escape(&bundle.to_string_lossy())));
         lines.push(format!("read it with: analyze {}", shell_word(bundle)));
     }
-    lines.extend(nothing_passed(&manifest.ledger).filter(|_| !quiet));
+    lines.extend(nothing_passed(&manifest.ledger).filter(|_| !style.quiet));
+    if style.with_path {
+        lines.push(escape(&bundle.to_string_lossy()).into_owned());
+    }
+    if !style.quiet {
+        lines.extend(manifest.notes.iter().map(|note| format!("note: {}", escape(note))));
+    }
     lines.extend(manifest.degraded.iter().map(|reason| format!("degraded: {}", escape(reason))));
     lines.into_iter().map(|line| line + "\n").collect()
 }
@@ -42,6 +59,16 @@ fn seen(manifest: &Manifest) -> String {
     line
 }
 
+/// Nothing where it goes on or never ran: the lines behind tell.
+fn command(report: &CommandReport) -> Option<String> {
+    let name = escape(report.argv.first()?);
+    let code = report.exit_code?;
+    Some(match code {
+        129.. => format!("`{name}` ended by signal {} (exit code {code})", code - 128),
+        _ => format!("`{name}` ended with exit code {code}"),
+    })
+}
+
 fn ended(manifest: &Manifest) -> &'static str {
     match manifest.ended_by {
         EndedBy::Deadline => "",
@@ -49,6 +76,7 @@ fn ended(manifest: &Manifest) -> &'static str {
         EndedBy::MaxEvents => ", until `--max-events`",
         EndedBy::MaxBytes => ", until `--max-bytes`",
         EndedBy::Command => ", until the command ended",
+        EndedBy::ClosedPipe => ", until nobody read stdout",
         EndedBy::DiskFull => ", until the disk was full",
         EndedBy::Error => ", until an error",
     }

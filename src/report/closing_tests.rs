@@ -11,6 +11,8 @@ use ktrace_bundle::manifest::{Clocks, Collector, Cost, Head, Host, Schema};
 use super::*;
 use crate::error::Exit;
 
+const LOUD: Style = Style { quiet: false, with_path: false };
+
 fn a_manifest() -> Manifest {
     let mut ledger = Ledger { observed: 30, ..Ledger::default() };
     for (kind, seen) in [(EventKind::TcpState, 10), (EventKind::UdpSend, 20)] {
@@ -31,13 +33,17 @@ fn a_manifest() -> Manifest {
             host: Host::default(),
             hooks: Vec::new(),
             sources: Vec::new(),
+            byte_bound: None,
+            command: None,
         },
         end_at: DateTime::UNIX_EPOCH,
         duration_ns: 30_049_000_000,
         ended_by: EndedBy::Deadline,
         complete: true,
         degraded: Vec::new(),
+        notes: Vec::new(),
         ledger,
+        stdout: None,
         audit: Vec::new(),
         audited: None,
         cost: Cost::default(),
@@ -46,7 +52,7 @@ fn a_manifest() -> Manifest {
 }
 
 fn lines(manifest: &Manifest) -> Vec<String> {
-    render(manifest, Path::new("./out/k.tgz"), false).lines().map(str::to_owned).collect()
+    render(manifest, Path::new("./out/k.tgz"), LOUD).lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -100,7 +106,7 @@ fn the_reasons_of_a_degraded_capture_come_last_also_when_quiet() {
     manifest.degraded = vec!["hook `udp` failed: \u{1b}[31m".into()];
     let reason = "degraded: hook `udp` failed: \\u{1b}[31m";
     assert_eq!(lines(&manifest).last().unwrap(), reason);
-    assert_eq!(render(&manifest, Path::new("k.tgz"), true), format!("{reason}\n"));
+    assert_eq!(render(&manifest, Path::new("k.tgz"), Style { quiet: true, with_path: false }), format!("{reason}\n"));
 }
 
 #[test]
@@ -113,18 +119,45 @@ fn a_capture_that_saw_nothing_and_was_stopped_says_so() {
 
 #[test]
 fn a_path_that_a_shell_would_read_is_quoted() {
-    let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), false);
+    let text = render(&a_manifest(), Path::new("/tmp/it's $HOME/k.tgz"), LOUD);
     assert!(text.ends_with("analyze '/tmp/it'\\''s $HOME/k.tgz'\n"), "{text}");
-    let text = render(&a_manifest(), Path::new("-x/k.tgz"), false);
+    let text = render(&a_manifest(), Path::new("-x/k.tgz"), LOUD);
     assert!(text.ends_with("analyze ./-x/k.tgz\n"), "{text}");
 }
 
 #[test]
 fn the_exit_code_follows_from_the_manifest() {
-    let with = |ended_by, complete| Exit::of(&Manifest { ended_by, complete, ..a_manifest() });
+    let with = |ended_by, complete| Exit::of(&Manifest { ended_by, complete, ..a_manifest() }, false);
     assert_eq!(with(EndedBy::Signal, true), Exit::Complete);
     assert_eq!(with(EndedBy::Deadline, false), Exit::Degraded);
     assert_eq!(with(EndedBy::DiskFull, false), Exit::Error);
+    let ok = |ended_by| Exit::of(&Manifest { ended_by, complete: false, ..a_manifest() }, true);
+    assert_eq!((ok(EndedBy::Deadline), ok(EndedBy::Error)), (Exit::Complete, Exit::Error));
+}
+
+#[test]
+fn behind_a_command_the_path_is_the_last_line_unless_there_is_a_reason() {
+    let mut manifest = a_manifest();
+    manifest.ended_by = EndedBy::Command;
+    let argv = vec!["curl".into(), "-s".into()];
+    manifest.head.command = Some(CommandReport { argv, exit_code: Some(137), ..CommandReport::default() });
+    let lines = |manifest: &Manifest, quiet| -> Vec<String> {
+        let text = render(manifest, Path::new("k.tgz"), Style { quiet, with_path: true });
+        text.lines().map(str::to_owned).collect()
+    };
+    let expected = [
+        "saw 30 events in 30.0 s, until the command ended: 20 udp_send, 10 tcp_state",
+        "nothing lost",
+        "`curl` ended by signal 9 (exit code 137)",
+        "the bundle is k.tgz",
+        "read it with: analyze k.tgz",
+        "k.tgz",
+    ];
+    assert_eq!(lines(&manifest, false), expected);
+    manifest.notes = vec!["n".into()];
+    manifest.degraded = vec!["d".into()];
+    assert_eq!(lines(&manifest, false)[5..], ["k.tgz", "note: n", "degraded: d"]);
+    assert_eq!(lines(&manifest, true), ["k.tgz", "degraded: d"]);
 }
 
 #[test]
@@ -134,7 +167,7 @@ fn filters_that_left_nothing_are_named() {
         manifest.ledger = Ledger { observed: 30, seen, ..Ledger::default() };
         manifest.ledger.filtered = [("self", 20), ("dns_only", 4), ("pid", 3)].map(|(k, n)| (k.to_owned(), n)).into();
         manifest.ledger.dropped.insert(DropReason::FilteredLate, late);
-        render(&manifest, Path::new("b.tgz"), false).lines().last().unwrap().to_owned()
+        render(&manifest, Path::new("b.tgz"), LOUD).lines().last().unwrap().to_owned()
     };
     let hint = "hint: none of 30 events passed the filters; `--dns-only` refused 4 of them";
     assert_eq!(closing(0, 0), hint);

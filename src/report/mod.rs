@@ -6,6 +6,7 @@
 pub mod check;
 pub mod closing;
 pub mod escape;
+pub mod hooks;
 pub mod progress;
 
 use std::io::{self, Write};

@@ -31,8 +31,8 @@ pub struct DnsCounts {
 pub struct Snapshot {
     /// Since the window was opened.
     pub elapsed: Duration,
-    /// Length of the window.
-    pub total: Duration,
+    /// Length of the window; `None` if it lasts as long as a command.
+    pub total: Option<Duration>,
     /// Lines written.
     pub written: u64,
     /// Events seen and not written, for whatever reason.
@@ -63,7 +63,8 @@ pub struct Progress {
 impl Progress {
     /// The status line for stderr, as fits the plan and what stderr is.
     pub fn new(plan: &Plan) -> Self {
-        let mode = if plan.quiet {
+        // events on the same terminal would be mixed up with the status line
+        let mode = if plan.quiet || (plan.stdout && io::stdout().is_terminal()) {
             Mode::Off
         } else if io::stderr().is_terminal() {
             Mode::Rewrite { width: terminal_width }
@@ -119,9 +120,12 @@ impl Progress {
 }
 
 fn line(now: &Snapshot) -> String {
-    // rounded up: "0 s left" while it still runs would be wrong
-    let left = now.total.saturating_sub(now.elapsed).as_millis().div_ceil(1000);
-    let mut line = format!("{left} s left, {} events, {} dropped", now.written, now.dropped);
+    let time = match now.total {
+        // rounded up: "0 s left" while it still runs would be wrong
+        Some(total) => format!("{} s left", total.saturating_sub(now.elapsed).as_millis().div_ceil(1000)),
+        None => format!("{} s", now.elapsed.as_secs()),
+    };
+    let mut line = format!("{time}, {} events, {} dropped", now.written, now.dropped);
     if let Some(DnsCounts { sent, answered, unanswered }) = now.dns {
         line += &format!(", dns {sent} sent, {answered} answered, {unanswered} unanswered");
     }
@@ -164,13 +168,18 @@ mod tests {
     }
 
     fn at_ms(ms: u64) -> Snapshot {
-        let total = Duration::from_secs(30);
+        let total = Some(Duration::from_secs(30));
         Snapshot { elapsed: Duration::from_millis(ms), total, written: 1234, dropped: 5, dns: None }
     }
 
     #[test]
     fn a_line_tells_time_left_events_and_drops() {
         assert_eq!(line(&at_ms(8_100)), "22 s left, 1234 events, 5 dropped");
+    }
+
+    #[test]
+    fn while_a_command_decides_a_line_tells_the_time_that_has_passed() {
+        assert_eq!(line(&Snapshot { total: None, ..at_ms(8_900) }), "8 s, 1234 events, 5 dropped");
     }
 
     #[test]

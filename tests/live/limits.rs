@@ -70,7 +70,7 @@ fn root_without_capabilities_is_told_the_missing_capability() {
 }
 
 /// Runs ktrace in a mount namespace of its own, after the shell commands `mounts`.
-fn with_mounts(mounts: &str, dir: &Path) -> std::process::Command {
+pub fn with_mounts(mounts: &str, dir: &Path) -> std::process::Command {
     let mut command = ktrace("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", mounts]).arg(dir).arg(KTRACE);
     command
@@ -105,9 +105,11 @@ fn without_net_admin_everything_but_udp_peers_is_recorded() {
 
 fn a_full_disk_leaves_a_readable_bundle() {
     let (lab, dir) = (Lab::new(), Workdir::new());
-    // the file system of 1 MiB goes away with its namespace: what ktrace left is copied out of it
+    // somebody else's data leaves less than the share that ktrace may take; the file system of 1 MiB goes away with its
+    // namespace: what ktrace left is copied out of it
     let script = "mkdir \"$0\" \"$0\"/disk && mount -t tmpfs -o size=1m none \"$0\"/disk && \
-                  \"$1\" --duration 60s --out-dir \"$0\"/disk --ready-file \"$0\"/ready; \
+                  head -c 400000 /dev/zero > \"$0\"/disk/other && \
+                  \"$1\" --duration 60s --max-disk-share 100% --out-dir \"$0\"/disk --ready-file \"$0\"/ready; \
                   code=$?; cp -r \"$0\"/disk \"$0\"/copy; exit $code";
     let root = dir.join("full");
     let capture = Program::start(with_mounts(script, &root));

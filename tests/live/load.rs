@@ -36,7 +36,7 @@ pub fn tests() -> Vec<Test> {
 
 /// UDP and TCP within the server's namespace: as fast as this machine makes them, or with a pause after each burst of
 /// datagrams and each connection.
-fn load(lab: &Lab, pause_us: u32) -> Vec<Program> {
+pub fn load(lab: &Lab, pause_us: u32) -> Vec<Program> {
     let start = |args: &str| lab.server.start(&format!("--limit-s 600 {args}"));
     let echo = start("udp-echo --listen 127.0.0.1:7007 --quiet");
     let server = start("tcp-server --listen 127.0.0.1:8080 --quiet");

@@ -11,7 +11,9 @@ mod analyze;
 mod audit;
 mod capture;
 mod clocks;
+mod command;
 mod connect;
+mod crash;
 mod dns;
 mod edges;
 mod faults;
@@ -26,11 +28,13 @@ mod load;
 mod memory;
 mod net;
 mod observer;
+mod outputs;
 mod program;
 mod requirements;
 mod sampling;
 mod sockets;
 mod strace;
+mod stream;
 mod tcp;
 mod totals;
 mod truth;
@@ -102,6 +106,10 @@ fn main() -> ExitCode {
         filters::tests(),
         held::tests(),
         sampling::tests(),
+        command::tests(),
+        outputs::tests(),
+        crash::tests(),
+        stream::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -14,7 +14,7 @@ use ktrace_bundle::summary::Summary;
 
 use super::Losses;
 use crate::escape;
-use crate::units::{count, percent, share};
+use crate::units::{count, duration, percent, share};
 
 /// Port of DNS, where the plan does not say otherwise.
 const DNS_PORT: u16 = 53;
@@ -97,10 +97,9 @@ impl Coverage {
     ) -> Self {
         let head = manifest.map(|m| &m.head).or_else(|| partial.map(|p| &p.head));
         let checkpoint = partial.and_then(|p| p.checkpoint.as_ref());
-        let mut cut = report.cut.as_ref().map(|c| escape::line(&c.to_string()));
-        if cut.is_none() && manifest.is_none() && report.form != Form::Events {
-            cut = Some("the capture did not end properly: at most its last second is missing".to_owned());
-        }
+        let is_crash = manifest.is_none() && report.form != Form::Events && (partial.is_some() || report.cut.is_none());
+        let cuts = [report.cut.as_ref().map(|c| escape::line(&c.to_string())), is_crash.then(|| crash(partial))];
+        let cut = cuts.into_iter().flatten().reduce(|first, next| format!("{first}; {next}"));
         Self {
             hooks: head.map(|h| h.hooks.iter().map(|r| (r.name.clone(), r.clone())).collect()),
             ledger: manifest.map(|m| m.ledger.clone()).or_else(|| checkpoint.map(|c| c.ledger.clone())),
@@ -267,6 +266,19 @@ impl Coverage {
     }
 }
 
+/// What is known of a run that was killed.
+fn crash(partial: Option<&PartialManifest>) -> String {
+    let Some((head, checkpoint)) = partial.and_then(|p| Some((&p.head, p.checkpoint.as_ref()?))) else {
+        return "the capture did not end properly, before its first account of what it lost".to_owned();
+    };
+    let Ledger { seen, written, .. } = checkpoint.ledger;
+    format!(
+        "the capture did not end properly: its last account is from {} into the window ({seen} events seen, {written} \
+         written); what it lost after that, about a second as a rule, is on no record",
+        duration(checkpoint.boot_ns.saturating_sub(head.clocks.start_boot_ns))
+    )
+}
+
 /// ` (ring_full 40 of all types)`, or nothing.
 fn reasons(ledger: &Ledger) -> String {
     let parts: Vec<String> =
@@ -385,7 +397,8 @@ fn ports_of(head: &Head, flag: &str) -> Option<Vec<u16>> {
 
 fn user_caps(head: &Head) -> Vec<DropReason> {
     let set = |flag: &str| head.plan.get(flag).is_some_and(|e| e.from != PlanSource::Default);
-    [("max-events", DropReason::EventCap), ("max-bytes", DropReason::ByteCap), ("sample", DropReason::Sampled)]
+    let byte_bound = head.byte_bound.as_ref().map_or("max-bytes", |it| it.by.as_str());
+    [("max-events", DropReason::EventCap), (byte_bound, DropReason::ByteCap), ("sample", DropReason::Sampled)]
         .into_iter()
         .filter_map(|(flag, reason)| set(flag).then_some(reason))
         .collect()

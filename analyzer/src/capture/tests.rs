@@ -1,9 +1,11 @@
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
-use ktrace_bundle::ledger::DropReason;
-use ktrace_bundle::manifest::HookOutcome;
+use ktrace_bundle::ledger::{DropReason, Ledger};
+use ktrace_bundle::manifest::{ByteBound, Checkpoint, HookOutcome, PartialManifest, PlanEntry, PlanSource};
 use ktrace_bundle::reader::{Cut, Form};
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::testing::{EventBuilder, START_BOOT_NS, WINDOW_NS, a_manifest, a_socket, an_event};
+use ktrace_bundle::testing::{
+    EventBuilder, START_BOOT_NS, WINDOW_NS, a_head, a_manifest, a_socket, an_event, start_at,
+};
 
 use super::*;
 
@@ -228,6 +230,23 @@ fn a_capture_that_was_never_sealed_counts_as_cut() {
 }
 
 #[test]
+fn the_remains_of_a_killed_run_say_up_to_when_their_losses_are_known() {
+    let said = |checkpoint| {
+        let mut builder = Builder::default();
+        builder.push(Record::Partial(Box::new(PartialManifest { head: a_head(), checkpoint })));
+        builder.finish(&a_report(Form::Directory)).coverage.cut.unwrap()
+    };
+    assert_eq!(said(None), "the capture did not end properly, before its first account of what it lost");
+    let ledger = Ledger { seen: 40, written: 30, ..Ledger::default() };
+    let at = Checkpoint { at: start_at(), boot_ns: START_BOOT_NS + 3_500_000_000, ledger };
+    assert_eq!(
+        said(Some(at)),
+        "the capture did not end properly: its last account is from 3.50 s into the window (40 events seen, 30 written); \
+         what it lost after that, about a second as a rule, is on no record"
+    );
+}
+
+#[test]
 fn a_cut_bundle_proves_no_absence_but_keeps_its_hooks() {
     let mut report = a_report(Form::Directory);
     report.cut = Some(Cut { member: "events.jsonl".into(), line: 17, why: "its last line has no end".into() });
@@ -248,6 +267,19 @@ fn loss_counts_for_the_rules_that_need_those_events() {
     let why = c.coverage.gap(&LOSSLESS);
     assert_eq!(why, Some("4 `udp_send` or `udp_recv` events are missing (ring_full 4 of all types)".into()));
     assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }), None);
+}
+
+#[test]
+fn a_byte_cap_is_the_users_if_the_bound_that_held_was() {
+    let entry = |from| PlanEntry { value: "x".into(), from };
+    for (by, asked) in [("max-bytes", vec![DropReason::ByteCap]), ("max-disk-share", vec![])] {
+        let c = capture_with([send(0)], |m| {
+            m.head.plan.insert("max-bytes".to_owned(), entry(PlanSource::Flag));
+            m.head.plan.insert("max-disk-share".to_owned(), entry(PlanSource::Default));
+            m.head.byte_bound = Some(ByteBound { bytes: 1, by: by.to_owned(), volume_bytes: None });
+        });
+        assert_eq!(c.coverage.user_caps, asked, "{by}");
+    }
 }
 
 #[test]

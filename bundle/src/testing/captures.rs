@@ -47,6 +47,8 @@ pub fn a_head() -> Head {
         host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
         hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
         sources: Vec::new(),
+        byte_bound: None,
+        command: None,
     }
 }
 
@@ -73,7 +75,9 @@ pub fn a_manifest(events: &[Event]) -> Manifest {
         ended_by: EndedBy::Deadline,
         complete: true,
         degraded: Vec::new(),
+        notes: Vec::new(),
         ledger: a_ledger(events),
+        stdout: None,
         audit: Vec::new(),
         audited: Some(Audited { netns_count: 2, ..Audited::default() }),
         cost: Cost::default(),

@@ -1,0 +1,141 @@
+//! The open window: turns of the event path, checkpoints, progress, and what ends it.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use ktrace_bundle::ledger::Ledger;
+use ktrace_bundle::manifest::{Checkpoint, EndedBy};
+use ktrace_bundle::writer::{Capped, WriteError};
+
+use super::sink::Sink;
+use super::stop::Stop;
+use super::tee::Tee;
+use super::{account, drain, passes};
+use crate::audit::Audit;
+use crate::clock::{self, Readings};
+use crate::command::Running;
+use crate::kernel::session::{Rings, Session, SessionError};
+use crate::plan::{Plan, PortFilter};
+use crate::report::progress::{DnsCounts, Progress, Snapshot};
+
+/// How often the rings are read when they are not filling up.
+const TURN: Duration = Duration::from_millis(20);
+/// How often lines are flushed and the partial manifest is rewritten. A killed run must miss no more than a second,
+/// a slow turn included.
+const CHECKPOINT: Duration = Duration::from_millis(500);
+
+/// The time between opening and closing the gate.
+pub struct Window<'a, 'cb> {
+    /// What was asked.
+    pub plan: &'a Plan,
+    /// The kernel side.
+    pub session: &'a mut Session,
+    /// Where its records come from.
+    pub rings: &'a Rings<'cb>,
+    /// Where they go.
+    pub sink: &'a RefCell<Sink>,
+    /// Signals so far.
+    pub stop: &'a Stop,
+    /// The kernel's own counters.
+    pub audit: &'a mut Audit,
+    /// Readings so far.
+    pub clocks: &'a mut Readings,
+    /// When the gate was opened.
+    pub begin: Instant,
+}
+
+impl Window<'_, '_> {
+    /// Reads the rings until the command, a signal, the deadline, the reader of stdout or a failure ends the capture.
+    ///
+    /// # Errors
+    /// If the kernel side fails.
+    pub fn run(mut self, command: &mut Option<Running>) -> Result<EndedBy, SessionError> {
+        let mut progress = Progress::new(self.plan);
+        let mut checkpointed = self.begin;
+        let mut more = false;
+        let ended_by = loop {
+            let elapsed = self.begin.elapsed();
+            let signal = self.stop.asked();
+            let over = match command {
+                Some(command) => command.turn(signal),
+                None => signal.map(|_| EndedBy::Signal),
+            };
+            if let Some(ended_by) = over {
+                break ended_by;
+            }
+            let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+                break EndedBy::Deadline;
+            };
+            if !more {
+                self.rings.wait(TURN.min(left));
+            }
+            more = drain(self.rings, self.sink)?;
+            let known = |cookie| passes(self.plan, self.session, cookie);
+            self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
+            let capped = self.sink.borrow().refuses();
+            if capped != Capped::default() {
+                self.session.byte_capped(capped);
+            }
+            if checkpointed.elapsed() >= CHECKPOINT {
+                checkpointed = Instant::now();
+                self.checkpoint()?;
+                progress.update(&self.snapshot()?);
+            }
+            if self.sink.borrow().tee.as_ref().is_some_and(Tee::is_closed) {
+                break EndedBy::ClosedPipe;
+            }
+            match &self.sink.borrow().failure {
+                Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,
+                Some(_) => break EndedBy::Error,
+                None => {}
+            }
+        };
+        progress.finish();
+        Ok(ended_by)
+    }
+
+    fn ledger(&self) -> Result<Ledger, SessionError> {
+        let sink = self.sink.borrow();
+        let missed = self.session.missed();
+        let disorder = sink.writer.max_disorder_ns();
+        Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
+    }
+
+    fn checkpoint(&mut self) -> Result<(), SessionError> {
+        let session = &self.session;
+        self.audit.tend(|| Ok(session.observed()?.0))?;
+        let ledger = self.ledger()?;
+        let now = clock::sample();
+        let checkpoint =
+            Checkpoint { at: clock::utc_of(self.clocks.first(), now.boot_ns), boot_ns: now.boot_ns, ledger };
+        let boot_ns = now.boot_ns;
+        self.clocks.take(now);
+        let mut sink = self.sink.borrow_mut();
+        if sink.timeline.is_due(boot_ns) {
+            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), boot_ns);
+        }
+        match sink.writer.checkpoint(checkpoint) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                sink.failure.get_or_insert(e);
+                Ok(())
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, SessionError> {
+        let ledger = self.ledger()?;
+        let sink = self.sink.borrow();
+        let dns = matches!(self.plan.filter, PortFilter::Dns(_)).then(|| {
+            let counts = sink.dns.counts(clock::boot_ns());
+            DnsCounts { sent: counts.sent, answered: counts.answered, unanswered: counts.unanswered + counts.pending }
+        });
+        Ok(Snapshot {
+            elapsed: self.begin.elapsed(),
+            total: self.plan.stated_duration(),
+            written: ledger.written,
+            dropped: ledger.dropped_total(),
+            dns,
+        })
+    }
+}

@@ -4,6 +4,7 @@
 //! for running programs → drain → read the counters → read sockets → detach → seal. The ledger is kept here.
 
 mod account;
+mod cost;
 mod coverage;
 mod hold;
 mod manifest;

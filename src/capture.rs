@@ -5,6 +5,7 @@
 
 mod account;
 mod budget;
+mod cost;
 mod coverage;
 mod hold;
 mod manifest;

@@ -232,7 +232,7 @@ pub struct StdoutReport {
 pub struct Cost {
     /// CPU time of the collector, user and system, ns.
     pub cpu_ns: u64,
-    /// Peak resident set, bytes.
+    /// Peak resident set of the collector alone, whatever the program that started it used, bytes.
     pub peak_rss_bytes: u64,
 }
 

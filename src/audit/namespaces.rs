@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ktrace_bundle::audit::Unaudited;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, getrlimit};
+use procfs::process::MountInfo;
 
 use super::counters::Reading;
 
@@ -46,6 +47,10 @@ impl Anchor {
             Self::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             Self::Mount(path) => path.clone(),
         }
+    }
+
+    fn holds(&self, netns: u32) -> bool {
+        fs::metadata(self.path()).is_ok_and(|m| m.ino() == u64::from(netns))
     }
 }
 
@@ -86,13 +91,20 @@ pub fn scan() -> Found {
             Err(_) => {}
         }
     }
-    let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo()).map(|m| m.0).unwrap_or_default();
-    for mount in mounts.into_iter().filter(|m| m.fs_type == "nsfs") {
-        if let Some(netns) = inode(&mount.root) {
-            found.add(netns, Anchor::Mount(mount.mount_point));
+    // line by line: a node may have very many mounts
+    let lines = File::open("/proc/self/mountinfo").map(|file| BufReader::new(file).split(b'\n'));
+    for line in lines.into_iter().flatten().map_while(Result::ok) {
+        if let Some((netns, path)) = std::str::from_utf8(&line).ok().and_then(mounted) {
+            found.add(netns, Anchor::Mount(path));
         }
     }
     found
+}
+
+/// The network namespace that a line of mountinfo is about, and where it is.
+fn mounted(line: &str) -> Option<(u32, PathBuf)> {
+    let nsfs = line.contains(" - nsfs ").then(|| MountInfo::from_line(line).ok())??;
+    Some((inode(&nsfs.root)?, nsfs.mount_point))
 }
 
 /// Of `net:[4026531833]`.
@@ -106,7 +118,8 @@ pub struct Namespace {
     pub netns: u32,
     /// The kernel takes in datagrams for tunnels here.
     pub has_tunnels: bool,
-    anchor: Anchor,
+    /// The last is the one that held when it was looked at.
+    anchors: Vec<Anchor>,
     snmp: File,
     snmp6: Option<File>,
     netstat: Option<File>,
@@ -117,40 +130,47 @@ impl Namespace {
     ///
     /// # Errors
     /// Why it cannot be audited.
-    pub fn open(netns: u32, anchors: Vec<Anchor>) -> Result<Self, Unaudited> {
+    pub fn open(netns: u32, mut anchors: Vec<Anchor>) -> Result<Self, Unaudited> {
+        anchors.reverse();
         let mut result = Err(Unaudited::Gone);
-        for anchor in anchors {
-            result = Self::open_by(netns, anchor);
-            if result.is_ok() {
-                break;
+        while let Some(anchor) = anchors.last() {
+            match Self::open_by(netns, anchor) {
+                Ok(opened) => return Ok(Self { anchors, ..opened }),
+                Err(why) => result = Err(why),
             }
+            anchors.pop();
         }
         result
     }
 
-    fn open_by(netns: u32, anchor: Anchor) -> Result<Self, Unaudited> {
-        let [snmp, snmp6, netstat] = match &anchor {
+    fn open_by(netns: u32, anchor: &Anchor) -> Result<Self, Unaudited> {
+        let [snmp, snmp6, netstat] = match anchor {
             Anchor::Process(pid) => open_files(&format!("/proc/{pid}/net")),
             Anchor::Mount(path) => enter(path, netns)?,
         };
         let snmp = snmp.map_err(|e| unaudited(&e))?;
         let has_tunnels = own_inode() == Some(netns) && has_tunnel_device();
-        let opened = Self { netns, has_tunnels, anchor, snmp, snmp6: snmp6.ok(), netstat: netstat.ok() };
+        let opened = Self { netns, has_tunnels, anchors: Vec::new(), snmp, snmp6: snmp6.ok(), netstat: netstat.ok() };
         // the process may have ended, and its number may be another's by now
-        if opened.is_anchored() { Ok(opened) } else { Err(Unaudited::Gone) }
+        if anchor.holds(netns) { Ok(opened) } else { Err(Unaudited::Gone) }
     }
 
-    /// Whether what led to it still does.
-    pub fn is_anchored(&self) -> bool {
-        fs::metadata(self.anchor.path()).is_ok_and(|m| m.ino() == u64::from(self.netns))
+    /// Whether something of what led to it still does; what does not is forgotten.
+    pub fn is_anchored(&mut self) -> bool {
+        while let Some(anchor) = self.anchors.last() {
+            if anchor.holds(self.netns) {
+                return true;
+            }
+            self.anchors.pop();
+        }
+        false
     }
 
-    /// Takes another way to it; returns whether there is one.
-    pub fn anchor_to(&mut self, anchors: Vec<Anchor>) -> bool {
-        anchors.into_iter().any(|anchor| {
-            self.anchor = anchor;
-            self.is_anchored()
-        })
+    /// Takes other ways to it; returns whether there is one.
+    pub fn anchor_to(&mut self, mut anchors: Vec<Anchor>) -> bool {
+        anchors.reverse();
+        self.anchors = anchors;
+        self.is_anchored()
     }
 
     /// Its counters.
@@ -241,13 +261,41 @@ mod tests {
         let netns = own_inode().unwrap();
         let mut anchors = scan().anchors.remove(&netns).unwrap();
         anchors.insert(0, Anchor::Process(i32::MAX)); // one that has ended
-        let namespace = Namespace::open(netns, anchors).unwrap();
+        let mut namespace = Namespace::open(netns, anchors).unwrap();
         assert!(namespace.is_anchored());
         let count = || namespace.read().unwrap().get(super::super::counters::Counter::UdpOut).unwrap();
         let before = count();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
         assert!(count() > before);
+    }
+
+    #[test]
+    fn the_next_process_holds_it_when_the_first_has_ended() {
+        let child = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut children = [child(), child()];
+        let anchors = children.iter().map(|c| Anchor::Process(c.id().try_into().unwrap())).collect();
+        let mut namespace = Namespace::open(own_inode().unwrap(), anchors).unwrap();
+        for (child, is_held) in children.iter_mut().zip([true, false]) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(namespace.is_anchored(), is_held);
+        }
+    }
+
+    #[test]
+    fn only_mounted_network_namespaces_are_taken_from_mountinfo() {
+        let line = "41 25 0:4 net:[4026532281] /run/netns/blue rw shared:25 - nsfs nsfs rw";
+        assert_eq!(mounted(line), Some((4_026_532_281, PathBuf::from("/run/netns/blue"))));
+        for other in [
+            &line.replace("net:[", "mnt:["),
+            &line.replace("- nsfs", "- tmpfs"),
+            "25 1 0:4 / /tmp rw - tmpfs nsfs rw",
+            "41 - nsfs ",
+            "",
+        ] {
+            assert_eq!(mounted(other), None, "{other}");
+        }
     }
 
     #[test]

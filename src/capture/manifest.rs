@@ -4,14 +4,12 @@ use ktrace_bundle::audit::{AuditEntry, Audited};
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{
-    ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Manifest, PlanSource, Schema,
+    ClockSample, Clocks, Collector, EndedBy, Head, HookOutcome, HookReport, Manifest, PlanSource, Schema,
 };
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 
 use super::sink::Sink;
 use super::tee::Tee;
-use super::{account, budget, notes};
+use super::{account, budget, cost, notes};
 use crate::clock::{self, Readings, utc_of};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::Plan;
@@ -111,7 +109,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
         ledger,
         audit: audit.0,
         audited: Some(audit.1),
-        cost: cost(),
+        cost: cost::cost(),
         members: Vec::new(), // the writer knows them
     }
 }
@@ -148,14 +146,4 @@ fn events_lost(plan: &Plan, ledger: &Ledger) -> Vec<String> {
         lost.push(format!("the ledger does not balance, which is a fault of ktrace: {imbalance}"));
     }
     lost
-}
-
-fn cost() -> Cost {
-    match getrusage(UsageWho::RUSAGE_SELF) {
-        Ok(usage) => Cost {
-            cpu_ns: (usage.user_time() + usage.system_time()).num_nanoseconds().unsigned_abs(),
-            peak_rss_bytes: usage.max_rss().unsigned_abs() * 1024,
-        },
-        Err(_) => Cost::default(),
-    }
 }

@@ -22,6 +22,7 @@ const MAX_CHARGED: u64 = 96 << 20;
 pub fn tests() -> Vec<Test> {
     tests![
         fifty_thousand_sockets_of_five_thousand_processes_fit_into_the_stated_memory,
+        memory_of_the_program_that_starts_a_capture_is_not_counted,
         two_captures_at_once_do_not_disturb_each_other,
     ]
 }
@@ -94,6 +95,14 @@ fn fifty_thousand_sockets_of_five_thousand_processes_fit_into_the_stated_memory(
     eprintln!("{} KiB resident at most, {} killed", resident >> 10, charged.killed());
     assert!(resident <= MAX_RESIDENT, "{resident} bytes");
     assert_eq!(charged.killed(), 0);
+}
+
+fn memory_of_the_program_that_starts_a_capture_is_not_counted() {
+    let own = vec![1_u8; 4 * usize::try_from(MAX_RESIDENT).unwrap()];
+    let resident = Capture::start().stop().manifest.cost.peak_rss_bytes;
+    drop(std::hint::black_box(own));
+    eprintln!("{} KiB resident at most", resident >> 10);
+    assert!(resident > 0 && resident <= MAX_RESIDENT, "{resident} bytes");
 }
 
 fn two_captures_at_once_do_not_disturb_each_other() {

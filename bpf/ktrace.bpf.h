@@ -98,9 +98,8 @@ static __always_inline bool event_capped(const bool bulk)
 }
 
 /* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. The caps
- * spare the ring what the writer would refuse: they
- * may let a few more through than asked (one per CPU), and the writer, which is alone, is exact. No fetch-and-add,
- * which the verifier knows from 5.12 only. */
+ * spare the ring what the writer would refuse: they may let a few more through than asked (one per CPU), and the
+ * writer, which is alone, is exact. No fetch-and-add, which the verifier knows from 5.12 only. */
 static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, const bool bulk)
 {
 	void *record;

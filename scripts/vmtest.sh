@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# vmtest.sh [KERNEL...]: the live tests with each family of variants forced, on real kernels in QEMU: those named, or all
-# of tests/vm/kernels. Prints kernel, variants, passed, failed, not offered. A kernel or QEMU that cannot be had is a
-# loud SKIP, and exit code 3 if nothing at all could be run; a failed test is exit code 1.
+# vmtest.sh [KERNEL...]: on real kernels in QEMU, those named or all of tests/vm/kernels, a stepped clock and the live tests
+# with each family of variants forced. Prints kernel, variants, passed, failed, not offered. A kernel or QEMU that cannot
+# be had is a loud SKIP, and exit code 3 if nothing at all could be run; a failed test is exit code 1.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
@@ -23,6 +23,7 @@ trap 'rm -f "$job"' EXIT
 {
 	echo "cd / && export KTRACE_LIVE_CONNECTIONS=300"
 	echo "\"$CARGO_TARGET_DIR/debug/ktrace\" check; code=0"
+	echo "echo \"KTRACE-VM-GROUP clock\"; KTRACE_LIVE_MAY_SET_CLOCK=1 \"$live\" a_clock_that 2>&1 || code=1"
 	for group in "${GROUPS_OF_VARIANTS[@]}"; do
 		echo "echo \"KTRACE-VM-GROUP $group\"; \"$live\" \"$group::\" 2>&1 || code=1"
 	done

@@ -1,0 +1,57 @@
+//! What the command line means.
+
+use super::*;
+
+fn capture(args: &[&str]) -> (Box<CaptureArgs>, Origins) {
+    match parse([&["ktrace"], args].concat()) {
+        Ok(Request::Capture(args, origins)) => (args, origins),
+        other => panic!("not a capture: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    command().debug_assert();
+}
+
+#[test]
+fn each_flag_is_also_its_environment_variable() {
+    for arg in Cli::command().get_arguments().filter(|arg| !arg.is_positional()) {
+        let flag = arg.get_long().unwrap();
+        let variable = format!("KTRACE_{}", flag.replace('-', "_").to_uppercase());
+        assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()), "--{flag}");
+    }
+}
+
+#[test]
+fn a_value_follows_an_equals_sign_or_a_space() {
+    assert_eq!(capture(&["--duration=5s"]).0.duration, "5s");
+    assert_eq!(capture(&["--duration", "5s"]).0.duration, "5s");
+}
+
+#[test]
+fn a_bare_boolean_is_true_and_the_next_word_is_not_its_value() {
+    assert_eq!(capture(&["--dns-only", "--quiet"]).0.dns_only, "true");
+    assert_eq!(capture(&["--with-security=false"]).0.with_security, "false");
+    assert!(parse(["ktrace", "--with-security", "false"]).is_err());
+}
+
+#[test]
+fn the_last_of_a_repeated_flag_wins_and_labels_add_up() {
+    assert_eq!(capture(&["--duration", "5s", "--duration", "6s"]).0.duration, "6s");
+    assert_eq!(capture(&["--label", "a=1", "--label", "b=2"]).0.label, ["a=1", "b=2"]);
+}
+
+#[test]
+fn a_given_value_is_told_from_a_default() {
+    let (_, origins) = capture(&["--max-events", "500000"]);
+    assert_eq!(origins.get("max-events"), PlanSource::Flag);
+    assert_eq!(origins.get("max-bytes"), PlanSource::Default);
+    assert_eq!(origins.get("cluster"), PlanSource::Default);
+}
+
+#[test]
+fn check_is_a_request_of_its_own_without_flags() {
+    assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check)));
+    assert!(parse(["ktrace", "--quiet", "check"]).is_err());
+}

@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Test> {
         every_filter_alone_keeps_exactly_what_it_is_for,
         every_pair_of_filters_keeps_exactly_what_both_are_for,
         every_pair_of_excluding_filters_keeps_exactly_what_both_are_for,
+        every_filter_with_dns_only_keeps_exactly_what_both_are_for,
     ]
 }
 
@@ -379,4 +380,12 @@ fn every_pair_of_filters_keeps_exactly_what_both_are_for() {
 
 fn every_pair_of_excluding_filters_keeps_exactly_what_both_are_for() {
     compare(|by_flag| pairs(by_flag, 1));
+}
+
+/// `--ports` is not among them: the two exclude each other.
+fn every_filter_with_dns_only_keeps_exactly_what_both_are_for() {
+    compare(|by_flag| {
+        let (ports, others) = by_flag.split_last().unwrap();
+        others.iter().map(|other| ports[2].clone().and(&other[0])).collect()
+    });
 }

@@ -8,24 +8,21 @@ use std::collections::BTreeMap;
 use ktrace_bundle::audit::{AuditEntry, Audited};
 use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest, PlanSource};
+use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialManifest};
 use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
 use super::Losses;
+use super::asked::{DNS_PORT, dns_ports, excluded_ports, listed, outside_filters, outside_plan, plan_ports, user_caps};
 use crate::escape;
 use crate::units::{count, duration, percent, share};
 
-/// Port of DNS, where the plan does not say otherwise.
-const DNS_PORT: u16 = 53;
 /// Missed events are an upper bound; below this share of all they do not make absence doubtful.
 const MISSED_SHARE: f64 = 0.01;
 /// What the `udp` hook says where it cannot tell whom a query was sent to.
 const NO_REMOTE_ENDS: &str = "the remote end of unconnected sockets";
 /// Longest reason of a hook that is repeated, in characters.
 const MAX_WHY: usize = 200;
-/// Most ports that are listed.
-const MAX_PORTS: usize = 16;
 /// Most sentences about what was not measured.
 const MAX_SENTENCES: usize = 32;
 
@@ -338,70 +335,6 @@ fn not_measured(head: Option<&Head>, summary: Option<&Summary>) -> Vec<String> {
     }
     out.truncate(MAX_SENTENCES);
     out
-}
-
-/// Traffic that nobody asked for.
-fn outside_plan(head: &Head) -> Option<String> {
-    if is_dns_only(head) {
-        return Some("traffic other than DNS (`--dns-only`)".to_owned());
-    }
-    Some(format!("traffic of other ports than {} (`--ports`)", listed(&plan_ports(head)?)))
-}
-
-/// What each filter by something else than wanted ports left out.
-fn outside_filters(head: &Head) -> impl Iterator<Item = String> {
-    let unwanted = excluded_ports(head);
-    let ports = (!unwanted.is_empty()).then(|| format!("traffic of the ports {} (`--ports`)", listed(&unwanted)));
-    let others = ["cidr", "netns", "pid", "comm", "cgroup"].into_iter().filter_map(|flag| {
-        let values = head.plan.get(flag)?.value.as_array()?.iter().filter_map(serde_json::Value::as_str);
-        let values: Vec<_> = values.take(MAX_PORTS).map(escape::shown).collect();
-        Some(format!("traffic that `--{flag}` leaves out: {}", values.join(", ")))
-    });
-    ports.into_iter().chain(others)
-}
-
-/// The ports that the plan excludes: `"!22"`.
-fn excluded_ports(head: &Head) -> Vec<u16> {
-    let list = head.plan.get("ports").and_then(|e| e.value.as_array()).map_or(&[][..], Vec::as_slice);
-    list.iter().filter_map(|p| p.as_str()?.strip_prefix('!')?.parse().ok()).collect()
-}
-
-/// `80, 443`, with the rest of a long list counted.
-fn listed(ports: &[u16]) -> String {
-    let mut parts: Vec<String> = ports.iter().take(MAX_PORTS).map(u16::to_string).collect();
-    if ports.len() > MAX_PORTS {
-        parts.push(format!("{} more", ports.len() - MAX_PORTS));
-    }
-    parts.join(", ")
-}
-
-/// The ports that the plan is limited to; `None` if it is not.
-fn plan_ports(head: &Head) -> Option<Vec<u16>> {
-    if is_dns_only(head) { Some(dns_ports(head)) } else { ports_of(head, "ports").filter(|wanted| !wanted.is_empty()) }
-}
-
-/// Ports of DNS by the plan.
-fn dns_ports(head: &Head) -> Vec<u16> {
-    ports_of(head, "dns-ports").unwrap_or_else(|| vec![DNS_PORT])
-}
-
-fn is_dns_only(head: &Head) -> bool {
-    head.plan.get("dns-only").is_some_and(|e| e.value == serde_json::Value::Bool(true))
-}
-
-/// A list of ports in the plan.
-fn ports_of(head: &Head, flag: &str) -> Option<Vec<u16>> {
-    let list = head.plan.get(flag)?.value.as_array()?;
-    Some(list.iter().filter_map(|p| p.as_u64().and_then(|p| p.try_into().ok())).collect())
-}
-
-fn user_caps(head: &Head) -> Vec<DropReason> {
-    let set = |flag: &str| head.plan.get(flag).is_some_and(|e| e.from != PlanSource::Default);
-    let byte_bound = head.byte_bound.as_ref().map_or("max-bytes", |it| it.by.as_str());
-    [("max-events", DropReason::EventCap), (byte_bound, DropReason::ByteCap), ("sample", DropReason::Sampled)]
-        .into_iter()
-        .filter_map(|(flag, reason)| set(flag).then_some(reason))
-        .collect()
 }
 
 /// What a filter refused late was not wanted in the first place.

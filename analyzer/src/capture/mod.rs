@@ -4,6 +4,7 @@
 //! is judged while records come in; every table is bounded, and what no longer fits becomes part of the
 //! [`Coverage`], never a silent gap. Findings hold on to events by their `seq` ([`Evidence`]).
 
+mod asked;
 mod connection;
 mod coverage;
 mod evidence;

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# vmtest.sh [KERNEL...]: on real kernels in QEMU, those named or all of tests/vm/kernels, a stepped clock and the live tests
-# with each family of variants forced. Prints kernel, variants, passed, failed, not offered. A kernel or QEMU that cannot
+# vmtest.sh [--only GROUP] [KERNEL...]: on real kernels in QEMU, those named or all of tests/vm/kernels: `clock`, a stepped
+# clock; `connections`, the tests with 5,000 of them and nothing left out; and the live tests with each family of
+# variants forced, a group for each. Prints kernel, variants, passed, failed, not offered. A kernel or QEMU that cannot
 # be had is a loud SKIP, and exit code 3 if nothing at all could be run; a failed test is exit code 1.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
 GROUPS_OF_VARIANTS=(tracepoints classic_tracepoints fentry kprobe sockets_by_probes)
+ALL_GROUPS=(clock connections "${GROUPS_OF_VARIANTS[@]}")
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=2400
 
@@ -15,17 +17,27 @@ cargo build --locked --workspace
 live="$(cargo test --locked --no-run -p ktrace --test live 2>&1 | sed -n 's/.*(\(.*\/live-[0-9a-f]*\))$/\1/p')"
 live="$(realpath "$live")"
 
+groups=("${ALL_GROUPS[@]}")
+if [ "${1:-}" = --only ]; then
+	[[ " ${ALL_GROUPS[*]} " = *" ${2:-} "* ]] || die "--only takes one of ${ALL_GROUPS[*]}"
+	groups=("$2")
+	shift 2
+fi
 names=("$@")
 [ ${#names[@]} -gt 0 ] || mapfile -t names < <(kernels | cut -d' ' -f1)
 mkdir -p "$VM"
 job="$(mktemp "$VM/job.XXXXXX")"
 trap 'rm -f "$job"' EXIT
 {
-	echo "cd / && export KTRACE_LIVE_CONNECTIONS=300"
+	echo "cd / && export KTRACE_LIVE_CONNECTIONS=300 KTRACE_LIVE_PATIENCE=10"
 	echo "\"$CARGO_TARGET_DIR/debug/ktrace\" check; code=0"
-	echo "echo \"KTRACE-VM-GROUP clock\"; KTRACE_LIVE_MAY_SET_CLOCK=1 \"$live\" a_clock_that 2>&1 || code=1"
-	for group in "${GROUPS_OF_VARIANTS[@]}"; do
-		echo "echo \"KTRACE-VM-GROUP $group\"; \"$live\" \"$group::\" 2>&1 || code=1"
+	for group in "${groups[@]}"; do
+		echo "echo \"KTRACE-VM-GROUP $group\""
+		case "$group" in
+		clock) echo "KTRACE_LIVE_MAY_SET_CLOCK=1 \"$live\" a_clock_that 2>&1 || code=1" ;;
+		connections) echo "KTRACE_LIVE_CONNECTIONS=5000 KTRACE_LIVE_NOTHING_HIDDEN=1 \"$live\" five_thousand_connections 2>&1 || code=1" ;;
+		*) echo "\"$live\" \"$group::\" 2>&1 || code=1" ;;
+		esac
 	done
 	echo "exit \$code"
 } >"$job"

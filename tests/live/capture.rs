@@ -18,7 +18,7 @@ use ktrace_bundle::tcp::TcpState;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
-use crate::wait::{DEADLINE, until};
+use crate::wait::{DEADLINE, PATIENCE, until};
 use crate::workdir::Workdir;
 
 /// Exit code of a sealed and complete bundle.
@@ -62,7 +62,7 @@ pub fn ktrace(path: impl AsRef<Path>) -> Command {
 impl Capture {
     /// Starts a capture that goes on until it is stopped, and waits for its window.
     pub fn start() -> Self {
-        Self::with(&["--duration", "120s"])
+        Self::with(&["--duration", &format!("{}s", 120 * *PATIENCE)])
     }
 
     /// Starts a capture with these flags and waits for its window.

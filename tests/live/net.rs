@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::program::{Program, mortal};
 use crate::requirements::built;
-use crate::wait::{DEADLINE, until};
+use crate::wait::{DEADLINE, PATIENCE, until};
 
 /// The server's addresses.
 pub const SERVER4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 2, 2));
@@ -57,7 +57,7 @@ impl Netns {
     /// `traffic` with these arguments.
     pub fn traffic(&self, args: &str) -> Command {
         let mut command = self.command(built("traffic"));
-        command.args(args.split_whitespace());
+        command.arg(format!("--limit-s={}", 60 * *PATIENCE)).args(args.split_whitespace());
         command
     }
 

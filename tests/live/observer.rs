@@ -7,11 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use ktrace_bundle::tcp::TcpState;
 
 use crate::program::{Program, mortal};
 use crate::workdir::Workdir;
+
+/// `KTRACE_LIVE_NOTHING_HIDDEN=1`: this kernel runs BPF programs whatever task is running, so nothing is put down to
+/// process 1 and nothing may be missing.
+static NOTHING_HIDDEN: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("KTRACE_LIVE_NOTHING_HIDDEN").is_some_and(|v| v == "1"));
 
 /// Records into an instance of its own until the file `$3` is there, prints it, and removes the instance.
 const SCRIPT: &str = r#"
@@ -49,7 +55,7 @@ pub struct Transition {
     pub old: TcpState,
     /// State after.
     pub new: TcpState,
-    /// A thread of process 1 was the running task.
+    /// A thread of process 1 was the running task, on a kernel that may hide it.
     pub over_init: bool,
 }
 
@@ -98,7 +104,7 @@ impl Transition {
             rport: field("dport=").parse().unwrap(),
             old: state("oldstate="),
             new: state("newstate="),
-            over_init: init.contains(&tid),
+            over_init: !*NOTHING_HIDDEN && init.contains(&tid),
         }
     }
 }

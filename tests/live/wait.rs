@@ -1,16 +1,23 @@
 //! The only place where the live tests wait: for a condition, with a deadline. No test body sleeps.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Long enough for everything that does not hang, on a busy machine.
+/// Long enough for everything that does not hang, on a busy machine; times [`PATIENCE`].
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many times slower than a real machine this one may be: `KTRACE_LIVE_PATIENCE`, for machines that are emulated.
+/// Only limits of what may not hang are multiplied by it, never a time that a test is about.
+pub static PATIENCE: LazyLock<u32> =
+    LazyLock::new(|| std::env::var("KTRACE_LIVE_PATIENCE").map_or(1, |text| text.parse().unwrap()));
 
 const STEP: Duration = Duration::from_millis(2);
 
-/// Asks `probe` until it has an answer; panics with `what` when `within` is over.
+/// Asks `probe` until it has an answer; panics with `what` when `within`, times [`PATIENCE`], is over.
 pub fn until<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let within = within * *PATIENCE;
     let end = Instant::now() + within;
     loop {
         if let Some(answer) = probe() {

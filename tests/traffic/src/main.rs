@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 #[command(version)]
 struct Cli {
     /// Seconds after which the program dies in any case.
-    #[arg(long, default_value_t = 60, global = true)]
+    #[arg(long, default_value_t = 60, global = true, overrides_with = "limit_s")]
     limit_s: u32,
     #[command(subcommand)]
     command: Command,

@@ -213,6 +213,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let audit = audit.finish(&rows, &rest, session.reports(), missed);
     sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
+    head.hooks = session.reports_at_end();
     drop(session); // detached from here on
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
         report.exit_code = command.exit_code();

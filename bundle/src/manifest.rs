@@ -133,6 +133,24 @@ pub struct TriedVariant {
     pub variant: String,
     /// Why it was not used.
     pub why: String,
+    /// The program of it that the kernel refused, although it seemed to offer all that it needs; absent where the
+    /// variant was passed over without being tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+}
+
+/// A BPF program of a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramReport {
+    /// Name in the collector's BPF object.
+    pub name: String,
+    /// Instructions that the kernel's verifier went through to accept it; absent before Linux 5.16, which does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_insns: Option<u32>,
+    /// How often the kernel skipped it while the window was open; absent until that has closed, and for probes and
+    /// classic tracepoints before Linux 6.7, which skips them uncounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
 }
 
 /// Coverage of one hook.
@@ -148,6 +166,9 @@ pub struct HookReport {
     /// Variants passed over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<TriedVariant>,
+    /// Its programs; absent where it is not attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramReport>,
     /// From the first attach of the capture to this hook's, ns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_after_ns: Option<u64>,

@@ -32,6 +32,7 @@ fn hooks(outcome: HookOutcome) -> Vec<HookReport> {
         outcome,
         variant: None,
         tried: Vec::new(),
+        programs: Vec::new(),
         attached_after_ns: None,
         limits: Vec::new(),
     };

@@ -140,7 +140,10 @@ fn events_lost(plan: &Plan, ledger: &Ledger) -> Vec<String> {
     }
     say(dropped(DropReason::RingFull), "lost on the way: the ring was full, try a larger `--ring-bytes`");
     say(dropped(DropReason::Undecodable), "not understood");
-    say(ledger.missed, "missed at most: the kernel skipped a program that was already running");
+    say(
+        ledger.missed,
+        "missed at most: the kernel skipped a program, as one was already running or too many return probes were",
+    );
     say(dropped(DropReason::WriteFailed), "lost because they could not be written");
     if let Err(imbalance) = ledger.check() {
         lost.push(format!("the ledger does not balance, which is a fault of ktrace: {imbalance}"));

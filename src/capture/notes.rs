@@ -1,7 +1,7 @@
 //! What a user should read last: why a capture ended otherwise than by its own clock, and which of his caps it met.
 
 use ktrace_bundle::ledger::{DropReason, Ledger};
-use ktrace_bundle::manifest::{EndedBy, Head, StdoutReport};
+use ktrace_bundle::manifest::{EndedBy, Head, HookReport, StdoutReport};
 
 use super::budget;
 use crate::plan::Plan;
@@ -25,7 +25,15 @@ pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger, stdout: 
     ]
     .into_iter()
     .flatten()
+    .chain(head.hooks.iter().flat_map(second_best))
     .collect()
+}
+
+/// A variant took the place of one that the kernel refused, which says more about the kernel than about the capture.
+fn second_best(hook: &HookReport) -> Option<String> {
+    let (variant, refused) = (hook.variant.as_ref()?, hook.tried.iter().find(|tried| tried.program.is_some())?);
+    let (name, tried, why) = (&hook.name, &refused.variant, &refused.why);
+    Some(format!("hook `{name}` is attached as `{variant}`, because `{tried}` was refused ({why})"))
 }
 
 /// The byte cap was reached: that of the user (`given`), or a default.

@@ -37,7 +37,9 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Kprobe("inet_stream_connect")],
         store: Store::Any,
-        limits: &["calls beyond the number of return probes, when many block at once"],
+        limits: &[
+            "calls beyond the number of return probes, when many block at once: at most as many as `ledger.missed` says",
+        ],
     },
 ];
 

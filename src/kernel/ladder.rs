@@ -11,14 +11,14 @@ use crate::plan::Plan;
 /// What the kernel refused although it seemed to offer it.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    variants: Vec<(&'static str, &'static str, String)>,
+    variants: Vec<(&'static str, TriedVariant)>,
     optional: Vec<(&'static str, String)>,
 }
 
 impl Refusals {
-    /// A variant of a hook failed to load or attach.
-    pub fn variant(&mut self, hook: &'static str, variant: &'static str, why: String) {
-        self.variants.push((hook, variant, why));
+    /// A program without which a variant of a hook is none failed to load or attach.
+    pub fn variant(&mut self, hook: &'static str, variant: &str, program: &str, why: String) {
+        self.variants.push((hook, TriedVariant { variant: variant.into(), why, program: Some(program.into()) }));
     }
 
     /// An optional program failed to load or attach.
@@ -26,8 +26,8 @@ impl Refusals {
         self.optional.push((program, why));
     }
 
-    fn of(&self, hook: &str, variant: &str) -> Option<&str> {
-        self.variants.iter().find(|(h, v, _)| *h == hook && *v == variant).map(|(_, _, why)| why.as_str())
+    fn of(&self, hook: &str, variant: &str) -> Option<TriedVariant> {
+        self.variants.iter().find(|(h, tried)| *h == hook && tried.variant == variant).map(|(_, tried)| tried.clone())
     }
 
     fn of_program(&self, program: &str) -> Option<&str> {
@@ -55,8 +55,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Coverage of this hook for the manifest.
-    pub fn report(&self, attached_after_ns: Option<u64>) -> HookReport {
+    /// Coverage of this hook for the manifest, before anything is attached.
+    pub fn report(&self) -> HookReport {
         let outcome = match (self.wanted, self.variant) {
             (false, _) => HookOutcome::NotRequested,
             (true, Some(_)) => HookOutcome::Attached,
@@ -68,7 +68,8 @@ impl Choice {
             outcome,
             variant: self.variant.map(|v| v.name.into()),
             tried: self.tried.clone(),
-            attached_after_ns,
+            programs: Vec::new(),
+            attached_after_ns: None,
             limits: self.limits.clone(),
         }
     }
@@ -96,14 +97,15 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
     }
     let forced = plan.and_then(|plan| plan.variants.get(hook.name()).copied());
     for variant in hook.variants() {
+        let untried = |why| TriedVariant { variant: variant.name.into(), why, program: None };
         if forced.is_some_and(|name| name != variant.name) {
-            choice.tried.push(TriedVariant { variant: variant.name.into(), why: "not the one asked for".into() });
+            choice.tried.push(untried("not the one asked for".into()));
             continue;
         }
         let refused = refusals.of(hook.name(), variant.name);
         choice.refused |= refused.is_some();
-        match refused.map(str::to_owned).or_else(|| obstacle(variant.needs, features)) {
-            Some(why) => choice.tried.push(TriedVariant { variant: variant.name.into(), why }),
+        match refused.or_else(|| obstacle(variant.needs, features).map(untried)) {
+            Some(tried) => choice.tried.push(tried),
             None => {
                 take(&mut choice, variant, features, refusals);
                 let of_plan = plan.map(|plan| hook.plan_limits(plan)).unwrap_or_default();

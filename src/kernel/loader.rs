@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use ktrace_bundle::event::{bulk_share, bulk_spare};
 use ktrace_bundle::manifest::HookReport;
+use libbpf_rs::ProgramType;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, ProgramType};
 
+use super::attachment::Attachment;
 use super::features::Features;
 use super::ladder::{Choice, Refusals, choose};
 use super::session::Session;
@@ -97,8 +98,8 @@ fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> 
             refusals.optional(program, why);
             Ok(())
         }
-        Some((hook, variant, _)) => {
-            refusals.variant(hook, variant.name, why);
+        Some((hook, variant, program)) => {
+            refusals.variant(hook, variant.name, program, why);
             Ok(())
         }
         None => Err(LoadError::Object { step, detail: why }),
@@ -176,44 +177,48 @@ fn configure(
     Ok(())
 }
 
-/// The links of one attempt; dropping them detaches.
+/// The programs of one attempt; dropping them detaches.
 #[derive(Default)]
 pub struct Attached {
-    /// Links of programs that run by themselves.
-    pub links: Vec<Link>,
-    /// Link of the socket iterator, which runs when read.
-    pub iterator: Option<Link>,
+    /// Programs that run by themselves, and the socket iterator, which runs when read.
+    pub programs: Vec<Attachment>,
     /// Coverage.
     pub reports: Vec<HookReport>,
     /// What should have been covered and is not.
     pub degraded: Vec<String>,
-    /// Programs that lose an event each time that they are skipped, each with its hook.
-    pub recording: Vec<(&'static str, &'static str)>,
 }
 
 fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {
     let begin = Instant::now();
     let mut attached = Attached::default();
     for choice in choices {
+        let mut report = choice.report();
         for name in &choice.programs {
-            let link = attach_one(skel, name)?;
-            match choice.variant {
-                Some(variant) if variant.name.starts_with("iter") => attached.iterator = Some(link),
-                _ => attached.links.push(link),
-            }
+            let program = attach_one(skel, choice, name)?;
+            report.programs.push(program.report(None));
+            attached.programs.push(program);
         }
-        if let Some(variant) = choice.variant.filter(|_| !choice.hook.kinds().is_empty()) {
-            attached.recording.extend(variant.programs.iter().map(|p| (choice.hook.name(), *p)));
+        if let Some(name) = attached.uncounted(choice) {
+            report.limits.push(format!("events for which the kernel skips `{name}`: it counts them since Linux 6.7"));
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
         attached.degraded.extend(partial_cgroups(choice));
         let after = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        attached.reports.push(choice.report(choice.variant.map(|_| after)));
+        report.attached_after_ns = choice.variant.map(|_| after);
+        attached.reports.push(report);
     }
     Ok(attached)
 }
 
-fn attach_one(skel: &KtraceSkel<'static>, name: &str) -> Result<Link, Refused> {
+impl Attached {
+    /// A program of this hook that may lose events without anybody's knowing how many.
+    fn uncounted(&self, choice: &Choice) -> Option<&'static str> {
+        let mut own = self.programs.iter().filter(|p| p.hook == choice.hook.name() && p.is_recording);
+        own.find(|p| p.missed().is_none()).map(|p| p.name)
+    }
+}
+
+fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -> Result<Attachment, Refused> {
     let refused = |why: String| Refused { program: Some(name.into()), step: "attached", why };
     let program = skel.object().progs_mut().find(|p| p.name() == name);
     let program = program.ok_or_else(|| refused(format!("`{name}` is not in the BPF object")))?;
@@ -224,7 +229,10 @@ fn attach_one(skel: &KtraceSkel<'static>, name: &str) -> Result<Link, Refused> {
     } else {
         program.attach()
     };
-    link.map_err(|e| refused(format!("`{name}` cannot be attached: {}", log::chain(&e))))
+    let link = link.map_err(|e| refused(format!("`{name}` cannot be attached: {}", log::root(&e))))?;
+    // seconds take what the first ones are skipped for; what is optional adds to events and makes none
+    let makes_events = choice.variant.is_some_and(|v| v.programs.contains(&name)) && !choice.hook.kinds().is_empty();
+    Ok(Attachment::new((choice.hook.name(), name), makes_events, &program, link))
 }
 
 /// The root of the whole hierarchy has inode 1. Below any other, only part of the machine passes our programs.

@@ -47,6 +47,15 @@ pub fn chain(error: &libbpf_rs::Error) -> String {
     text
 }
 
+/// The first cause of an error of libbpf-rs: what the kernel said.
+pub fn root(error: &libbpf_rs::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(error) = cause.source() {
+        cause = error;
+    }
+    cause.to_string()
+}
+
 /// Which of `programs` the kernel refused to load, and its reason in one line.
 pub fn culprit<'a>(lines: &[String], programs: impl Iterator<Item = &'a str>) -> Option<(&'a str, String)> {
     let mut programs = programs;
@@ -59,15 +68,15 @@ pub fn culprit<'a>(lines: &[String], programs: impl Iterator<Item = &'a str>) ->
 /// The verifier's last sentence, or libbpf's own line where there was no verifier log.
 fn reason(lines: &[String], name: &str) -> String {
     let own = lines.first().map_or("", String::as_str);
-    let own = own.rsplit_once(": ").map_or(own, |(_, tail)| tail);
+    let own = own.rsplit_once(": ").map_or(own, |(_, tail)| tail.trim_start_matches('-'));
     let log_end = lines.iter().position(|l| l.contains("END PROG LOAD LOG"));
     let verdict = log_end.and_then(|end| {
         let log = lines.get(..end)?;
         log.iter().rev().find(|l| !l.starts_with("processed ") && !l.contains("PROG LOAD LOG") && !l.trim().is_empty())
     });
     match verdict {
-        Some(verdict) => format!("`{name}`: {own} ({})", verdict.trim()),
-        None => format!("`{name}`: {own}"),
+        Some(verdict) => format!("`{name}` cannot be loaded: {own} ({})", verdict.trim()),
+        None => format!("`{name}` cannot be loaded: {own}"),
     }
 }
 
@@ -78,7 +87,7 @@ mod tests {
     #[test]
     fn the_refused_program_and_the_verifier_s_last_sentence_are_found() {
         let lines: Vec<String> = [
-            "libbpf: prog 'udp__send': BPF program load failed: Permission denied",
+            "libbpf: prog 'udp__send': BPF program load failed: -EACCES",
             "libbpf: prog 'udp__send': -- BEGIN PROG LOAD LOG --",
             "0: R1=ctx() R10=fp0",
             "R1 invalid mem access 'scalar'",
@@ -88,7 +97,7 @@ mod tests {
         .map(String::from)
         .into();
         let found = culprit(&lines, ["tcp_state", "udp__send"].into_iter());
-        let why = "`udp__send`: Permission denied (R1 invalid mem access 'scalar')";
+        let why = "`udp__send` cannot be loaded: EACCES (R1 invalid mem access 'scalar')";
         assert_eq!(found, Some(("udp__send", why.to_owned())));
         assert_eq!(culprit(&lines, ["tcp_state"].into_iter()), None);
     }

@@ -1,5 +1,6 @@
 //! The kernel side as Rust sees it: the skeleton, what this kernel supports, and the loaded programs.
 
+pub mod attachment;
 pub mod features;
 pub mod filters;
 pub mod ladder;

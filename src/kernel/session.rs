@@ -11,11 +11,11 @@ use std::time::Duration;
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::manifest::HookReport;
 use ktrace_bundle::writer::Capped;
-use libbpf_rs::skel::Skel;
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, RingBuffer, RingBufferBuilder, libbpf_sys};
+use libbpf_rs::{Iter, MapCore, MapFlags, RingBuffer, RingBufferBuilder};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::attachment::Attachment;
 use super::loader::Attached;
 use super::refused;
 use super::skel::KtraceSkel;
@@ -29,14 +29,13 @@ pub const RECORDS_AT_ONCE: usize = 4096;
 /// The hook whose second program takes what its first one is skipped for: `kt_state.rescued`.
 const RESCUED_HOOK: &str = "tcp_state";
 
-/// A running kernel side. Fields drop in this order: links first.
+/// A running kernel side. Fields drop in this order: programs detach before the maps that they use go away.
 pub struct Session {
-    links: Vec<Link>,
-    iterator: Option<Link>,
+    programs: Vec<Attachment>,
     reports: Vec<HookReport>,
     degraded: Vec<String>,
-    recording: Vec<(&'static str, &'static str)>,
-    missed_before: BTreeMap<&'static str, u64>,
+    /// How often each of `programs` had been skipped, and the second of [`RESCUED_HOOK`] had not, when the gate opened.
+    missed_before: (Vec<Option<u64>>, u64),
     pub(super) skel: KtraceSkel<'static>,
 }
 
@@ -77,8 +76,8 @@ enum Setting {
 impl Session {
     /// Takes over what the loader attached. The gate is closed.
     pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
-        let Attached { links, iterator, reports, degraded, recording } = attached;
-        let mut session = Self { links, iterator, reports, degraded, recording, missed_before: BTreeMap::new(), skel };
+        let Attached { programs, reports, degraded } = attached;
+        let mut session = Self { programs, reports, degraded, missed_before: Default::default(), skel };
         // in a pid namespace of our own this number is somebody else's; the iterator knows it in any case
         if preflight::sees_all_processes() {
             session.set(Setting::SelfPid(std::process::id()));
@@ -98,7 +97,7 @@ impl Session {
 
     /// From now on events are observed.
     pub fn open_gate(&mut self) {
-        self.missed_before = self.missed_since_attach();
+        self.missed_before = (self.programs.iter().map(Attachment::missed).collect(), self.rescued());
         self.set(Setting::Gate(true));
     }
 
@@ -150,8 +149,8 @@ impl Session {
     /// The iterator failed half-way.
     pub fn read_sockets(&mut self, when: kt_when, mut on_record: impl FnMut(&[u8])) -> io::Result<()> {
         self.set(Setting::When(when));
-        let Some(link) = &self.iterator else { return Ok(()) };
-        let mut iterator = Iter::new(link).map_err(|e| io::Error::other(e.to_string()))?;
+        let Some(program) = self.programs.iter().find(|p| p.is_iterator) else { return Ok(()) };
+        let mut iterator = Iter::new(program.link()).map_err(|e| io::Error::other(e.to_string()))?;
         let mut buffer = vec![0; 64 * size_of::<kt_socket>()];
         let mut held = 0;
         loop {
@@ -201,30 +200,38 @@ impl Session {
         Ok(sum)
     }
 
-    /// How often since the gate opened a program that records events was skipped because it was running already on
-    /// that CPU, less what its second took instead: an upper bound of lost events.
+    /// How often since the gate opened the kernel skipped a program that records events, less what its second took
+    /// instead: an upper bound of lost events.
     pub fn missed(&self) -> u64 {
         self.missed_by_hook().values().sum()
     }
 
     /// The same by hook.
     pub fn missed_by_hook(&self) -> BTreeMap<&'static str, u64> {
-        let before = |hook: &str| self.missed_before.get(hook).copied().unwrap_or(0);
-        self.missed_since_attach().into_iter().map(|(hook, n)| (hook, n.saturating_sub(before(hook)))).collect()
-    }
-
-    fn missed_since_attach(&self) -> BTreeMap<&'static str, u64> {
         let mut by_hook: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for program in self.skel.object().progs_mut() {
-            let recording = self.recording.iter().find(|(_, name)| program.name() == *name);
-            if let Some((hook, _)) = recording {
-                *by_hook.entry(*hook).or_default() += recursion_misses(program.as_fd().as_raw_fd());
-            }
+        for (program, missed) in self.programs.iter().zip(self.missed_by_program()).filter(|(p, _)| p.is_recording) {
+            *by_hook.entry(program.hook).or_default() += missed.unwrap_or(0);
         }
         if let Some(n) = by_hook.get_mut(RESCUED_HOOK) {
-            *n = n.saturating_sub(self.rescued());
+            *n = n.saturating_sub(self.rescued().saturating_sub(self.missed_before.1));
         }
         by_hook
+    }
+
+    /// In the order of `programs`; `None` where the kernel does not count.
+    fn missed_by_program(&self) -> Vec<Option<u64>> {
+        let since = |(now, before): (&Attachment, &Option<u64>)| Some(now.missed()?.saturating_sub((*before)?));
+        self.programs.iter().zip(&self.missed_before.0).map(since).collect()
+    }
+
+    /// Coverage by hook, with how often each program was skipped since the gate opened.
+    pub fn reports_at_end(&self) -> Vec<HookReport> {
+        let mut reports = self.reports.clone();
+        for (program, missed) in self.programs.iter().zip(self.missed_by_program()) {
+            let own = reports.iter_mut().filter(|r| r.name == program.hook).flat_map(|r| &mut r.programs);
+            own.filter(|p| p.name == program.name).for_each(|p| p.missed = missed);
+        }
+        reports
     }
 
     fn rescued(&self) -> u64 {
@@ -247,14 +254,6 @@ impl Session {
                 Setting::SelfPid(pid) => (&raw mut (*state).self_pid).write_volatile(pid),
             }
         }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // links detach before the maps that their programs use go away
-        self.links.clear();
-        self.iterator = None;
     }
 }
 
@@ -285,12 +284,4 @@ impl Rings<'_> {
             Err(_) => Err(SessionError::Rings),
         }
     }
-}
-
-fn recursion_misses(fd: i32) -> u64 {
-    let mut info = libbpf_sys::bpf_prog_info::default();
-    let mut length = u32::try_from(size_of_val(&info)).unwrap_or(0);
-    // SAFETY: `info` is a plain struct of the size that is passed; the kernel writes no more than that.
-    let result = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut length) };
-    if result == 0 { info.recursion_misses } else { 0 }
 }

@@ -6,19 +6,15 @@ use std::io;
 
 use libc::{c_void, pid_t, user_regs_struct};
 
-use crate::program::{Program, mortal};
+use crate::kernel::{is_name_of, name_of_program};
 
-/// Descriptor of the link of a program whose name begins so; the kernel keeps 15 letters.
+/// Descriptor of the link of this program.
 fn link_of(pid: u32, program: &str) -> i32 {
-    let begins = &program[..program.len().min(15)];
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
         let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let field = |key: &str| info.lines().find_map(|l| l.strip_prefix(key)).map(|v| v.trim().to_owned());
         let (Some(_), Some(prog_id)) = (field("link_id:"), field("prog_id:")) else { continue };
-        let mut command = mortal("bpftool");
-        command.args(["-j", "prog", "show", "id", &prog_id]);
-        let shown: serde_json::Value = serde_json::from_str(&Program::run(command).stdout.join("")).unwrap();
-        if shown["name"].as_str().is_some_and(|name| name.starts_with(begins)) {
+        if name_of_program(&prog_id).is_some_and(|name| is_name_of(program, &name)) {
             return entry.file_name().to_str().unwrap().parse().unwrap();
         }
     }

@@ -34,6 +34,19 @@ pub fn wait_until_gone(held: &Held) {
     });
 }
 
+/// Whether this is the program's name, or, of a long one, the 15 letters that the kernel keeps.
+pub fn is_name_of(program: &str, name: &str) -> bool {
+    name == program || program.get(..15) == Some(name)
+}
+
+/// Name of the program with this id, whole if its types are known; `None` if it is gone.
+pub fn name_of_program(id: &str) -> Option<String> {
+    let mut command = mortal("bpftool");
+    command.args(["-j", "prog", "show", "id", id]);
+    let shown: Value = serde_json::from_str(&Program::run(command).stdout.join("")).ok()?;
+    Some(shown["name"].as_str()?.to_owned())
+}
+
 fn of(held: &Held, kind: &str) -> BTreeSet<u64> {
     held.iter().filter(|(k, _)| *k == kind).map(|(_, id)| *id).collect()
 }

@@ -9,6 +9,7 @@
 
 mod analyze;
 mod audit;
+mod broken;
 mod capture;
 mod clocks;
 mod command;
@@ -30,6 +31,7 @@ mod net;
 mod observer;
 mod outputs;
 mod program;
+mod refusal;
 mod requirements;
 mod sampling;
 mod sockets;
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         outputs::tests(),
         crash::tests(),
         stream::tests(),
+        broken::tests(),
         variants::tests(),
     ]
     .into_iter()

@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-const CLIENT_CLOSES_FIRST: [&[TcpState]; 2] = [
+pub const CLIENT_CLOSES_FIRST: [&[TcpState]; 2] = [
     &[Close, SynSent, Established, FinWait1, FinWait2, Close],
     &[Listen, SynRecv, Established, CloseWait, LastAck, Close],
 ];

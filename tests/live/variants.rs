@@ -102,33 +102,49 @@ impl Forced {
 
     /// Why this kernel cannot do it, in the words of `ktrace check`.
     fn obstacle(&self) -> Option<String> {
-        let pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
-        let mut unusable = pairs.filter_map(|(hook, variant)| match offered().get(&(hook.into(), variant.into())) {
-            Some(line) if line.starts_with("no ") => Some(format!("{hook} {variant}: {line}")),
-            Some(_) => None,
-            None => panic!("`ktrace check` does not name {variant} of {hook}"),
-        });
-        unusable.next()
+        let mut pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
+        pairs.find_map(|(hook, variant)| is_offered(hook, variant).err())
     }
 
     /// Whether all other tests run this way anyway.
     fn is_the_choice(&self) -> bool {
-        let pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
-        pairs.map(|(h, v)| offered().get(&(h.into(), v.into()))).all(|line| line.is_some_and(|l| l.starts_with("used")))
+        let mut pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
+        pairs.all(|(hook, variant)| usable(hook).first() == Some(&variant))
     }
 }
 
-/// `used`, `usable` or `no REASON` by hook and variant, from the table of `ktrace check`.
-fn offered() -> &'static BTreeMap<(String, String), String> {
-    static OFFERED: OnceLock<BTreeMap<(String, String), String>> = OnceLock::new();
+/// Whether this kernel can do it, or else why not, in the words of `ktrace check`.
+pub fn is_offered(hook: &str, variant: &str) -> Result<(), String> {
+    let of = |row: &&[String; 3]| row[0] == hook && row[1] == variant;
+    match offered().iter().find(of).unwrap_or_else(|| panic!("`ktrace check` does not name {variant} of {hook}")) {
+        [.., line] if line.starts_with("no ") => Err(format!("{hook} {variant}: {line}")),
+        _ => Ok(()),
+    }
+}
+
+/// Variants that this kernel can do, best first.
+pub fn usable(hook: &str) -> Vec<&'static str> {
+    let of = |row: &&[String; 3]| row[0] == hook && ["used", "usable"].iter().any(|word| row[2].starts_with(word));
+    offered().iter().filter(of).map(|row| row[1].as_str()).collect()
+}
+
+/// The variant that a capture uses here.
+pub fn used(hook: &str) -> &'static str {
+    let of = |row: &&[String; 3]| row[0] == hook && row[2].starts_with("used");
+    offered().iter().find(of).unwrap_or_else(|| panic!("no variant of {hook} is used"))[1].as_str()
+}
+
+/// Hook, variant, and `used`, `usable` or `no REASON`: the table of `ktrace check`, in its order.
+fn offered() -> &'static [[String; 3]] {
+    static OFFERED: OnceLock<Vec<[String; 3]>> = OnceLock::new();
     OFFERED.get_or_init(|| {
         let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));
         command.arg("check");
-        let (mut hook, mut offered) = (String::new(), BTreeMap::new());
+        let (mut hook, mut offered) = (String::new(), Vec::new());
         for line in Program::run(command).stdout {
             match line.strip_prefix("  ").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
                 None => hook = line,
-                Some((variant, rest)) => _ = offered.insert((hook.clone(), variant.into()), rest.trim().into()),
+                Some((variant, rest)) => offered.push([hook.clone(), variant.into(), rest.trim().into()]),
             }
         }
         offered

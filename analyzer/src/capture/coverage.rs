@@ -283,7 +283,7 @@ fn reasons(ledger: &Ledger) -> String {
     if parts.is_empty() { String::new() } else { format!(" ({} of all types)", parts.join(", ")) }
 }
 
-/// Why this hook saw nothing, with the last reason that was met; `None` if it was attached.
+/// Why this hook saw nothing, with the reason of the last variant that was tried, or passed over; `None` if it was attached.
 fn hook_gap(name: &str, hook: Option<&HookReport>) -> Option<String> {
     let Some(hook) = hook else { return Some(format!("hook `{name}` is not known to this capture")) };
     let why = match hook.outcome {
@@ -292,7 +292,8 @@ fn hook_gap(name: &str, hook: Option<&HookReport>) -> Option<String> {
         HookOutcome::Unsupported => "could not be attached here",
         HookOutcome::Failed => "failed to attach",
     };
-    let reason = hook.tried.last().map_or_else(String::new, |t| {
+    let tried = hook.tried.iter().rfind(|t| t.program.is_some()).or(hook.tried.last());
+    let reason = tried.map_or_else(String::new, |t| {
         let why: String = t.why.chars().take(MAX_WHY).collect();
         format!(": {}", escape::line(&why))
     });

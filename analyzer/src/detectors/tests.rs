@@ -277,12 +277,28 @@ fn a_hook_that_is_missing_comes_with_the_last_reason() {
         let hook = m.head.hooks.iter_mut().find(|h| h.name == "connect").unwrap();
         hook.outcome = HookOutcome::Unsupported;
         for why in ["no `fentry`", "`kprobe` is\u{1b} not permitted"] {
-            hook.tried.push(TriedVariant { variant: "any".to_owned(), why: why.to_owned() });
+            hook.tried.push(TriedVariant { variant: "any".to_owned(), why: why.to_owned(), program: None });
         }
     });
     let text = "hook `connect` could not be attached here: `kprobe` is\\u{1b} not permitted";
     let why = |rule| run(&c).into_iter().find(|(d, _)| d.id() == rule).map(|(_, outcome)| outcome);
     assert_eq!(why("tcp.unreachable"), Some(Outcome::Inconclusive { why: text.to_owned(), by_plan: false }));
+    assert_eq!(findings(&c)[0].title, format!("this bundle does not tell everything: {text}"));
+}
+
+#[test]
+fn a_hook_that_failed_comes_with_what_was_refused_not_with_what_was_passed_over() {
+    let c = capture_with([], |m| {
+        let hook = m.head.hooks.iter_mut().find(|h| h.name == "connect").unwrap();
+        hook.outcome = HookOutcome::Failed;
+        let mut tried = |why: &str, program: Option<&str>| {
+            let (why, program) = (why.to_owned(), program.map(str::to_owned));
+            hook.tried.push(TriedVariant { variant: "any".to_owned(), why, program });
+        };
+        tried("`connect__exit` cannot be loaded: EACCES", Some("connect__exit"));
+        tried("not the one asked for", None);
+    });
+    let text = "hook `connect` failed to attach: `connect__exit` cannot be loaded: EACCES";
     assert_eq!(findings(&c)[0].title, format!("this bundle does not tell everything: {text}"));
 }
 

@@ -22,6 +22,7 @@ pub fn a_head() -> Head {
         outcome: HookOutcome::Attached,
         variant: Some("tp_btf".to_owned()),
         tried: Vec::new(),
+        programs: Vec::new(),
         attached_after_ns: Some(1_000_000),
         limits: Vec::new(),
     };

@@ -110,7 +110,9 @@ fn open_and_load(plan: &Plan, features: &Features, choices: &[Choice]) -> Result
     let _ = log::take();
     // A skeleton borrows the place of its object. One such place per attempt is never given back: a few bytes.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = KtraceSkelBuilder::default().open(place).map_err(|e| blameless("opened", &e))?;
+    let mut builder = KtraceSkelBuilder::default();
+    features.types().apply(&mut builder.obj_builder).map_err(|e| blameless("opened", &e))?;
+    let mut open = builder.open(place).map_err(|e| blameless("opened", &e))?;
     configure(&mut open, plan, features, choices).map_err(|e| blameless("configured", &e))?;
     for mut program in open.open_object_mut().progs_mut() {
         let chosen = choices.iter().any(|c| c.programs.iter().any(|p| program.name() == *p));
@@ -167,7 +169,7 @@ fn configure(
             refuses: filters::refuses(plan),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
-            task_btf: u32::from(features.has_function("bpf_get_current_task_btf")),
+            task_btf: u32::from(features.lists("bpf_get_current_task_btf")),
             // within the bounds of the plan, so it fits
             sample: u32::try_from(plan.sample).unwrap_or(u32::MAX),
         };

@@ -15,8 +15,8 @@ use crate::kernel::ladder::{Refusals, choose, obstacle};
 use crate::kernel::trial::{self, Reading};
 use crate::kernel::types::{BTF_PATH, Types};
 use crate::report::check::{CheckReport, Fact, HookCheck, State, VariantCheck};
-use privileges::{capabilities, has_seccomp_filter, in_user_namespace, missing};
-pub use privileges::{may_attach_to_cgroups, sees_all_processes};
+use privileges::{capabilities, in_user_namespace, missing};
+pub use privileges::{has_seccomp_filter, may_attach_to_cgroups, sees_all_processes};
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
@@ -56,6 +56,16 @@ pub enum PreflightError {
         /// What was read wrong.
         what: &'static str,
     },
+    /// `--btf` names types that lack what the programs read.
+    #[error("`{}` lacks types that ktrace needs, or is not of this kernel, {kernel}: {why}", .path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// `uname -r`.
+        kernel: String,
+        /// The verifier's words.
+        why: String,
+    },
     /// Lockdown.
     #[error("the kernel does not let BPF programs read its memory: {why}")]
     Locked {
@@ -89,7 +99,9 @@ impl Hint for PreflightError {
                                               without CONFIG_DEBUG_INFO_BTF=y, pass its BTF with `--btf PATH` (BTFHub \
                                               keeps those of distributions)"
                 .into(),
-            Self::OtherKernel { kernel, .. } => format!("pass the BTF of exactly `{kernel}` with `--btf`"),
+            Self::OtherKernel { kernel, .. } | Self::Unfit { kernel, .. } => {
+                format!("pass the BTF of exactly `{kernel}` with `--btf`")
+            }
             Self::Locked { lockdown: Some(line), .. } if line.contains("[confidentiality]") => {
                 format!("`{LOCKDOWN}` says `{line}`: boot with `lockdown=integrity`, which still protects the kernel")
             }
@@ -125,14 +137,22 @@ pub fn require(btf: Option<&Path>) -> Result<(), PreflightError> {
             let lockdown = std::fs::read_to_string(LOCKDOWN).ok().map(|line| line.trim().to_owned());
             Err(PreflightError::Locked { why, lockdown })
         }
-        Reading::Wrong(what) => Err(PreflightError::OtherKernel {
-            path: btf.map(Path::to_owned).unwrap_or_default(),
-            kernel: host(None).kernel,
-            what,
-        }),
+        Reading::Wrong(what) => {
+            let path = btf.map(Path::to_owned).unwrap_or_default();
+            Err(PreflightError::OtherKernel { path, kernel: release(), what })
+        }
+        Reading::Unfit(why) if btf.is_some() => {
+            let path = btf.map(Path::to_owned).unwrap_or_default();
+            Err(PreflightError::Unfit { path, kernel: release(), why })
+        }
         // what could not be tried here is tried by the hooks themselves
-        Reading::Right | Reading::Unknown(_) => Ok(()),
+        Reading::Right | Reading::Unfit(_) | Reading::Unknown(_) => Ok(()),
     }
+}
+
+/// `uname -r`; empty where even that is refused.
+pub fn release() -> String {
+    nix::sys::utsname::uname().map(|it| it.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The machine, for the manifest.
@@ -141,7 +161,7 @@ pub fn host(btf: Option<&Path>) -> Host {
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
     let own = || Path::new(BTF_PATH).exists().then(|| BTF_PATH.into());
     Host {
-        kernel: uname.as_ref().map(|u| text(u.release())).unwrap_or_default(),
+        kernel: release(),
         arch: uname.as_ref().map(|u| text(u.machine())).unwrap_or_default(),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|s| s.trim().to_owned()),
         btf: btf.map(|path| text(path.as_os_str())).or_else(own),

@@ -68,7 +68,7 @@ impl Features {
     pub fn of_this_kernel(btf: Option<&Path>) -> Self {
         let tracefs = match tracefs::ensure() {
             Ok(()) => Answer::Yes,
-            Err(e) => Answer::No(format!("tracefs is not mounted and cannot be: {e}")),
+            Err(e) => Answer::No(e.to_string()),
         };
         Self { types: Types::read(btf), tracefs, trampoline: OnceCell::new(), kprobe: OnceCell::new() }
     }

@@ -7,6 +7,7 @@ pub mod loader;
 pub mod log;
 pub mod observed;
 mod refused;
+mod remedy;
 pub mod session;
 pub mod tracefs;
 pub mod trial;

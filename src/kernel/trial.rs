@@ -61,6 +61,8 @@ pub enum Reading {
     Wrong(&'static str),
     /// The kernel does not let programs read its memory.
     Refused(String),
+    /// The program could not be loaded with these types: fields that it reads are not there.
+    Unfit(String),
     /// It could not be tried.
     Unknown(String),
 }
@@ -83,9 +85,10 @@ pub fn reading(types: &Types) -> Reading {
         Err(e) => {
             let lines = log::take();
             let why = log::culprit(&lines, std::iter::once(NAME)).map_or_else(|| log::chain(&e), |(_, why)| why);
-            return match lines.iter().any(|line| line.contains("bpf_probe_read_kernel")) {
+            // the verifier does not know, or does not give, a helper that lockdown withholds
+            return match why.contains("bpf_probe_read_kernel#") {
                 true => Reading::Refused(why),
-                false => Reading::Unknown(why),
+                false => Reading::Unfit(why),
             };
         }
     };

@@ -9,6 +9,7 @@
 
 mod analyze;
 mod audit;
+mod btf;
 mod capture;
 mod clocks;
 mod command;
@@ -29,6 +30,7 @@ mod memory;
 mod net;
 mod observer;
 mod outputs;
+mod privileges;
 mod program;
 mod requirements;
 mod sampling;
@@ -100,6 +102,8 @@ fn main() -> ExitCode {
         totals::tests(),
         memory::tests(),
         limits::tests(),
+        privileges::tests(),
+        btf::tests(),
         edges::tests(),
         audit::tests(),
         clocks::tests(),

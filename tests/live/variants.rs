@@ -102,13 +102,7 @@ impl Forced {
 
     /// Why this kernel cannot do it, in the words of `ktrace check`.
     fn obstacle(&self) -> Option<String> {
-        let pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
-        let mut unusable = pairs.filter_map(|(hook, variant)| match offered().get(&(hook.into(), variant.into())) {
-            Some(line) if line.starts_with("no ") => Some(format!("{hook} {variant}: {line}")),
-            Some(_) => None,
-            None => panic!("`ktrace check` does not name {variant} of {hook}"),
-        });
-        unusable.next()
+        obstacle(self.variants)
     }
 
     /// Whether all other tests run this way anyway.
@@ -116,6 +110,17 @@ impl Forced {
         let pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
         pairs.map(|(h, v)| offered().get(&(h.into(), v.into()))).all(|line| line.is_some_and(|l| l.starts_with("used")))
     }
+}
+
+/// Why this kernel cannot do these, each `hook=variant`, in the words of `ktrace check`.
+pub fn obstacle(variants: &[&str]) -> Option<String> {
+    let pairs = variants.iter().map(|forced| forced.split_once('=').unwrap());
+    let mut unusable = pairs.filter_map(|(hook, variant)| match offered().get(&(hook.into(), variant.into())) {
+        Some(line) if line.starts_with("no ") => Some(format!("{hook} {variant}: {line}")),
+        Some(_) => None,
+        None => panic!("`ktrace check` does not name {variant} of {hook}"),
+    });
+    unusable.next()
 }
 
 /// `used`, `usable` or `no REASON` by hook and variant, from the table of `ktrace check`.

@@ -147,7 +147,7 @@ impl Hint for Leftover {}
 /// See [`CaptureError`]. Nothing stays attached.
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
-    let mut session = loader::load(plan, &Features::of_this_kernel())?;
+    let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
     // before the sockets are read, which takes a while: see the audit's tolerance

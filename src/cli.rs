@@ -90,7 +90,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print what this machine supports; changes nothing
-    Check,
+    Check {
+        /// Types of this kernel, as for a capture
+        #[arg(long, env = "KTRACE_BTF", value_name = "FILE")]
+        btf: Option<String>,
+    },
     /// Print what can be watched, and what each hook sees, needs and costs
     Hooks {
         /// What about them [default: list]
@@ -231,6 +235,10 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_HOOK_VARIANT", value_name = "HOOK=VARIANT", help_heading = TRIAGE)]
     pub hook_variant: Vec<String>,
 
+    /// Types of exactly this kernel, where it does not publish them itself: raw BTF, or a `vmlinux` with a `.BTF` section
+    #[arg(long, env = "KTRACE_BTF", value_name = "FILE", help_heading = TRIAGE)]
+    pub btf: Option<String>,
+
     /// File of flags, a line each, such as `duration = "60s"` (TOML); names without the dashes in front
     #[arg(long, env = "KTRACE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -271,8 +279,8 @@ impl Origins {
 /// What the user wants.
 #[derive(Debug)]
 pub enum Request {
-    /// `ktrace check`.
-    Check,
+    /// `ktrace check`, with the value of its `--btf`.
+    Check(Option<String>, Origins),
     /// `ktrace hooks …`.
     Hooks(About),
     /// `ktrace [flags]`.
@@ -303,7 +311,10 @@ where
     let matches = command().try_get_matches_from(&args)?;
     let cli = Cli::from_arg_matches(&matches)?;
     match cli.command {
-        Some(Command::Check) => Ok(Request::Check),
+        Some(Command::Check { btf }) => {
+            let origins = matches.subcommand().map(|(_, of_check)| Origins::of(of_check, &Layer::new()));
+            Ok(Request::Check(btf, origins.unwrap_or_default()))
+        }
         Some(Command::Hooks { about }) => Ok(Request::Hooks(about.unwrap_or(About::List))),
         None => {
             let layer = layer(&cli.capture)?;

@@ -14,6 +14,7 @@ mod plan;
 mod preflight;
 mod report;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use cli::Request;
@@ -28,7 +29,10 @@ fn main() -> ExitCode {
     };
     kernel::log::install();
     match request {
-        Request::Check => check(),
+        Request::Check(btf, origins) => match Plan::btf_from_args(btf.as_deref(), &origins) {
+            Ok(btf) => check(btf.as_deref()),
+            Err(error) => failed(&error, Exit::Usage),
+        },
         Request::Hooks(about) => match report::hooks::text(&about) {
             Ok(text) if report::to_stdout(text.as_bytes()).is_ok() => Exit::Complete,
             Ok(_) => Exit::Error,
@@ -48,14 +52,14 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn check() -> Exit {
-    let report = preflight::check();
+fn check(btf: Option<&Path>) -> Exit {
+    let (report, unmet) = preflight::check(btf);
     if report::to_stdout(report.render().as_bytes()).is_err() {
         return Exit::Error;
     }
-    match preflight::require() {
-        Ok(()) => report.exit(),
-        Err(error) => failed(&error, Exit::NothingAttached),
+    match unmet {
+        None => report.exit(),
+        Some(error) => failed(&error, Exit::NothingAttached),
     }
 }
 
@@ -63,7 +67,7 @@ fn run(plan: &Plan) -> Exit {
     if let Err(error) = plan.prepare() {
         return failed(&error, Exit::Usage);
     }
-    if let Err(error) = preflight::require() {
+    if let Err(error) = preflight::require(plan.btf.as_deref()) {
         return failed(&error, Exit::NothingAttached);
     }
     match capture::run(plan) {

@@ -4,6 +4,7 @@
 //! text that still has to be understood. Refuses requests that contradict themselves. Each effective
 //! value is kept with its origin for the manifest. Sits between the command line and preflight.
 
+pub mod btf;
 pub mod bytes;
 pub mod command;
 pub mod duration;
@@ -98,6 +99,8 @@ pub struct Plan {
     pub no_loose: bool,
     /// A degraded capture counts as a success.
     pub degraded_ok: bool,
+    /// Types of this kernel from a file, instead of the kernel's own.
+    pub btf: Option<PathBuf>,
     /// What to run while the window is open, if anything.
     pub command: Option<Asked>,
     /// Effective value and origin by flag, for the manifest; a flag without a value is absent.
@@ -156,9 +159,18 @@ impl Plan {
             stdout: draft.boolean("stdout", &args.stdout)?,
             no_loose: draft.boolean("no-loose", &args.no_loose)?,
             degraded_ok: draft.boolean("degraded-ok", &args.degraded_ok)?,
+            btf: draft.optional("btf", args.btf.as_deref(), btf::parse, |it| json!(it.to_string_lossy()))?,
             command: Asked::from_args(&args.command)?,
             entries: draft.entries,
         })
+    }
+
+    /// The `--btf` of a command that needs nothing else.
+    ///
+    /// # Errors
+    /// The value cannot be used.
+    pub fn btf_from_args(btf: Option<&str>, origins: &Origins) -> Result<Option<PathBuf>, PlanError> {
+        Draft { origins, entries: BTreeMap::new() }.optional("btf", btf, btf::parse, |it| json!(it.to_string_lossy()))
     }
 
     /// How long the user wants the window to be; `None` if he leaves that to his command.

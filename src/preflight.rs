@@ -1,18 +1,24 @@
 //! Host and privileges, before anything is attached: the reason why a capture cannot start, or the table that
 //! `ktrace check` prints. Changes nothing on the host.
 
+mod privileges;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
 use ktrace_bundle::manifest::Host;
 
 use crate::error::Hint;
 use crate::hooks::{HOOKS, Hook, Variant};
-use crate::kernel::features::{Answer, BTF_PATH, Features};
+use crate::kernel::features::{Answer, Features};
 use crate::kernel::ladder::{Refusals, choose, obstacle};
+use crate::kernel::trial::{self, Reading};
+use crate::kernel::types::{BTF_PATH, Types};
 use crate::report::check::{CheckReport, Fact, HookCheck, State, VariantCheck};
+use privileges::{capabilities, in_user_namespace, missing};
+pub use privileges::{has_seccomp_filter, may_attach_to_cgroups, sees_all_processes};
 
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Why a capture cannot start on this host.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +29,51 @@ pub enum PreflightError {
         /// The capabilities that are missing.
         missing: String,
     },
-    /// The kernel does not publish its types.
-    #[error("`{BTF_PATH}` cannot be read: {0}")]
-    Btf(std::io::Error),
+    /// Root, but not of the host.
+    #[error("in a user namespace capabilities do not count: loading BPF programs needs those of the host")]
+    UserNamespace,
+    /// Capabilities, and yet no bpf(2).
+    #[error("the kernel refuses bpf(2), although the capabilities for it are there")]
+    Refused {
+        /// A seccomp filter is in force.
+        filtered: bool,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The kernel does not publish its types, and no file was named.
+    #[error("the types of this kernel, `{BTF_PATH}`, cannot be read")]
+    Btf(#[source] io::Error),
+    /// The kernel publishes something that is no BTF.
+    #[error("`{BTF_PATH}` cannot be parsed")]
+    Unparsed,
+    /// `--btf` names the types of another kernel.
+    #[error("`{}` does not describe this kernel, {kernel}: {what} is laid out otherwise here", .path.display())]
+    OtherKernel {
+        /// The file.
+        path: PathBuf,
+        /// `uname -r`.
+        kernel: String,
+        /// What was read wrong.
+        what: &'static str,
+    },
+    /// `--btf` names types that lack what the programs read.
+    #[error("`{}` lacks types that ktrace needs, or is not of this kernel, {kernel}: {why}", .path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// `uname -r`.
+        kernel: String,
+        /// The verifier's words.
+        why: String,
+    },
+    /// Lockdown.
+    #[error("the kernel does not let BPF programs read its memory: {why}")]
+    Locked {
+        /// The verifier's words.
+        why: String,
+        /// The line of the lockdown file, if it can be read.
+        lockdown: Option<String>,
+    },
 }
 
 impl Hint for PreflightError {
@@ -34,74 +82,101 @@ impl Hint for PreflightError {
             Self::Privilege { .. } => {
                 "run as root, or give the container CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".into()
             }
-            Self::Btf(_) => {
-                "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount `/sys`".into()
+            Self::UserNamespace => "run as root of the host: not rootless, not under `unshare --user`, and in \
+                                    Kubernetes with `hostUsers: true`"
+                .into(),
+            Self::Refused { filtered: true, .. } => "a seccomp filter is in force: let it pass `bpf` and \
+                                                     `perf_event_open`, in Kubernetes by `seccompProfile: {type: \
+                                                     Unconfined}`"
+                .into(),
+            Self::Refused { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => {
+                "the kernel must be built with CONFIG_BPF_SYSCALL=y".into()
             }
+            Self::Refused { .. } => "a security module may forbid it: look for `denied` in the audit log and in \
+                                     `dmesg`"
+                .into(),
+            Self::Btf(_) | Self::Unparsed => "in a container, mount `/sys/kernel/btf`; where the kernel was built \
+                                              without CONFIG_DEBUG_INFO_BTF=y, pass its BTF with `--btf PATH` (BTFHub \
+                                              keeps those of distributions)"
+                .into(),
+            Self::OtherKernel { kernel, .. } | Self::Unfit { kernel, .. } => {
+                format!("pass the BTF of exactly `{kernel}` with `--btf`")
+            }
+            Self::Locked { lockdown: Some(line), .. } if line.contains("[confidentiality]") => {
+                format!("`{LOCKDOWN}` says `{line}`: boot with `lockdown=integrity`, which still protects the kernel")
+            }
+            Self::Locked { .. } => format!(
+                "see `{LOCKDOWN}` (`mount -t securityfs none /sys/kernel/security`): if it is `[confidentiality]`, boot \
+                 with `lockdown=integrity`"
+            ),
         })
     }
 }
 
-/// Effective capabilities of this process, bit n = capability n; `None` if `/proc` does not say.
-fn capabilities() -> Option<u64> {
-    procfs::process::Process::myself().ok()?.status().ok().map(|s| s.capeff)
-}
-
-/// Whether this process may do what a capture does.
+/// Whether this process may do what a capture does, with the types of `--btf` if it is given.
 ///
 /// # Errors
 /// The first reason why it may not.
-pub fn require() -> Result<(), PreflightError> {
-    if let Some(held) = capabilities() {
-        let missing = missing(held);
-        if !missing.is_empty() {
-            return Err(PreflightError::Privilege { missing: missing.join(", ") });
+pub fn require(btf: Option<&Path>) -> Result<(), PreflightError> {
+    if let Some(missing) = capabilities().map(missing).filter(|missing| !missing.is_empty()) {
+        return Err(PreflightError::Privilege { missing: missing.join(", ") });
+    }
+    if in_user_namespace() {
+        return Err(PreflightError::UserNamespace);
+    }
+    trial::bpf().map_err(|source| PreflightError::Refused { filtered: has_seccomp_filter(), source })?;
+    if btf.is_none() {
+        std::fs::File::open(BTF_PATH).map_err(PreflightError::Btf)?;
+    }
+    let types = Types::read(btf);
+    if btf.is_none() && types.own().is_none() {
+        return Err(PreflightError::Unparsed);
+    }
+    match trial::reading(&types) {
+        Reading::Refused(why) => {
+            let lockdown = std::fs::read_to_string(LOCKDOWN).ok().map(|line| line.trim().to_owned());
+            Err(PreflightError::Locked { why, lockdown })
         }
+        Reading::Wrong(what) => {
+            let path = btf.map(Path::to_owned).unwrap_or_default();
+            Err(PreflightError::OtherKernel { path, kernel: release(), what })
+        }
+        Reading::Unfit(why) if btf.is_some() => {
+            let path = btf.map(Path::to_owned).unwrap_or_default();
+            Err(PreflightError::Unfit { path, kernel: release(), why })
+        }
+        // what could not be tried here is tried by the hooks themselves
+        Reading::Right | Reading::Unfit(_) | Reading::Unknown(_) => Ok(()),
     }
-    std::fs::File::open(BTF_PATH).map(drop).map_err(PreflightError::Btf)
 }
 
-/// CAP_NET_ADMIN is not among them: without it only the cgroup programs are refused, which degrades `udp`.
-fn missing(held: u64) -> Vec<&'static str> {
-    let has = |cap: u32| held >> cap & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
-        return Vec::new();
-    }
-    [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(cap, _)| !has(*cap))
-        .map(|(_, name)| name)
-        .collect()
-}
-
-/// Whether this process lives in the initial pid namespace (`PROC_PID_INIT_INO` of the kernel). In any other the
-/// file tables of the node's processes cannot be read.
-pub fn sees_all_processes() -> bool {
-    const INITIAL: u64 = 0xEFFF_FFFC;
-    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| std::os::unix::fs::MetadataExt::ino(&ns) == INITIAL)
+/// `uname -r`; empty where even that is refused.
+pub fn release() -> String {
+    nix::sys::utsname::uname().map(|it| it.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The machine, for the manifest.
-pub fn host() -> Host {
+pub fn host(btf: Option<&Path>) -> Host {
     let uname = nix::sys::utsname::uname().ok();
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
+    let own = || Path::new(BTF_PATH).exists().then(|| BTF_PATH.into());
     Host {
-        kernel: uname.as_ref().map(|u| text(u.release())).unwrap_or_default(),
+        kernel: release(),
         arch: uname.as_ref().map(|u| text(u.machine())).unwrap_or_default(),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|s| s.trim().to_owned()),
-        btf: std::path::Path::new(BTF_PATH).exists().then(|| BTF_PATH.into()),
+        btf: btf.map(|path| text(path.as_os_str())).or_else(own),
     }
 }
 
-/// What `ktrace check` prints. Nothing is tried where the privileges to try it are missing.
-pub fn check() -> CheckReport {
-    let host = host();
-    let missing = capabilities().map(missing).unwrap_or_default();
-    if !missing.is_empty() {
-        let why = format!("not tried: missing {}", missing.join(", "));
-        let facts = vec![fact("privileges", privileges()), fact("btf", btf(true))];
-        return CheckReport { kernel: host.kernel, arch: host.arch, facts, hooks: untried(&why) };
+/// What `ktrace check` prints, and why no capture could start, if so. Nothing is tried then.
+pub fn check(btf: Option<&Path>) -> (CheckReport, Option<PreflightError>) {
+    let host = host(btf);
+    if let Err(error) = require(btf) {
+        let facts = vec![fact("privileges", privileges()), fact("btf", types(btf))];
+        let hooks = untried(&format!("not tried: {error}"));
+        return (CheckReport { kernel: host.kernel, arch: host.arch, facts, hooks }, Some(error));
     }
-    let features = Features::of_this_kernel();
+    let features = Features::of_this_kernel(btf);
     let hooks = choose(None, &features, &Refusals::default());
     let hooks = hooks.iter().map(|choice| HookCheck {
         name: choice.hook.name().into(),
@@ -118,7 +193,9 @@ pub fn check() -> CheckReport {
             .collect(),
         limits: choice.limits.clone(),
     });
-    CheckReport { kernel: host.kernel, arch: host.arch, facts: facts(&features), hooks: hooks.collect() }
+    let report =
+        CheckReport { kernel: host.kernel, arch: host.arch, facts: facts(btf, &features), hooks: hooks.collect() };
+    (report, None)
 }
 
 fn untried(why: &str) -> Vec<HookCheck> {
@@ -137,29 +214,28 @@ fn fact(name: &str, (state, detail): (State, String)) -> Fact {
     Fact { name: name.into(), state, detail }
 }
 
-fn btf(parsed: bool) -> (State, String) {
-    match std::fs::File::open(BTF_PATH) {
-        Ok(_) if parsed => (State::Yes, format!("`{BTF_PATH}`")),
-        Ok(_) => (State::No, format!("`{BTF_PATH}` cannot be parsed")),
-        Err(e) => (State::No, format!("`{BTF_PATH}`: {e}")),
+fn types(btf: Option<&Path>) -> (State, String) {
+    match (btf, std::fs::File::open(BTF_PATH)) {
+        (Some(path), Ok(_)) => (State::Yes, format!("`{}` instead of `{BTF_PATH}`", path.display())),
+        (Some(path), Err(e)) => (State::Yes, format!("`{}`; `{BTF_PATH}`: {e}", path.display())),
+        (None, Ok(_)) => (State::Yes, format!("`{BTF_PATH}`")),
+        (None, Err(e)) => (State::No, format!("`{BTF_PATH}`: {e}")),
     }
 }
 
 fn net_admin() -> (State, String) {
-    match capabilities() {
+    match may_attach_to_cgroups() {
         None => (State::Unknown, "`/proc/self/status` cannot be read".into()),
-        Some(held) if held >> CAP_NET_ADMIN & 1 == 1 || held >> CAP_SYS_ADMIN & 1 == 1 => {
-            (State::Yes, "the remote end of unconnected UDP sockets".into())
-        }
-        Some(_) => (State::No, "a capture is degraded: no remote end of unconnected UDP sockets (exit 4)".into()),
+        Some(true) => (State::Yes, "the remote end of unconnected UDP sockets".into()),
+        Some(false) => (State::No, "a capture is degraded: no remote end of unconnected UDP sockets (exit 4)".into()),
     }
 }
 
-fn facts(features: &Features) -> Vec<Fact> {
+fn facts(btf: Option<&Path>, features: &Features) -> Vec<Fact> {
     vec![
         fact("privileges", privileges()),
         fact("cap_net_admin", net_admin()),
-        fact("btf", btf(features.has_btf())),
+        fact("btf", types(btf)),
         fact("fentry", told(features.trampoline(), "the best variants of udp, connect and owner")),
         fact("kprobes", told(features.kprobe(), "")),
         fact("tracefs", told(features.tracefs(), "classic tracepoints")),
@@ -169,6 +245,7 @@ fn facts(features: &Features) -> Vec<Fact> {
 fn privileges() -> (State, String) {
     match capabilities() {
         None => (State::Unknown, "`/proc/self/status` cannot be read".into()),
+        Some(_) if in_user_namespace() => (State::No, "those of a user namespace do not count".into()),
         Some(held) => match missing(held).as_slice() {
             [] => (State::Yes, "may load BPF programs".into()),
             missing => (State::No, format!("missing {}", missing.join(", "))),
@@ -181,17 +258,5 @@ fn told(answer: &Answer, meaning: &str) -> (State, String) {
         Answer::Yes => (State::Yes, meaning.into()),
         Answer::No(why) => (State::No, why.clone()),
         Answer::Unknown(why) => (State::Unknown, why.clone()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_missing_capabilities_are_named() {
-        assert_eq!(missing(0), ["CAP_BPF", "CAP_PERFMON"]);
-        assert_eq!(missing(1 << CAP_BPF), ["CAP_PERFMON"]);
-        assert_eq!(missing(1 << CAP_SYS_ADMIN), [""; 0]);
     }
 }

@@ -60,6 +60,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "cluster",
         "label",
         "ring-bytes",
+        "btf",
         "ready-file",
         "quiet",
     ] {
@@ -114,6 +115,21 @@ fn a_port_beyond_the_range_is_refused() {
             "hint: pass ports from 1 to 65535",
         ],
     );
+}
+
+#[test]
+fn a_btf_that_is_none_is_refused_with_a_remedy_whoever_asks() {
+    let lines = [
+        "error: `--btf=/` cannot be used",
+        "caused by: it is not a regular file",
+        "hint: pass the BTF of exactly this kernel (`uname -r`), raw or as the uncompressed `vmlinux` with its `.BTF` \
+         section; BTFHub keeps those of distributions",
+    ];
+    refused(&run(&["--btf", "/"]), &lines);
+    refused(&run(&["check", "--btf", "/"]), &lines);
+    let by_variable = "error: `KTRACE_BTF=/` cannot be used";
+    refused(&ktrace(&[]).env("KTRACE_BTF", "/").output().unwrap(), &[by_variable, lines[1], lines[2]]);
+    refused(&ktrace(&["check"]).env("KTRACE_BTF", "/").output().unwrap(), &[by_variable, lines[1], lines[2]]);
 }
 
 #[test]

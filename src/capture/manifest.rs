@@ -38,7 +38,7 @@ pub fn head(plan: &Plan, first: &ClockSample, hooks: &[HookReport]) -> Head {
             step_count: None,
             synchronized: clock::synchronized(),
         },
-        host: preflight::host(),
+        host: preflight::host(plan.btf.as_deref()),
         hooks: hooks.to_vec(),
         sources: Vec::new(),
         byte_bound: Some(budget::byte_bound(plan)),

@@ -52,6 +52,6 @@ fn a_given_value_is_told_from_a_default() {
 
 #[test]
 fn check_is_a_request_of_its_own_without_flags() {
-    assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check)));
+    assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check(None, _))));
     assert!(parse(["ktrace", "--quiet", "check"]).is_err());
 }

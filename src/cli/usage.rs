@@ -75,9 +75,10 @@ fn unknown(word: &str, hint: String) -> UsageError {
             message: format!("`{word}` is not a command"),
             hint: format!("a boolean takes its value after an equals sign, as in `--with-security={word}`"),
         },
-        _ if super::command().find_subcommand(word).is_some() => {
-            UsageError { message: format!("`{word}` takes no flags"), hint: format!("run `ktrace {word}` alone") }
-        }
+        _ if super::command().find_subcommand(word).is_some() => UsageError {
+            message: format!("flags of a capture cannot stand before `{word}`"),
+            hint: format!("see `ktrace {word} --help`"),
+        },
         _ if word.starts_with('-') => UsageError { message: format!("unknown flag `{word}`"), hint },
         _ if hint != SEE_HELP => UsageError { message: format!("unknown command `{word}`"), hint },
         _ => {
@@ -145,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn check_with_flags_is_refused() {
-        assert_eq!(explained(&["--quiet", "check"]).0, "`check` takes no flags");
+    fn check_with_flags_of_a_capture_is_refused() {
+        assert_eq!(explained(&["--quiet", "check"]).0, "flags of a capture cannot stand before `check`");
         assert_eq!(explained(&["check", "--quiet"]).0, "unknown flag `--quiet`");
     }
 }

@@ -4,16 +4,15 @@
 //! not. A trial runs once per process and changes nothing on the node.
 
 use std::cell::OnceCell;
-use std::mem::MaybeUninit;
+use std::path::Path;
 
-use libbpf_rs::btf::{Btf, ReferencesType, types};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::btf::{ReferencesType, types};
 
-use super::preflight_skel::PreflightSkelBuilder;
-use super::{log, tracefs};
+use super::types::Types;
+use super::{tracefs, trial};
 
-/// Where the kernel publishes its types.
-pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// Where the kernel says how a kprobe is asked for, if it has any; all kernels with ring buffers have this.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 /// Answer to "can this be used here?".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,25 +57,25 @@ impl std::fmt::Display for Need {
 
 /// The kernel's answers; trials are made on first need.
 pub struct Features {
-    btf: Option<Btf<'static>>,
+    types: Types,
     tracefs: Answer,
     trampoline: OnceCell<Answer>,
     kprobe: OnceCell<Answer>,
 }
 
 impl Features {
-    /// Reads the kernel's types and finds tracefs.
-    pub fn of_this_kernel() -> Self {
+    /// Reads the kernel's types, and those of `--btf`, and finds tracefs.
+    pub fn of_this_kernel(btf: Option<&Path>) -> Self {
         let tracefs = match tracefs::ensure() {
             Ok(()) => Answer::Yes,
-            Err(e) => Answer::No(format!("tracefs is not mounted and cannot be: {e}")),
+            Err(e) => Answer::No(e.to_string()),
         };
-        Self { btf: Btf::from_path(BTF_PATH).ok(), tracefs, trampoline: OnceCell::new(), kprobe: OnceCell::new() }
+        Self { types: Types::read(btf), tracefs, trampoline: OnceCell::new(), kprobe: OnceCell::new() }
     }
 
-    /// Whether the kernel's types could be read.
-    pub const fn has_btf(&self) -> bool {
-        self.btf.is_some()
+    /// The kernel's types.
+    pub const fn types(&self) -> &Types {
+        &self.types
     }
 
     /// Whether tracefs can be read.
@@ -86,36 +85,42 @@ impl Features {
 
     /// Whether fentry and fexit programs load.
     pub fn trampoline(&self) -> &Answer {
-        self.trampoline.get_or_init(|| trial("trial_fentry", false))
+        self.trampoline.get_or_init(|| match self.types.own() {
+            Some(_) => trial::program(&self.types, "trial_fentry", false),
+            None => Answer::No(self.types.no_own()),
+        })
     }
 
     /// Whether kprobes attach.
     pub fn kprobe(&self) -> &Answer {
-        self.kprobe.get_or_init(|| trial("trial_kprobe", true))
+        self.kprobe.get_or_init(|| match Path::new(KPROBES).exists() {
+            true => trial::program(&self.types, "trial_kprobe", true),
+            false => Answer::No(format!("the kernel was built without kprobes (CONFIG_KPROBE_EVENTS): no `{KPROBES}`")),
+        })
     }
 
     /// Answers for one need.
     pub fn answer(&self, need: Need) -> Answer {
         match need {
             Need::TpBtf(name, arguments) => self.typed_tracepoint(name, arguments),
-            Need::Trampoline(function) => self.in_btf(function).unwrap_or_else(|| self.trampoline().clone()),
-            Need::Kprobe(function) => self.in_btf(function).unwrap_or_else(|| self.kprobe().clone()),
+            Need::Trampoline(function) => self.function(function).unwrap_or_else(|| self.trampoline().clone()),
+            Need::Kprobe(function) => self.function(function).unwrap_or_else(|| self.kprobe().clone()),
             Need::Tracepoint(category, name) => match &self.tracefs {
                 Answer::Yes if tracefs::has_event(category, name) => Answer::Yes,
                 Answer::Yes => Answer::No(format!("this kernel has no tracepoint `{category}:{name}`")),
                 other => other.clone(),
             },
-            Need::Helper(name) => match self.in_btf(name) {
-                Some(_) if self.has_btf() => Answer::No(format!("this kernel has no helper `{name}`")),
-                answer => answer.unwrap_or(Answer::Yes),
-            },
-            Need::Iter(name) => self.in_btf(&format!("bpf_iter_{name}")).unwrap_or(Answer::Yes),
+            Need::Helper(name) => self.of_own(name, || format!("this kernel has no helper `{name}`")),
+            Need::Iter(name) => {
+                let function = format!("bpf_iter_{name}");
+                self.of_own(&function, || format!("this kernel has no function `{function}` to hook"))
+            }
         }
     }
 
     fn typed_tracepoint(&self, name: &str, arguments: usize) -> Answer {
-        let Some(btf) = &self.btf else {
-            return Answer::No(format!("`{BTF_PATH}` cannot be read"));
+        let Some(btf) = self.types.own() else {
+            return Answer::No(self.types.no_own());
         };
         let found = btf
             .type_by_name::<types::Typedef<'_>>(&format!("btf_trace_{name}"))
@@ -132,49 +137,23 @@ impl Features {
         }
     }
 
-    /// Whether the kernel's types list this function; helpers of BPF are functions, too.
-    pub fn has_function(&self, function: &str) -> bool {
-        self.btf.as_ref().is_some_and(|btf| btf.type_by_name::<types::Func<'_>>(function).is_some())
+    /// Whether the kernel's own types list this function; helpers of BPF are functions, too.
+    pub fn lists(&self, function: &str) -> bool {
+        self.types.own().is_some_and(|btf| btf.type_by_name::<types::Func<'_>>(function).is_some())
     }
 
-    /// `None` when the kernel has this function, else the answer.
-    fn in_btf(&self, function: &str) -> Option<Answer> {
-        if self.btf.is_none() {
-            return Some(Answer::No(format!("`{BTF_PATH}` cannot be read")));
+    /// What the kernel looks up in its own types when it loads a program.
+    fn of_own(&self, function: &str, missing: impl FnOnce() -> String) -> Answer {
+        match self.types.own() {
+            None => Answer::No(self.types.no_own()),
+            Some(_) if self.lists(function) => Answer::Yes,
+            Some(_) => Answer::No(missing()),
         }
+    }
+
+    /// `None` when the kernel has this function, or when that can only be tried; else the answer.
+    fn function(&self, function: &str) -> Option<Answer> {
         let missing = || Answer::No(format!("this kernel has no function `{function}` to hook"));
-        (!self.has_function(function)).then(missing)
+        (self.types.has_function(function) == Some(false)).then(missing)
     }
-}
-
-/// Loads one program that does nothing and, if asked, attaches it for a moment.
-fn trial(program: &str, attach: bool) -> Answer {
-    let _ = log::take();
-    let mut slot = MaybeUninit::uninit();
-    let open = match PreflightSkelBuilder::default().open(&mut slot) {
-        Ok(open) => open,
-        Err(e) => return Answer::Unknown(format!("the trial object cannot be opened: {}", log::chain(&e))),
-    };
-    let mut open = open;
-    for mut candidate in open.open_object_mut().progs_mut() {
-        let chosen = candidate.name() == program;
-        candidate.set_autoload(chosen);
-    }
-    let loaded = match open.load() {
-        Ok(loaded) => loaded,
-        Err(e) => return Answer::No(refusal("load", &e)),
-    };
-    if !attach {
-        return Answer::Yes;
-    }
-    let result = libbpf_rs::skel::Skel::object(&loaded).progs_mut().find(|p| p.name() == program).map(|p| p.attach());
-    match result {
-        Some(Ok(_link)) => Answer::Yes,
-        Some(Err(e)) => Answer::No(refusal("attach", &e)),
-        None => Answer::Unknown("the trial program is not in its object".into()),
-    }
-}
-
-fn refusal(step: &str, error: &libbpf_rs::Error) -> String {
-    format!("the kernel refuses to {step} it: {}", log::chain(error))
 }

@@ -20,10 +20,11 @@ use super::features::Features;
 use super::ladder::{Choice, Refusals, choose};
 use super::session::Session;
 use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
-use super::{filters, log, skel};
+use super::{filters, log, remedy, skel};
 use crate::error::Hint;
 use crate::hooks::{CGROUP_PROGRAMS, Store};
 use crate::plan::{MIN_RING_BYTES, Plan};
+use crate::preflight;
 
 /// Why no capture can start.
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +39,16 @@ pub enum LoadError {
         step: &'static str,
         /// libbpf's words.
         detail: String,
+        /// What to do, where that is known.
+        remedy: Option<String>,
     },
 }
 
 impl Hint for LoadError {
     fn hint(&self) -> Option<String> {
+        if let Self::Object { remedy: Some(remedy), .. } = self {
+            return Some(remedy.clone());
+        }
         Some("run `ktrace check` to see what this host supports and what is missing".into())
     }
 }
@@ -65,7 +71,11 @@ pub fn load(plan: &Plan, features: &Features) -> Result<Session, LoadError> {
                 continue;
             }
         };
-        filters::fill(&skel, plan).map_err(|e| LoadError::Object { step: "filled", detail: log::chain(&e) })?;
+        filters::fill(&skel, plan).map_err(|e| LoadError::Object {
+            step: "filled",
+            detail: log::chain(&e),
+            remedy: None,
+        })?;
         match attach(&skel, &choices) {
             Ok(attached) => return Ok(Session::new(attached, skel)),
             Err(refused) => strike_off(&mut refusals, &choices, refused)?,
@@ -83,16 +93,21 @@ struct Refused {
     program: Option<String>,
     step: &'static str,
     why: String,
+    remedy: Option<String>,
 }
 
 fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> Result<(), LoadError> {
-    let Refused { program, step, why } = refused;
+    let Refused { program, step, why, remedy } = refused;
     let owner = program.as_deref().and_then(|name| {
         choices.iter().find_map(|c| {
             let program = c.programs.iter().find(|p| **p == name)?;
             Some((c.hook.name(), c.variant?, *program))
         })
     });
+    let why = match &remedy {
+        Some(remedy) if owner.is_some() => format!("{why}: {remedy}"),
+        _ => why,
+    };
     match owner {
         Some((_, variant, program)) if variant.optional.iter().any(|o| o.programs.contains(&program)) => {
             refusals.optional(program, why);
@@ -102,16 +117,18 @@ fn strike_off(refusals: &mut Refusals, choices: &[Choice], refused: Refused) -> 
             refusals.variant(hook, variant.name, program, why);
             Ok(())
         }
-        None => Err(LoadError::Object { step, detail: why }),
+        None => Err(LoadError::Object { step, detail: why, remedy }),
     }
 }
 
 fn open_and_load(plan: &Plan, features: &Features, choices: &[Choice]) -> Result<KtraceSkel<'static>, Refused> {
-    let blameless = |step, e: &libbpf_rs::Error| Refused { program: None, step, why: last_words(e) };
+    let blameless = |step, e: &libbpf_rs::Error| Refused { program: None, step, why: last_words(e), remedy: None };
     let _ = log::take();
     // A skeleton borrows the place of its object. One such place per attempt is never given back: a few bytes.
     let place = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = KtraceSkelBuilder::default().open(place).map_err(|e| blameless("opened", &e))?;
+    let mut builder = KtraceSkelBuilder::default();
+    features.types().apply(&mut builder.obj_builder).map_err(|e| blameless("opened", &e))?;
+    let mut open = builder.open(place).map_err(|e| blameless("opened", &e))?;
     configure(&mut open, plan, features, choices).map_err(|e| blameless("configured", &e))?;
     for mut program in open.open_object_mut().progs_mut() {
         let chosen = choices.iter().any(|c| c.programs.iter().any(|p| program.name() == *p));
@@ -121,8 +138,14 @@ fn open_and_load(plan: &Plan, features: &Features, choices: &[Choice]) -> Result
         let lines = log::take();
         let programs = choices.iter().flat_map(|c| c.programs.iter().copied());
         match log::culprit(&lines, programs) {
-            Some((program, why)) => Refused { program: Some(program.into()), step: "loaded", why },
-            None => Refused { program: None, step: "loaded", why: format!("{}: {}", log::chain(&e), lines.join("; ")) },
+            Some((program, why)) => {
+                let remedy = CGROUP_PROGRAMS.contains(&program).then(remedy::of_cgroup).flatten();
+                Refused { program: Some(program.into()), step: "loaded", why, remedy }
+            }
+            None => {
+                let why = format!("{}: {}", log::chain(&e), lines.join("; "));
+                Refused { program: None, step: "loaded", why, remedy: remedy::of_memlock(&e, &preflight::release()) }
+            }
         }
     })
 }
@@ -168,7 +191,7 @@ fn configure(
             refuses: filters::refuses(plan),
             with_security: u32::from(plan.with_security),
             hash_store: u32::from(hash),
-            task_btf: u32::from(features.has_function("bpf_get_current_task_btf")),
+            task_btf: u32::from(features.lists("bpf_get_current_task_btf")),
             // within the bounds of the plan, so it fits
             sample: u32::try_from(plan.sample).unwrap_or(u32::MAX),
         };
@@ -219,7 +242,7 @@ impl Attached {
 }
 
 fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -> Result<Attachment, Refused> {
-    let refused = |why: String| Refused { program: Some(name.into()), step: "attached", why };
+    let refused = |why: String| Refused { program: Some(name.into()), step: "attached", why, remedy: None };
     let program = skel.object().progs_mut().find(|p| p.name() == name);
     let program = program.ok_or_else(|| refused(format!("`{name}` is not in the BPF object")))?;
     let link = if program.prog_type() == ProgramType::CgroupSockAddr {
@@ -229,7 +252,10 @@ fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -
     } else {
         program.attach()
     };
-    let link = link.map_err(|e| refused(format!("`{name}` cannot be attached: {}", log::root(&e))))?;
+    let link = link.map_err(|e| Refused {
+        remedy: remedy::of_attach(program.prog_type(), &e),
+        ..refused(format!("`{name}` cannot be attached: {}", log::root(&e)))
+    })?;
     // seconds take what the first ones are skipped for; what is optional adds to events and makes none
     let makes_events = choice.variant.is_some_and(|v| v.programs.contains(&name)) && !choice.hook.kinds().is_empty();
     Ok(Attachment::new((choice.hook.name(), name), makes_events, &program, link))

@@ -8,8 +8,11 @@ pub mod loader;
 pub mod log;
 pub mod observed;
 mod refused;
+mod remedy;
 pub mod session;
 pub mod tracefs;
+pub mod trial;
+pub mod types;
 
 /// The linked BPF object and, through its BTF, the types of `bpf/wire.h`.
 #[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, unsafe_op_in_unsafe_fn)]

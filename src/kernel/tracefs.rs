@@ -1,6 +1,7 @@
 //! Finds tracefs, where classic tracepoints have their ids. Where nobody mounted it, mounts it for this process
 //! alone: in a mount namespace of our own, so that nothing changes on the node.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +25,32 @@ pub fn has_event(category: &str, name: &str) -> bool {
 /// belongs to the thread that makes it and to those that it starts later.
 ///
 /// # Errors
-/// The mount was refused; classic tracepoints are then not available.
-pub fn ensure() -> io::Result<()> {
+/// Why classic tracepoints are not available, and what to do.
+pub fn ensure() -> Result<(), TracefsError> {
     if events_dir().is_some() {
         return Ok(());
     }
+    let closed = PLACES.iter().find(|p| fs::read_dir(p).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied));
+    match closed {
+        Some(place) => Err(TracefsError::Closed(place)),
+        None => mount_here().map_err(TracefsError::Mount),
+    }
+}
+
+/// Why tracefs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TracefsError {
+    /// It is there, and for root only.
+    #[error("`{0}` may not be read: run as root, or give CAP_DAC_READ_SEARCH")]
+    Closed(&'static str),
+    /// Nobody has mounted it, and neither may we.
+    #[error(
+        "tracefs is not mounted and cannot be ({0}): mount it on the node, and in a container `/sys/kernel/tracing`"
+    )]
+    Mount(io::Error),
+}
+
+fn mount_here() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // from here on nothing that we mount reaches anybody else
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ktrace_bundle::manifest::PlanSource;
 
 use super::{
-    bytes::BytesError, duration::DurationError, filters::FilterError, names::NameError, ports::PortsError,
-    scalar::ScalarError, share::ShareError, variants::VariantError,
+    btf::BtfError, bytes::BytesError, duration::DurationError, filters::FilterError, names::NameError,
+    ports::PortsError, scalar::ScalarError, share::ShareError, variants::VariantError,
 };
 use crate::command::NotRunnable;
 use crate::error::Hint;
@@ -104,6 +104,9 @@ pub enum ValueError {
     /// Boolean or count.
     #[error(transparent)]
     Scalar(#[from] ScalarError),
+    /// Types of a kernel.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
     /// Hook and variant.
     #[error(transparent)]
     Variant(#[from] VariantError),
@@ -120,6 +123,7 @@ impl Hint for ValueError {
             Self::Filter(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Scalar(error) => error.hint(),
+            Self::Btf(error) => error.hint(),
             Self::Variant(error) => error.hint(),
         }
     }

@@ -42,6 +42,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         stdout: false,
         no_loose: false,
         degraded_ok: false,
+        btf: None,
         command: None,
         entries: plan.entries.clone(),
     };

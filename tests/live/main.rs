@@ -10,6 +10,7 @@
 mod analyze;
 mod audit;
 mod broken;
+mod btf;
 mod capture;
 mod clocks;
 mod command;
@@ -30,6 +31,7 @@ mod memory;
 mod net;
 mod observer;
 mod outputs;
+mod privileges;
 mod program;
 mod refusal;
 mod requirements;
@@ -102,6 +104,8 @@ fn main() -> ExitCode {
         totals::tests(),
         memory::tests(),
         limits::tests(),
+        privileges::tests(),
+        btf::tests(),
         edges::tests(),
         audit::tests(),
         clocks::tests(),

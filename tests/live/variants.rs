@@ -102,8 +102,7 @@ impl Forced {
 
     /// Why this kernel cannot do it, in the words of `ktrace check`.
     fn obstacle(&self) -> Option<String> {
-        let mut pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
-        pairs.find_map(|(hook, variant)| is_offered(hook, variant).err())
+        obstacle(self.variants)
     }
 
     /// Whether all other tests run this way anyway.
@@ -111,6 +110,12 @@ impl Forced {
         let mut pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
         pairs.all(|(hook, variant)| usable(hook).first() == Some(&variant))
     }
+}
+
+/// Why this kernel cannot do these, each `hook=variant`, in the words of `ktrace check`.
+pub fn obstacle(variants: &[&str]) -> Option<String> {
+    let mut pairs = variants.iter().map(|forced| forced.split_once('=').unwrap());
+    pairs.find_map(|(hook, variant)| is_offered(hook, variant).err())
 }
 
 /// Whether this kernel can do it, or else why not, in the words of `ktrace check`.

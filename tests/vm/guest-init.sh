@@ -12,6 +12,7 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t securityfs securityfs /sys/kernel/security
 mkdir -p /run/netns
 hostname vm
 ip link set lo up

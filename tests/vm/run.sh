@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh KERNEL SECONDS PROGRAMS JOB: boots KERNEL of ./kernels in QEMU, by plain emulation, and runs the shell script JOB
 # in it. The directory PROGRAMS is there under the same path, read-only. What the machine prints goes to stdout.
+# KTRACE_VM_APPEND holds further parameters of the kernel.
 # Exit code: the job's; 124 it did not end in time; 125 the machine died; 3 QEMU or the kernel cannot be had.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -62,7 +63,7 @@ mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$work/programs" "$work/programs.ext4"
 # single-threaded emulation: with one thread per processor, and with cx16, machines die now and then
 timeout --foreground -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=single -cpu max,-cx16 -smp 2 -m 2048 \
 	-nodefaults -no-user-config -display none -no-reboot -serial stdio \
-	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=ttyS0 quiet panic=-1 oops=panic" \
+	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=ttyS0 quiet panic=-1 oops=panic ${KTRACE_VM_APPEND:-}" \
 	-drive "file=$VM/root.ext4,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
 	-drive "file=$work/programs.ext4,format=raw,if=none,id=programs,snapshot=on" -device virtio-blk-pci,drive=programs \
 	</dev/null 2>&1 | tr -d '\r' | tee "$work/console"

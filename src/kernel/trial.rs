@@ -1,0 +1,130 @@
+//! What cannot be looked up anywhere, tried: programs that record nothing are loaded, attached for a moment, or run once
+//! in this process. Changes nothing on the node.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{OpenObject, ProgramInput, libbpf_sys};
+
+use super::features::Answer;
+use super::log;
+use super::preflight_skel::{OpenPreflightSkel, PreflightSkel, PreflightSkelBuilder};
+use super::types::{Known, Types, wrong};
+
+/// Whether the kernel takes bpf(2) from this process at all: makes a map of one number and gives it back.
+///
+/// # Errors
+/// What it says.
+pub fn bpf() -> io::Result<()> {
+    // SAFETY: no name and no options; the call reads nothing else.
+    let fd = unsafe {
+        libbpf_sys::bpf_map_create(libbpf_sys::BPF_MAP_TYPE_ARRAY, std::ptr::null(), 4, 4, 1, std::ptr::null())
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a descriptor that was just made, and that nobody else has.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// Whether one program loads and, if asked, attaches.
+pub fn program(types: &Types, name: &str, attach: bool) -> Answer {
+    let mut slot = MaybeUninit::uninit();
+    let loaded = match open(types, name, &mut slot) {
+        Ok(open) => open.load(),
+        Err(e) => return Answer::Unknown(format!("the trial object cannot be opened: {}", log::chain(&e))),
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(e) => return Answer::No(refusal("load", &e)),
+    };
+    if !attach {
+        return Answer::Yes;
+    }
+    let result = loaded.object().progs_mut().find(|p| p.name() == name).map(|p| p.attach());
+    match result {
+        Some(Ok(_link)) => Answer::Yes,
+        Some(Err(e)) => Answer::No(refusal("attach", &e)),
+        None => Answer::Unknown("the trial program is not in its object".into()),
+    }
+}
+
+/// What reading kernel memory through the types in use came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// What was read is what is there; of a file of types this much was tried.
+    Right,
+    /// The types are not those of this kernel: this one is not where they say.
+    Wrong(&'static str),
+    /// The kernel does not let programs read its memory.
+    Refused(String),
+    /// The program could not be loaded with these types: fields that it reads are not there.
+    Unfit(String),
+    /// It could not be tried.
+    Unknown(String),
+}
+
+/// Reads a socket of this process through the types in use. The kernel's own are right by their nature: with these
+/// the program is only loaded.
+pub fn reading(types: &Types) -> Reading {
+    const NAME: &str = "trial_types";
+    let known = types.file().and_then(|_| Known::new());
+    let mut slot = MaybeUninit::uninit();
+    let mut open = match open(types, NAME, &mut slot) {
+        Ok(open) => open,
+        Err(e) => return Reading::Unknown(log::chain(&e)),
+    };
+    if let (Some(known), Some(rodata)) = (&known, open.maps.rodata_data.as_deref_mut()) {
+        (rodata.trial_fd, rodata.trial_port, rodata.trial_netns) = (known.fd(), known.port, known.netns);
+    }
+    let loaded = match open.load() {
+        Ok(loaded) => loaded,
+        Err(e) => {
+            let lines = log::take();
+            let why = log::culprit(&lines, std::iter::once(NAME)).map_or_else(|| log::chain(&e), |(_, why)| why);
+            // the verifier does not know, or does not give, a helper that lockdown withholds
+            return match why.contains("bpf_probe_read_kernel#") {
+                true => Reading::Refused(why),
+                false => Reading::Unfit(why),
+            };
+        }
+    };
+    match known {
+        Some(_) => run(&loaded, NAME),
+        None if types.file().is_some() => Reading::Unknown("there is no loopback to listen on".into()),
+        None => Reading::Right,
+    }
+}
+
+fn run(loaded: &PreflightSkel<'_>, name: &str) -> Reading {
+    let Some(program) = loaded.object().progs_mut().find(|p| p.name() == name) else {
+        return Reading::Unknown("the trial program is not in its object".into());
+    };
+    match program.test_run(ProgramInput::default()) {
+        Ok(output) => wrong(output.return_value).map_or(Reading::Right, Reading::Wrong),
+        Err(e) => Reading::Unknown(log::chain(&e)),
+    }
+}
+
+fn open<'a>(
+    types: &Types,
+    name: &str,
+    slot: &'a mut MaybeUninit<OpenObject>,
+) -> libbpf_rs::Result<OpenPreflightSkel<'a>> {
+    let _ = log::take();
+    let mut builder = PreflightSkelBuilder::default();
+    types.apply(&mut builder.obj_builder)?;
+    let mut open = builder.open(slot)?;
+    for mut candidate in open.open_object_mut().progs_mut() {
+        let chosen = candidate.name() == name;
+        candidate.set_autoload(chosen);
+    }
+    Ok(open)
+}
+
+fn refusal(step: &str, error: &libbpf_rs::Error) -> String {
+    format!("the kernel refuses to {step} it: {}", log::chain(error))
+}

@@ -21,7 +21,8 @@ pub fn has_event(category: &str, name: &str) -> bool {
     events_dir().is_some_and(|dir| dir.join(category).join(name).join("id").exists())
 }
 
-/// Makes tracefs visible to this process. To be called while there is only one thread: a mount namespace
+/// Makes tracefs visible to this process. Never where the kernel is locked down, which preflight looks at before:
+/// Linux 6.12 dies when a tracefs that was mounted there is unmounted. To be called while there is only one thread: a mount namespace
 /// belongs to the thread that makes it and to those that it starts later.
 ///
 /// # Errors

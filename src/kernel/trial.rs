@@ -85,8 +85,8 @@ pub fn reading(types: &Types) -> Reading {
         Err(e) => {
             let lines = log::take();
             let why = log::culprit(&lines, std::iter::once(NAME)).map_or_else(|| log::chain(&e), |(_, why)| why);
-            // the verifier does not know, or does not give, a helper that lockdown withholds
-            return match why.contains("bpf_probe_read_kernel#") {
+            // lockdown withholds the helper; libbpf then tries its older name
+            return match why.contains("bpf_probe_read") {
                 true => Reading::Refused(why),
                 false => Reading::Unfit(why),
             };

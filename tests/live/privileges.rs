@@ -12,6 +12,7 @@ use crate::Test;
 use crate::capture::{COMPLETE, DEGRADED, ktrace, only_entry, read};
 use crate::limits::public_copy;
 use crate::program::{Ended, Program};
+use crate::requirements::locked_down;
 use crate::variants;
 
 const NOTHING_ATTACHED: i32 = 3;
@@ -263,10 +264,9 @@ fn refuse(syscall: u32) -> std::io::Result<()> {
     if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Boot a virtual machine with `lockdown=confidentiality` to see it: `scripts/vmtest.sh` does.
+/// `KTRACE_VM_APPEND=lockdown=confidentiality tests/vm/run.sh …` boots one that is.
 fn not_locked_down() -> Option<String> {
-    let mode = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    (!mode.contains("[confidentiality]")).then(|| "the kernel is not booted with `lockdown=confidentiality`".into())
+    (!locked_down()).then(|| "the kernel is not booted with `lockdown=confidentiality`".into())
 }
 
 fn lockdown_is_named() {

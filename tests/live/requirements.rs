@@ -32,6 +32,11 @@ pub fn reason_to_skip() -> Option<String> {
     (!Path::new(BTF).exists()).then(|| format!("this kernel has no `{BTF}`"))
 }
 
+/// Whether the kernel keeps its memory from root, and so from every BPF program.
+pub fn locked_down() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
 /// Whether every program that the tests start is there.
 ///
 /// # Errors

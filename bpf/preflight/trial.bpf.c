@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Programs that do nothing, in an object of their own: whether this kernel lets us load fentry and attach a
- * kprobe cannot be read anywhere, only tried. A failed load here takes nothing else down.
+ * Programs that do nothing, in an object of their own: whether this kernel lets us load and attach fentry
+ * and kprobes cannot be read anywhere, only tried. A failed load here takes nothing else down.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>

@@ -84,14 +84,15 @@ impl Features {
         &self.tracefs
     }
 
-    /// Whether fentry and fexit programs load.
+    /// Whether fentry and fexit programs load and attach: arm64 loads them from 6.0 on, and attaches them from 6.4
+    /// on ("arm64: ftrace: Add direct call support").
     pub fn trampoline(&self) -> &Answer {
-        self.trampoline.get_or_init(|| trial("trial_fentry", false))
+        self.trampoline.get_or_init(|| trial("trial_fentry"))
     }
 
     /// Whether kprobes attach.
     pub fn kprobe(&self) -> &Answer {
-        self.kprobe.get_or_init(|| trial("trial_kprobe", true))
+        self.kprobe.get_or_init(|| trial("trial_kprobe"))
     }
 
     /// Answers for one need.
@@ -147,8 +148,8 @@ impl Features {
     }
 }
 
-/// Loads one program that does nothing and, if asked, attaches it for a moment.
-fn trial(program: &str, attach: bool) -> Answer {
+/// Loads one program that does nothing, and attaches it for a moment.
+fn trial(program: &str) -> Answer {
     let _ = log::take();
     let mut slot = MaybeUninit::uninit();
     let open = match PreflightSkelBuilder::default().open(&mut slot) {
@@ -164,9 +165,6 @@ fn trial(program: &str, attach: bool) -> Answer {
         Ok(loaded) => loaded,
         Err(e) => return Answer::No(refusal("load", &e)),
     };
-    if !attach {
-        return Answer::Yes;
-    }
     let result = libbpf_rs::skel::Skel::object(&loaded).progs_mut().find(|p| p.name() == program).map(|p| p.attach());
     match result {
         Some(Ok(_link)) => Answer::Yes,

@@ -1,6 +1,7 @@
 //! Compiles every `bpf/*.bpf.c` and `bpf/hooks/*.bpf.c`, links them into one object and makes one skeleton of
 //! it; `bpf/preflight/*.bpf.c` becomes a second, tiny one for trial loads. There is no list of files to edit.
-//! `CLANG` names another compiler.
+//! Each build makes the objects of every architecture, `OUT_DIR/<arch>/*.bpf.o`, so that none breaks unseen; the
+//! skeletons are of the target's. `CLANG` names another compiler.
 
 use std::env;
 use std::ffi::OsStr;
@@ -13,6 +14,9 @@ use libbpf_cargo::SkeletonBuilder;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const CLANG_ARGS: &[&str] = &["-Ivmlinux", "-Ibpf", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"];
+
+/// What has a register layout in `vmlinux/`: cargo's name of the architecture, and the kernel's.
+const ARCHS: &[(&str, &str)] = &[("x86_64", "x86"), ("aarch64", "arm64")];
 
 fn main() {
     if let Err(e) = build() {
@@ -29,8 +33,21 @@ fn build() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut sources = sources_in("bpf")?;
     sources.extend(sources_in("bpf/hooks")?);
-    skeleton("ktrace", &sources, &out)?;
-    skeleton("preflight", &sources_in("bpf/preflight")?, &out)?;
+    let trials = sources_in("bpf/preflight")?;
+    let target = env::var("CARGO_CFG_TARGET_ARCH")?;
+    if !ARCHS.iter().any(|(arch, _)| *arch == target) {
+        return Err(format!("no register layout for `{target}` in vmlinux/").into());
+    }
+    for (arch, kernels_name) in ARCHS {
+        let folder = out.join(kernels_name);
+        fs::create_dir_all(&folder)?;
+        for (name, sources) in [("ktrace", &sources), ("preflight", &trials)] {
+            let linked = link(name, sources, kernels_name, &folder)?;
+            if *arch == target {
+                skeleton(name, &linked, &out)?;
+            }
+        }
+    }
     describe_build();
     Ok(())
 }
@@ -47,26 +64,25 @@ fn sources_in(dir: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn skeleton(name: &str, sources: &[PathBuf], out: &Path) -> Result<()> {
+fn link(name: &str, sources: &[PathBuf], arch: &str, out: &Path) -> Result<PathBuf> {
     let linked = out.join(format!("{name}.bpf.o"));
     let mut linker = libbpf_rs::Linker::new(&linked)?;
     for source in sources {
-        linker.add_file(compile(source, out)?)?;
+        linker.add_file(compile(source, arch, out)?)?;
     }
     linker.link()?;
-    SkeletonBuilder::new().obj(&linked).reference_obj(true).generate(out.join(format!("{name}.skel.rs")))?;
+    Ok(linked)
+}
+
+fn skeleton(name: &str, linked: &Path, out: &Path) -> Result<()> {
+    SkeletonBuilder::new().obj(linked).reference_obj(true).generate(out.join(format!("{name}.skel.rs")))?;
     Ok(())
 }
 
 /// One source, one object. Not through `SkeletonBuilder::build`: that links each object by itself, and an extern
 /// map then counts as defined in every file that has maps of its own.
-fn compile(source: &Path, out: &Path) -> Result<PathBuf> {
+fn compile(source: &Path, arch: &str, out: &Path) -> Result<PathBuf> {
     let object = out.join(source.file_name().ok_or("a source has a name")?).with_extension("o");
-    let arch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
-        "x86_64" => "x86",
-        "aarch64" => "arm64",
-        other => return Err(format!("no register layout for `{other}` in vmlinux/").into()),
-    };
     let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
     let result = Command::new(&clang)
         .args(["-g", "-O2", "-target", "bpf", "-c"])

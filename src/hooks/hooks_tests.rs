@@ -1,11 +1,11 @@
 //! Goldens: `fixtures/wire/*.hex` is a record written out by hand after `wire.h`, field by field, and the `.json`
 //! beside it the line that it must become.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::ObjectBuilder;
+use libbpf_rs::{ObjectBuilder, OpenMap, OpenObject};
 
 use super::*;
 use crate::kernel::skel::types;
@@ -102,10 +102,43 @@ fn the_variants_name_exactly_the_programs_of_the_object() {
                 .copied(),
         );
     }
-    let object =
-        ObjectBuilder::default().open_memory(include_bytes!(concat!(env!("OUT_DIR"), "/ktrace.bpf.o"))).unwrap();
-    let built: BTreeSet<String> = object.progs().map(|p| p.name().to_str().unwrap().to_owned()).collect();
-    assert_eq!(named.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), built);
+    let named: BTreeSet<_> = named.into_iter().map(str::to_owned).collect();
+    for (arch, object) in objects() {
+        let built: BTreeSet<_> = object.progs().map(|p| p.name().to_str().unwrap().to_owned()).collect();
+        assert_eq!(named, built, "{arch}");
+    }
+}
+
+/// What the build made for each architecture.
+fn objects() -> BTreeMap<String, OpenObject> {
+    let folders = fs::read_dir(env!("OUT_DIR")).unwrap().map(|e| e.unwrap().path());
+    let made = folders.filter(|folder| folder.join("ktrace.bpf.o").exists());
+    let name = |folder: &Path| folder.file_name().unwrap().to_str().unwrap().to_owned();
+    made.map(|f| (name(&f), ObjectBuilder::default().open_file(f.join("ktrace.bpf.o")).unwrap())).collect()
+}
+
+#[test]
+fn every_architecture_with_a_register_layout_has_its_object() {
+    let vmlinux = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("vmlinux")).unwrap().map(Result::unwrap);
+    let folders = vmlinux.filter(|e| e.file_type().unwrap().is_dir());
+    let layouts: BTreeSet<_> = folders.map(|e| e.file_name().into_string().unwrap()).collect();
+    assert_eq!(layouts, objects().into_keys().collect());
+    assert!(layouts.contains("arm64"));
+}
+
+#[test]
+fn all_architectures_attach_to_the_same_places_and_keep_the_same_maps() {
+    let shape = |object: &OpenObject| {
+        let programs: BTreeMap<_, _> = object.progs().map(|p| (p.name().to_owned(), p.section().to_owned())).collect();
+        let size = |m: &OpenMap<'_>| (m.map_type(), m.key_size(), m.value_size(), m.max_entries(), m.map_flags());
+        let maps: BTreeMap<_, _> = object.maps().map(|m| (m.name().to_owned(), format!("{:?}", size(&m)))).collect();
+        (programs, maps)
+    };
+    let objects = objects();
+    let x86 = shape(&objects["x86"]);
+    for (arch, object) in &objects {
+        assert_eq!(shape(object), x86, "{arch}");
+    }
 }
 
 #[test]

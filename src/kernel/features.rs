@@ -83,10 +83,11 @@ impl Features {
         &self.tracefs
     }
 
-    /// Whether fentry and fexit programs load.
+    /// Whether fentry and fexit programs load and attach: arm64 loads them from 6.0 on, and attaches them from 6.4
+    /// on ("arm64: ftrace: Add direct call support").
     pub fn trampoline(&self) -> &Answer {
         self.trampoline.get_or_init(|| match self.types.own() {
-            Some(_) => trial::program(&self.types, "trial_fentry", false),
+            Some(_) => trial::program(&self.types, "trial_fentry"),
             None => Answer::No(self.types.no_own()),
         })
     }
@@ -94,7 +95,7 @@ impl Features {
     /// Whether kprobes attach.
     pub fn kprobe(&self) -> &Answer {
         self.kprobe.get_or_init(|| match Path::new(KPROBES).exists() {
-            true => trial::program(&self.types, "trial_kprobe", true),
+            true => trial::program(&self.types, "trial_kprobe"),
             false => Answer::No(format!("the kernel was built without kprobes (CONFIG_KPROBE_EVENTS): no `{KPROBES}`")),
         })
     }

@@ -30,8 +30,8 @@ pub fn bpf() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether one program loads and, if asked, attaches.
-pub fn program(types: &Types, name: &str, attach: bool) -> Answer {
+/// Whether one program loads and attaches.
+pub fn program(types: &Types, name: &str) -> Answer {
     let mut slot = MaybeUninit::uninit();
     let loaded = match open(types, name, &mut slot) {
         Ok(open) => open.load(),
@@ -41,9 +41,6 @@ pub fn program(types: &Types, name: &str, attach: bool) -> Answer {
         Ok(loaded) => loaded,
         Err(e) => return Answer::No(refusal("load", &e)),
     };
-    if !attach {
-        return Answer::Yes;
-    }
     let result = loaded.object().progs_mut().find(|p| p.name() == name).map(|p| p.attach());
     match result {
         Some(Ok(_link)) => Answer::Yes,

@@ -14,7 +14,7 @@ use crate::observer::{Observer, counted_over_init};
 use crate::program::Program;
 use crate::tcp::MANY;
 use crate::truth::conns;
-use crate::{Test, connect, dns, faults, sockets, tcp, udp};
+use crate::{Test, connect, dns, faults, sockets, tcp, tests, udp};
 
 /// Variants that are forced together, and the tests that they must pass.
 struct Forced {
@@ -85,6 +85,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests: Vec<_> = FORCED.iter().filter(|forced| !forced.is_the_choice()).flat_map(Forced::tests).collect();
     let many = || forcing(CLASSIC, classic_tracepoints_miss_no_more_than_the_ledger_says);
     tests.push(Test::new("classic_tracepoints_miss_no_more_than_the_ledger_says", many));
+    tests.extend(tests![a_capture_attaches_what_check_says]);
     tests
 }
 
@@ -154,6 +155,16 @@ fn offered() -> &'static [[String; 3]] {
         }
         offered
     })
+}
+
+/// What a machine supports is tried by `ktrace check`, not believed: a kernel may load what it then does not attach.
+fn a_capture_attaches_what_check_says() {
+    let used = offered().iter().filter(|[.., line]| line.starts_with("used"));
+    let said: BTreeMap<_, _> = used.map(|[hook, variant, _]| (hook.clone(), Some(variant.clone()))).collect();
+    let bundle = Capture::start().stop();
+    let attached: BTreeMap<_, _> =
+        bundle.manifest.head.hooks.iter().map(|h| (h.name.clone(), h.variant.clone())).collect();
+    assert_eq!(attached, said);
 }
 
 /// A classic tracepoint's program does not run on top of another BPF program on the same CPU. What is lost this way

@@ -8,7 +8,12 @@
 VM="$CARGO_TARGET_DIR/vm"
 HERE="$ROOT/tests/vm"
 
-# NAME SUITE PACKAGE per line
+# NAME SUITE PACKAGE ARCHITECTURE per line
+all_kernels() {
+	sed 's/#.*//' "$HERE/kernels" | awk 'NF >= 3 { print $1, $2, $3, (NF > 3 ? $4 : "amd64") }'
+}
+
+# the same of one architecture, amd64 if none is named
 kernels() {
-	sed 's/#.*//' "$HERE/kernels" | awk 'NF == 3'
+	all_kernels | awk -v arch="${1:-amd64}" '$4 == arch'
 }

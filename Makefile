@@ -4,10 +4,10 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test live vmtest bench lint fmt deps build build-static image clean
+.PHONY: help run test live vmtest vmtest-arm64 bench lint fmt deps build build-static build-arm64 image clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## capture this machine for 10 s with one dead DNS server, and show the finding
 	@scripts/demo.sh
@@ -20,6 +20,9 @@ live: ## only the live tests (root): real traffic in namespaces
 
 vmtest: ## the live tests on real kernels in QEMU, every family of variants forced (KERNELS="6.1 7.2": only these)
 	@scripts/vmtest.sh $(KERNELS)
+
+vmtest-arm64: ## some of them on arm64 kernels, 4 minutes each (KERNELS="6.12-arm64": only this)
+	@scripts/vmtest-arm64.sh $(KERNELS)
 
 bench: ## added cost per TCP connection and per UDP round trip, beside other tools (root)
 	@scripts/bench.sh
@@ -40,6 +43,9 @@ build: ## optimized ktrace and analyze
 
 build-static: ## the same without any shared library, for containers and bare nodes
 	@scripts/build-static.sh
+
+build-arm64: ## the same for arm64, by clang and Rust's own linker: no cross compiler
+	@scripts/build-arm64.sh
 
 image: ## container image from the static binaries (docker, podman or buildah)
 	@scripts/image.sh

@@ -9,15 +9,18 @@ packages_of() {
 	case "$1" in
 	# libbpf comes with its crate; libelf and zlib are linked
 	build) echo clang gcc libc6-dev make pkg-config libelf-dev zlib1g-dev ;;
+	# another architecture: its headers are unpacked, not installed
+	arm64) echo apt binutils python3-minimal ;;
 	# the demo: namespaces, and a client and a server to trace
 	run) echo iproute2 util-linux python3-minimal ;;
 	# the live tests: resolvers, faults, other observers
 	test) echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
 	# real kernels, booted by emulation
 	vm) echo qemu-system-x86 busybox-static cpio e2fsprogs xz-utils zstd binutils ;;
+	vm-arm64) echo qemu-system-arm busybox-static cpio e2fsprogs xz-utils zstd ;;
 	lint) echo shellcheck python3-venv ;;
 	bench) echo iproute2 util-linux bpftrace libbpf-tools ;;
-	*) die "unknown group \`$1\`; there are: build run test vm lint bench" ;;
+	*) die "unknown group \`$1\`; there are: build arm64 run test vm vm-arm64 lint bench" ;;
 	esac
 }
 

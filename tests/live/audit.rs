@@ -4,6 +4,7 @@
 
 use ktrace_bundle::audit::AuditEntry;
 
+#[cfg(target_arch = "x86_64")]
 use crate::analyze::analyze;
 use crate::capture::{Bundle, Capture};
 use crate::net::{Lab, Netns, SERVER4};

@@ -8,7 +8,17 @@
 VM="$CARGO_TARGET_DIR/vm"
 HERE="$ROOT/tests/vm"
 
-# NAME SUITE PACKAGE per line
+# NAME SUITE PACKAGE ARCHITECTURE per line
+all_kernels() {
+	sed 's/#.*//' "$HERE/kernels" | awk 'NF >= 3 { print $1, $2, $3, (NF > 3 ? $4 : "amd64") }'
+}
+
+# the same of one architecture
+kernels_of() {
+	all_kernels | awk -v arch="$1" '$4 == arch'
+}
+
+# the same of amd64
 kernels() {
-	sed 's/#.*//' "$HERE/kernels" | awk 'NF == 3'
+	kernels_of amd64
 }

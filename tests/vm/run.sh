@@ -6,17 +6,26 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name="$1" seconds="$2" programs="$(realpath "$3")" job="$4"
-for tool in qemu-system-x86_64 busybox cpio mke2fs; do
-	have "$tool" || { say "\`$tool\` is not installed: run \`scripts/deps.sh vm\`"; exit 3; }
+arch="$(all_kernels | awk -v n="$name" '$1 == n { print $4 }')"
+# single-threaded emulation: with one thread per processor, and with cx16, machines die now and then
+case "$arch" in
+amd64) qemu=(qemu-system-x86_64 -accel "tcg,thread=single" -cpu "max,-cx16" -smp 2) console=ttyS0 group=vm ;;
+# signed pointers cost emulation half of its speed
+arm64) qemu=(qemu-system-aarch64 -machine virt -accel "tcg,thread=single" -cpu "max,pauth=off,sve=off" -smp 2) console=ttyAMA0 group=vm-arm64 ;;
+*) die "no kernel \`$name\` in tests/vm/kernels" ;;
+esac
+for tool in "${qemu[0]}" busybox cpio mke2fs; do
+	have "$tool" || { say "\`$tool\` is not installed: run \`scripts/deps.sh $group\`"; exit 3; }
 done
 mkdir -p "$VM"
 "$HERE/fetch-kernel.sh" "$name" || exit 3
-"$HERE/rootfs.sh"
+"$HERE/rootfs.sh" "$arch" || exit
+root="$VM/root-$arch.ext4"
 kernel="$VM/kernels/$name"
 version="$(cat "$kernel/version")"
 
 # what a node has loaded, and what the tests need to make links, rules and queues
-MODULES="virtio_pci virtio_blk veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
+MODULES="virtio_pci virtio_blk crc32c_generic ext4 veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
 	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_nat
 	inet_diag tcp_diag udp_diag"
 
@@ -24,7 +33,10 @@ work="$(mktemp -d "$VM/run.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 initrd="$work/initrd"
 mkdir -p "$initrd"/{bin,proc,dev,new,lib/modules/"$version"}
-cp "$(command -v busybox)" "$initrd/bin/busybox"
+case "$arch" in
+amd64) cp "$(command -v busybox)" "$initrd/bin/busybox" ;;
+*) debugfs -R "dump -p /usr/bin/busybox $initrd/bin/busybox" "$root" 2>/dev/null ;;
+esac
 from="$kernel/lib/modules/$version"
 for module in $MODULES; do
 	grep -m1 -E "(^|/)${module//_/[-_]}\.ko:" "$from/modules.dep" || true
@@ -54,16 +66,20 @@ mkdir "$work/programs"
 while read -r file; do
 	case "$file" in ./ktrace | ./analyze | ./traffic | ./deps/live-*) ;; *) continue ;; esac
 	mkdir -p "$work/programs/$(dirname "$file")"
-	objcopy --strip-debug "$programs/$file" "$work/programs/$file"
+	# (those of another architecture were built without)
+	if [ "$arch" = amd64 ]; then
+		objcopy --strip-debug "$programs/$file" "$work/programs/$file"
+	else
+		cp "$programs/$file" "$work/programs/$file"
+	fi
 done <"$work/list"
 size=$(($(du -sm "$work/programs" | cut -f1) * 5 / 4 + 32))
 mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$work/programs" "$work/programs.ext4" "${size}M"
 
-# single-threaded emulation: with one thread per processor, and with cx16, machines die now and then
-timeout --foreground -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=single -cpu max,-cx16 -smp 2 -m 2048 \
+timeout --foreground -k 5 "$seconds" "${qemu[@]}" -m 2048 \
 	-nodefaults -no-user-config -display none -no-reboot -serial stdio \
-	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=ttyS0 quiet panic=-1 oops=panic" \
-	-drive "file=$VM/root.ext4,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
+	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=$console quiet panic=-1 oops=panic" \
+	-drive "file=$root,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
 	-drive "file=$work/programs.ext4,format=raw,if=none,id=programs,snapshot=on" -device virtio-blk-pci,drive=programs \
 	</dev/null 2>&1 | tr -d '\r' | tee "$work/console"
 ended="${PIPESTATUS[0]}"

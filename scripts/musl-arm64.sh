@@ -21,9 +21,10 @@ mkdir -p "$CARGO_TARGET_DIR/musl-arm64"
 new="$(mktemp -d "$CARGO_TARGET_DIR/musl-arm64/new.XXXXXX")"
 trap 'rm -rf "$new"' EXIT
 
-apt_open "$CARGO_TARGET_DIR/musl-arm64/apt" "$SUITE" arm64 &&
-	apt_unpack "$new/tree" musl-dev linux-libc-dev ||
-	die "the C headers of arm64 cannot be had: they are in Debian's musl-dev and linux-libc-dev"
+fetch() {
+	apt_open "$CARGO_TARGET_DIR/musl-arm64/apt" "$SUITE" arm64 && apt_unpack "$new/tree" musl-dev linux-libc-dev
+}
+fetch || die "the C headers of arm64 cannot be had: they are in Debian's musl-dev and linux-libc-dev"
 mkdir "$new/lib"
 mv "$new/tree/usr/include" "$new/include"
 cp -a "$new/include/aarch64-linux-musl/." "$new/include/aarch64-linux-gnu/." "$new/include/"

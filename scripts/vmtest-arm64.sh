@@ -9,7 +9,7 @@
 # every way to attach, both protocols, both families of addresses, names of errors, and the analyzer: 4 minutes each
 SMOKE="a_capture_attaches_what_check_says kprobe::every_v4_datagram kprobe::v6_connections kprobe::a_refused_connect
 	fentry::every_v6_datagram fentry::a_reset_connection tracepoints::every_v4_datagram
-	classic_tracepoints::a_lost_first_syn sockets_by_probes::a_server_that_never tracepoints::dropped_dns_replies"
+	classic_tracepoints::a_lost_first_syn sockets_by_probes::a_server_that_never kprobe::dropped_dns_replies"
 SECONDS_PER_TEST=120
 
 need_cargo
@@ -19,7 +19,7 @@ programs="$CARGO_TARGET_DIR/aarch64-unknown-linux-musl/debug"
 live="$(find "$programs/deps" -name 'live-*' -type f -perm -u+x -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')"
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(kernels arm64 | cut -d' ' -f1)
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(kernels_of arm64 | cut -d' ' -f1)
 read -rd '' -a tests <<<"${TESTS:-$SMOKE}" || true
 mkdir -p "$VM"
 job="$(mktemp "$VM/job.XXXXXX")"

@@ -13,7 +13,12 @@ all_kernels() {
 	sed 's/#.*//' "$HERE/kernels" | awk 'NF >= 3 { print $1, $2, $3, (NF > 3 ? $4 : "amd64") }'
 }
 
-# the same of one architecture, amd64 if none is named
+# the same of one architecture
+kernels_of() {
+	all_kernels | awk -v arch="$1" '$4 == arch'
+}
+
+# the same of amd64
 kernels() {
-	all_kernels | awk -v arch="${1:-amd64}" '$4 == arch'
+	kernels_of amd64
 }

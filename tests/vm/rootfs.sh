@@ -56,10 +56,10 @@ from_this_machine() {
 
 # programs for another architecture cannot be asked what they link to: their packages say it
 from_downloads() {
-	apt_open "$VM/apt/$SUITE-$arch" "$SUITE" "$arch" && apt_unpack_all "$root" "${packages[@]}" busybox-static || {
+	if ! apt_open "$VM/apt/$SUITE-$arch" "$SUITE" "$arch" || ! apt_unpack_all "$root" "${packages[@]}" busybox-static; then
 		say "the packages of $arch cannot be had"
 		exit 3
-	}
+	fi
 	rm -rf "$root"/usr/share/{doc,man,locale,info}
 	# what installing would have made
 	ln -sf mawk "$root/usr/bin/awk"

@@ -20,7 +20,7 @@ for tool in "${qemu[0]}" busybox cpio mke2fs; do
 done
 mkdir -p "$VM"
 "$HERE/fetch-kernel.sh" "$name" || exit 3
-"$HERE/rootfs.sh" "$arch"
+"$HERE/rootfs.sh" "$arch" || exit
 root="$VM/root-$arch.ext4"
 kernel="$VM/kernels/$name"
 version="$(cat "$kernel/version")"

@@ -4,7 +4,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test live vmtest bench lint fmt deps build build-static image clean
+.PHONY: help run test live vmtest core-check bench lint fmt deps build build-static image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ live: ## only the live tests (root): real traffic in namespaces
 
 vmtest: ## the live tests on real kernels in QEMU, every family of variants forced (KERNELS="6.1 7.2": only these)
 	@scripts/vmtest.sh $(KERNELS)
+
+core-check: ## every program relocated against the BTF of many kernels, without loading one
+	@scripts/core-check.sh
 
 bench: ## added cost per TCP connection and per UDP round trip, beside other tools (root)
 	@scripts/bench.sh

@@ -1,6 +1,6 @@
 //! Compiles every `bpf/*.bpf.c` and `bpf/hooks/*.bpf.c`, links them into one object and makes one skeleton of
 //! it; `bpf/preflight/*.bpf.c` becomes a second, tiny one for trial loads. There is no list of files to edit.
-//! `CLANG` names another compiler.
+//! `CLANG` names another compiler, `KTRACE_BPF_ARCH` another architecture than the target's, to look at its programs.
 
 use std::env;
 use std::ffi::OsStr;
@@ -26,6 +26,7 @@ fn build() -> Result<()> {
         println!("cargo:rerun-if-changed={path}");
     }
     println!("cargo:rerun-if-env-changed=CLANG");
+    println!("cargo:rerun-if-env-changed=KTRACE_BPF_ARCH");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut sources = sources_in("bpf")?;
     sources.extend(sources_in("bpf/hooks")?);
@@ -62,7 +63,8 @@ fn skeleton(name: &str, sources: &[PathBuf], out: &Path) -> Result<()> {
 /// map then counts as defined in every file that has maps of its own.
 fn compile(source: &Path, out: &Path) -> Result<PathBuf> {
     let object = out.join(source.file_name().ok_or("a source has a name")?).with_extension("o");
-    let arch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+    let target = env::var("KTRACE_BPF_ARCH").or_else(|_| env::var("CARGO_CFG_TARGET_ARCH"))?;
+    let arch = match target.as_str() {
         "x86_64" => "x86",
         "aarch64" => "arm64",
         other => return Err(format!("no register layout for `{other}` in vmlinux/").into()),

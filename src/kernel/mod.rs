@@ -1,5 +1,10 @@
 //! The kernel side as Rust sees it: the skeleton, what this kernel supports, and the loaded programs.
 
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "of tests alone")]
+mod core_reach;
+#[cfg(test)]
+mod core_tests;
 pub mod features;
 pub mod filters;
 pub mod ladder;

@@ -4,7 +4,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test live vmtest vmtest-arm64 bench lint fmt deps build build-static build-arm64 image clean
+.PHONY: help run test live vmtest vmtest-arm64 core-check bench lint fmt deps build build-static build-arm64 image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ vmtest: ## the live tests on real kernels in QEMU, every family of variants forc
 
 vmtest-arm64: ## some of them on arm64 kernels, 4 minutes each (KERNELS="6.12-arm64": only this)
 	@scripts/vmtest-arm64.sh $(KERNELS)
+
+core-check: ## every program relocated against the BTF of many kernels, without loading one
+	@scripts/core-check.sh
 
 bench: ## added cost per TCP connection and per UDP round trip, beside other tools (root)
 	@scripts/bench.sh

@@ -16,7 +16,7 @@ packages_of() {
 	# the live tests: resolvers, faults, other observers
 	test) echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
 	# real kernels, booted by emulation
-	vm) echo qemu-system-x86 busybox-static cpio e2fsprogs xz-utils zstd binutils ;;
+	vm) echo qemu-system-x86 busybox-static cpio e2fsprogs xz-utils zstd lz4 python3-minimal binutils ;;
 	vm-arm64) echo qemu-system-arm busybox-static cpio e2fsprogs xz-utils zstd ;;
 	lint) echo shellcheck python3-venv ;;
 	bench) echo iproute2 util-linux bpftrace libbpf-tools ;;

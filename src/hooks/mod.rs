@@ -29,6 +29,9 @@ pub enum Store {
     Hash,
 }
 
+/// The cookie of a socket in typed tracepoints, fentry and fexit (5.12).
+const COOKIE: Need = Need::Helper("bpf_get_socket_ptr_cookie");
+
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Variant {

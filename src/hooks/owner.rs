@@ -21,7 +21,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["owner__fexit"],
         seconds: &[],
         optional: FIRST_IO,
-        needs: &[Need::Trampoline("inet_csk_accept")],
+        needs: &[Need::Trampoline("inet_csk_accept"), Need::Helper("get_func_ret")],
         store: Store::Any,
         limits: &[],
     },

@@ -73,6 +73,13 @@ impl Features {
         Self { types: Types::read(btf), tracefs, trampoline: OnceCell::new(), kprobe: OnceCell::new() }
     }
 
+    /// What a kernel with the types of this file offers, everything that types do not tell taken as there.
+    #[cfg(test)]
+    pub fn of_file(file: &Path) -> Self {
+        let yes = || OnceCell::from(Answer::Yes);
+        Self { types: Types::of_kernel(file), tracefs: Answer::Yes, trampoline: yes(), kprobe: yes() }
+    }
+
     /// The kernel's types.
     pub const fn types(&self) -> &Types {
         &self.types

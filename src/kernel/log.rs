@@ -61,15 +61,15 @@ pub fn culprit<'a>(lines: &[String], programs: impl Iterator<Item = &'a str>) ->
     let mut programs = programs;
     programs.find_map(|name| {
         let at = lines.iter().position(|l| l.contains(&format!("prog '{name}'")) && l.contains("failed"))?;
-        Some((name, reason(lines.get(at..).unwrap_or_default(), name)))
+        Some((name, reason(lines, lines.get(at).map_or("", String::as_str), name)))
     })
 }
 
-/// The verifier's last sentence, or libbpf's own line where there was no verifier log.
-fn reason(lines: &[String], name: &str) -> String {
-    let own = lines.first().map_or("", String::as_str);
+/// The verifier's last sentence, or libbpf's own line where there was no verifier log. A load ends with the first program
+/// that is refused, so the last log is its own; where that is long, the lines before it are not kept.
+fn reason(lines: &[String], own: &str, name: &str) -> String {
     let own = own.rsplit_once(": ").map_or(own, |(_, tail)| tail.trim_start_matches('-'));
-    let log_end = lines.iter().position(|l| l.contains("END PROG LOAD LOG"));
+    let log_end = lines.iter().rposition(|l| l.contains("END PROG LOAD LOG"));
     let verdict = log_end.and_then(|end| {
         let log = lines.get(..end)?;
         log.iter().rev().find(|l| !l.starts_with("processed ") && !l.contains("PROG LOAD LOG") && !l.trim().is_empty())
@@ -100,5 +100,21 @@ mod tests {
         let why = "`udp__send` cannot be loaded: EACCES (R1 invalid mem access 'scalar')";
         assert_eq!(found, Some(("udp__send", why.to_owned())));
         assert_eq!(culprit(&lines, ["tcp_state"].into_iter()), None);
+    }
+
+    #[test]
+    fn the_last_sentence_of_a_log_too_long_to_keep_is_found() {
+        let lines: Vec<String> = [
+            "89: (bf) r1 = r8",
+            "unknown func bpf_get_socket_cookie#46",
+            "processed 46 insns (limit 1000000)",
+            "-- END PROG LOAD LOG --",
+            "libbpf: prog 'udp__send': failed to load: -EINVAL",
+            "libbpf: failed to load object 'ktrace_bpf'",
+        ]
+        .map(String::from)
+        .into();
+        let why = "`udp__send`: -EINVAL (unknown func bpf_get_socket_cookie#46)";
+        assert_eq!(culprit(&lines, ["udp__send"].into_iter()), Some(("udp__send", why.to_owned())));
     }
 }

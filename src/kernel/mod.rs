@@ -1,6 +1,11 @@
 //! The kernel side as Rust sees it: the skeleton, what this kernel supports, and the loaded programs.
 
 pub mod attachment;
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, reason = "of tests alone")]
+mod core_reach;
+#[cfg(test)]
+mod core_tests;
 pub mod features;
 pub mod filters;
 pub mod ladder;

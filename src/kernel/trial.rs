@@ -6,12 +6,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, ProgramInput, libbpf_sys};
+use libbpf_rs::{OpenObject, ProgramInput, ProgramType, libbpf_sys};
 
 use super::features::Answer;
-use super::log;
 use super::preflight_skel::{OpenPreflightSkel, PreflightSkel, PreflightSkelBuilder};
 use super::types::{Known, Types, wrong};
+use super::{log, remedy};
 
 /// Whether the kernel takes bpf(2) from this process at all: makes a map of one number and gives it back.
 ///
@@ -44,7 +44,10 @@ pub fn program(types: &Types, name: &str) -> Answer {
     let result = loaded.object().progs_mut().find(|p| p.name() == name).map(|p| p.attach());
     match result {
         Some(Ok(_link)) => Answer::Yes,
-        Some(Err(e)) => Answer::No(refusal("attach", &e)),
+        Some(Err(e)) => {
+            let remedy = remedy::of_attach(ProgramType::Kprobe, &e).map(|it| format!(": {it}")).unwrap_or_default();
+            Answer::No(refusal("attach", &e) + &remedy)
+        }
         None => Answer::Unknown("the trial program is not in its object".into()),
     }
 }

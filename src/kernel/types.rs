@@ -30,6 +30,12 @@ impl Types {
         Self { own: Btf::from_path(BTF_PATH).ok(), file }
     }
 
+    /// As if a kernel with the types of this file were running.
+    #[cfg(test)]
+    pub fn of_kernel(file: &Path) -> Self {
+        Self { own: Btf::from_path(file).ok(), file: None }
+    }
+
     /// The kernel's own, as far as it publishes them.
     pub const fn own(&self) -> Option<&Btf<'static>> {
         self.own.as_ref()

@@ -41,7 +41,7 @@ enum Kernels {
     From5_11,
 }
 
-const PERF: &[&str] = &["owner=tracepoint", "connect=tracepoint"];
+const PERF: &[&str] = &["tcp_state=tp_btf", "owner=tracepoint", "connect=tracepoint"];
 const CGROUP: &[&str] = &["udp=tp_btf"];
 const MISSING: &str = "loading BPF programs needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN";
 const GIVE: &str = "hint: run as root, or give the container CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
@@ -113,14 +113,30 @@ static CASES: &[Case] = &[
         says: &["hook `connect` has no variant", "perf_event"],
         kernels: Kernels::All,
     },
-    works(
-        "as_a_user_with_four_capabilities",
-        "setpriv --reuid 65534 --regid 65534 --clear-groups \
+    Case {
+        kernels: Kernels::From5_11,
+        ..works(
+            "as_a_user_with_four_capabilities",
+            "setpriv --reuid 65534 --regid 65534 --clear-groups \
          --inh-caps=-all,+bpf,+perfmon,+net_admin,+dac_read_search \
          --ambient-caps=-all,+bpf,+perfmon,+net_admin,+dac_read_search \
          --bounding-set=-all,+bpf,+perfmon,+net_admin,+dac_read_search",
-    ),
-    works("without_cap_sys_admin", "setpriv --bounding-set=-sys_admin --inh-caps=-all"),
+        )
+    },
+    Case {
+        kernels: Kernels::From5_11,
+        ..works("without_cap_sys_admin", "setpriv --bounding-set=-sys_admin --inh-caps=-all")
+    },
+    // Debian's 5.10 has a level that CAP_PERFMON does not pass
+    Case {
+        kernels: Kernels::Before5_11,
+        exit: DEGRADED,
+        says: &["has no variant", "`kernel.perf_event_paranoid` is 3: set it to 2, or give CAP_SYS_ADMIN"],
+        ..works(
+            "without_cap_sys_admin_perf_event_paranoid_is_named",
+            "setpriv --bounding-set=-sys_admin --inh-caps=-all",
+        )
+    },
     works("without_cap_sys_ptrace", "setpriv --bounding-set=-sys_ptrace --inh-caps=-all"),
     works("without_cap_dac_read_search", "setpriv --bounding-set=-dac_read_search,-dac_override --inh-caps=-all"),
     works("with_cap_sys_admin_for_bpf_and_perfmon", "setpriv --bounding-set=-bpf,-perfmon --inh-caps=-all"),

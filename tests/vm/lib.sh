@@ -7,6 +7,8 @@
 # shellcheck disable=SC2034 # for those who source this
 VM="$CARGO_TARGET_DIR/vm"
 HERE="$ROOT/tests/vm"
+# shellcheck disable=SC2034
+BTF="$CARGO_TARGET_DIR/btf"
 
 # NAME SUITE PACKAGE ARCHITECTURE per line
 all_kernels() {

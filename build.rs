@@ -49,7 +49,7 @@ fn build() -> Result<()> {
         }
     }
     describe_build();
-    Ok(())
+    describe_compiler()
 }
 
 fn sources_in(dir: &str) -> Result<Vec<PathBuf>> {
@@ -99,6 +99,14 @@ fn compile(source: &Path, arch: &str, out: &Path) -> Result<PathBuf> {
         return Err(format!("{}:\n{}", source.display(), String::from_utf8_lossy(&result.stderr)).into());
     }
     Ok(object)
+}
+
+/// `KTRACE_CLANG`, for the tests: what the verifier has to go through depends on it.
+fn describe_compiler() -> Result<()> {
+    let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+    let told = Command::new(clang).arg("-dumpversion").output()?;
+    println!("cargo:rustc-env=KTRACE_CLANG={}", String::from_utf8(told.stdout)?.trim());
+    Ok(())
 }
 
 /// The headers of the libbpf that is linked in, so that both sides are of one version.

@@ -1,6 +1,6 @@
 //! What a process holds in the kernel's BPF tables, read from its file descriptors, and whether it is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -25,6 +25,31 @@ pub fn held_by(pid: u32) -> Held {
         }
     }
     held
+}
+
+/// `uname -r`.
+pub fn release() -> String {
+    nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned()
+}
+
+/// The first two numbers of the release.
+pub fn version() -> (u32, u32) {
+    let release = release();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// What the verifier went through for each program that this process holds; nothing before Linux 5.16.
+pub fn verified_insns_held_by(pid: u32) -> Vec<u32> {
+    let mut by_program = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
+        let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let field = |key: &str| info.lines().find_map(|l| l.strip_prefix(key)).map(|v| v.trim().parse().unwrap());
+        if let (Some(id), Some(insns)) = (field("prog_id:"), field("verified_insns:")) {
+            by_program.insert(id, insns);
+        }
+    }
+    by_program.into_values().collect()
 }
 
 /// Waits until none of them is in the kernel any more; it frees them after a grace period.

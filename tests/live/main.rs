@@ -25,9 +25,11 @@ mod held;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 mod kernel;
+mod kernels;
 mod limits;
 mod load;
 mod memory;
+mod missed;
 mod net;
 mod observer;
 mod outputs;
@@ -117,6 +119,8 @@ fn main() -> ExitCode {
         crash::tests(),
         stream::tests(),
         broken::tests(),
+        missed::tests(),
+        kernels::tests(),
         variants::tests(),
     ]
     .into_iter()

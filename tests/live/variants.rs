@@ -17,13 +17,16 @@ use crate::truth::conns;
 use crate::{Test, connect, dns, faults, sockets, tcp, tests, udp};
 
 /// Variants that are forced together, and the tests that they must pass.
-struct Forced {
-    name: &'static str,
-    variants: &'static [&'static str],
+pub struct Forced {
+    /// What they have in common.
+    pub name: &'static str,
+    /// Each `hook=variant`.
+    pub variants: &'static [&'static str],
     tests: &'static [&'static str],
 }
 
-const FORCED: &[Forced] = &[
+/// Every variant that may not be the one that a kernel chooses.
+pub const FORCED: &[Forced] = &[
     Forced { name: "classic_tracepoints", variants: CLASSIC, tests: CONNECTIONS },
     Forced { name: "sockets_by_probes", variants: &["sockets=iter_probed"], tests: SOCKETS },
     Forced { name: "retransmits_without_their_error", variants: &["tcp_retransmit=tp_btf_2"], tests: RETRANSMITS },
@@ -102,7 +105,7 @@ impl Forced {
     }
 
     /// Why this kernel cannot do it, in the words of `ktrace check`.
-    fn obstacle(&self) -> Option<String> {
+    pub fn obstacle(&self) -> Option<String> {
         obstacle(self.variants)
     }
 

@@ -64,9 +64,11 @@ static __always_inline int on_accept(struct sock *sk)
 		return 0;
 	}
 	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (!cookie) /* older than the capture: its first send or receive, or its file, will tell */
-		return 0;
-	tell_acceptor(cookie, &owner);
+	if (cookie)
+		tell_acceptor(cookie, &owner);
+	else if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_SYN_RECV)
+		tell_early_acceptor(sk, &owner);
+	/* else older than the capture: its first send or receive, or its file, will tell */
 	return 0;
 }
 

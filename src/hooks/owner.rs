@@ -2,7 +2,7 @@
 
 use ktrace_bundle::event::EventKind;
 
-use super::{Hook, Optional, Store, Variant};
+use super::{Hook, Optional, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::plan::Plan;
 
@@ -12,7 +12,7 @@ pub struct Owner;
 static FIRST_IO: &[Optional] = &[Optional {
     programs: &["owner__send", "owner__recv"],
     needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
-    limit: "the owner of a connection accepted through io_uring until it closes it",
+    limit: &limits::FIRST_IO,
 }];
 
 static VARIANTS: &[Variant] = &[

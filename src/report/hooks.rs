@@ -112,12 +112,12 @@ fn needs(variant: &Variant) -> String {
 
 /// What it cannot see at all, and what not where the kernel lacks something.
 fn limits(variant: &Variant) -> impl Iterator<Item = String> {
-    let always = variant.limits.iter().map(|limit| (*limit).to_owned());
+    let always = variant.limits.iter().map(|limit| limit.text.to_owned());
     let without = variant.optional.iter().map(|optional| {
         let needs: Vec<_> = optional.needs.iter().map(ToString::to_string).collect();
         match needs.is_empty() {
-            true => format!("{}, where the kernel refuses `{}`", optional.limit, optional.programs.join("`, `")),
-            false => format!("{}, without {}", optional.limit, needs.join(" and ")),
+            true => format!("{}, where the kernel refuses `{}`", optional.limit.text, optional.programs.join("`, `")),
+            false => format!("{}, without {}", optional.limit.text, needs.join(" and ")),
         }
     });
     always.chain(without)

@@ -102,13 +102,7 @@ impl Forced {
 
     /// Why this kernel cannot do it, in the words of `ktrace check`.
     fn obstacle(&self) -> Option<String> {
-        let pairs = self.variants.iter().map(|forced| forced.split_once('=').unwrap());
-        let mut unusable = pairs.filter_map(|(hook, variant)| match offered().get(&(hook.into(), variant.into())) {
-            Some(line) if line.starts_with("no ") => Some(format!("{hook} {variant}: {line}")),
-            Some(_) => None,
-            None => panic!("`ktrace check` does not name {variant} of {hook}"),
-        });
-        unusable.next()
+        self.variants.iter().find_map(|forced| obstacle(forced))
     }
 
     /// Whether all other tests run this way anyway.
@@ -118,8 +112,18 @@ impl Forced {
     }
 }
 
+/// Why this kernel cannot attach a hook by `hook=variant`, in the words of `ktrace check`.
+pub fn obstacle(forced: &str) -> Option<String> {
+    let (hook, variant) = forced.split_once('=').unwrap();
+    match offered().get(&(hook.into(), variant.into())) {
+        Some(line) if line.starts_with("no ") => Some(format!("{hook} {variant}: {line}")),
+        Some(_) => None,
+        None => panic!("`ktrace check` does not name {variant} of {hook}"),
+    }
+}
+
 /// `used`, `usable` or `no REASON` by hook and variant, from the table of `ktrace check`.
-fn offered() -> &'static BTreeMap<(String, String), String> {
+pub fn offered() -> &'static BTreeMap<(String, String), String> {
     static OFFERED: OnceLock<BTreeMap<(String, String), String>> = OnceLock::new();
     OFFERED.get_or_init(|| {
         let mut command = ktrace(env!("CARGO_BIN_EXE_ktrace"));

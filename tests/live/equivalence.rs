@@ -1,0 +1,198 @@
+//! Every variant of a hook yields the same lines for the same traffic: one deterministic workload, captured once with
+//! each variant forced, and compared line by line with what its programs did. What the capture says that it does not
+//! see, and only that, is taken from the expectation first, as `src/hooks/limits.rs` tells; a limit that takes nothing
+//! fails, too. A variant that this kernel does not offer is reported as ignored, with the reason.
+
+mod expected;
+mod line;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
+
+use ktrace_bundle::line::write_event;
+
+use crate::Test;
+use crate::capture::{Bundle, Capture, forcing};
+use crate::hook_limits::{ALL, Limit};
+use crate::net::{Lab, SERVER4, SERVER6};
+use crate::program::Program;
+use crate::variants::{obstacle, offered};
+use crate::wait::{DEADLINE, until};
+use crate::workdir::Workdir;
+use expected::{Expected, server};
+use line::{Line, Names, apply, difference};
+
+const CLIENT: &str = include_str!("equivalence/client.py");
+
+/// One SYN, one request and one answer are lost; on 8008 only the first SYN arrives, and no answer comes back.
+const LOSSES: [&str; 5] = [
+    "tcp dport 8005 tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 counter drop",
+    "tcp dport 8006 meta length > 140 numgen inc mod 1000 == 0 counter drop",
+    "tcp sport 8007 meta length > 140 numgen inc mod 1000 == 0 counter drop",
+    "tcp dport 8008 tcp flags & (syn | ack) == syn numgen inc mod 1000 > 0 counter drop",
+    "tcp sport 8008 counter drop",
+];
+
+/// One for each variant of each hook.
+pub fn tests() -> Vec<Test> {
+    let test = |(hook, variant): &(String, String)| {
+        let forced: &'static str = format!("{hook}={variant}").leak();
+        let name = format!("equivalence::{hook}_by_{variant}_yields_what_the_programs_did");
+        Test::new(name, move || forcing(Box::leak(Box::new([forced])), yields_what_the_programs_did))
+            .unless(move || obstacle(forced))
+    };
+    let hooks: BTreeSet<_> = offered().keys().filter(|(section, _)| section == "hooks").map(|(_, name)| name).collect();
+    let variants = offered().keys().filter(|(section, variant)| hooks.contains(section) && variant != "does");
+    variants.map(test).collect()
+}
+
+/// The workload's programs. Each server has one connection to serve, so that it waits for it.
+struct Scene {
+    lab: Lab,
+    dir: Workdir,
+    servers: Vec<(String, Program)>,
+    client: Program,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (lab, dir) = (Lab::new(), Workdir::new());
+        LOSSES.iter().for_each(|rule| lab.fault(rule));
+        // no probe before the timeout, so that what is sent again is data
+        lab.client_sysctl("net.ipv4.tcp_early_retrans", "0");
+        lab.server.run("sysctl -qw net.ipv4.tcp_synack_retries=1");
+        let mut servers = Vec::new();
+        let mut start = |proto: &'static str, addr: IpAddr, port: u16, command: &str| {
+            let program =
+                lab.server.start(&command.replace("ADDR", &std::net::SocketAddr::new(addr, port).to_string()));
+            program.ready();
+            servers.push((server(proto, addr, port), program));
+        };
+        for addr in [SERVER4, SERVER6] {
+            for (port, then) in [(8001, "echo"), (8002, "close"), (8003, "echo"), (8004, "echo")] {
+                start("tcp", addr, port, &format!("tcp-server --listen ADDR --model single --then {then}"));
+            }
+            start("udp", addr, 7001, "udp-echo --listen ADDR");
+            start("udp", addr, 53, "udp-echo --listen ADDR");
+        }
+        for port in [8005, 8006, 8007, 8008, 8009, 8011] {
+            start("tcp", SERVER4, port, "tcp-server --listen ADDR --model single --then echo");
+        }
+        start("udp", IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7002, "udp-echo --listen ADDR");
+        let mut command = lab.client.command("python3");
+        command.args(["-I", "-S", "-c", CLIENT, &SERVER4.to_string(), &SERVER6.to_string()]).arg(dir.join(""));
+        let client = Program::start(command);
+        Self { lab, dir, servers, client }
+    }
+
+    /// Lets the client go on when it has said its next word.
+    fn go(&self, said: usize, word: &str) {
+        assert_eq!(self.client.wait_for_lines(said).last().unwrap(), word);
+        std::fs::write(self.dir.join(word), "").unwrap();
+    }
+
+    /// What the kernel knows of each process, as keys of a line.
+    fn owners(&self) -> BTreeMap<String, Line> {
+        let servers = self.servers.iter().map(|(name, program)| (name.clone(), owner(name, program.pid())));
+        servers.chain([("client".to_owned(), owner("client", self.client.pid()))]).collect()
+    }
+
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        names.pids.insert(std::process::id().into(), "test".into());
+        names.pids.insert(self.client.pid().into(), "client".into());
+        names.pids.extend(self.servers.iter().map(|(name, program)| (program.pid().into(), name.clone())));
+        names.netns.insert(self.lab.client.inode().into(), "client");
+        names.netns.insert(self.lab.server.inode().into(), "server");
+        names
+    }
+}
+
+fn owner(name: &str, pid: u32) -> Line {
+    let proc = format!("/proc/{pid}");
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+    let of = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap().split_whitespace().next().unwrap();
+    let ns = |name: &str| std::fs::metadata(format!("{proc}/ns/{name}")).unwrap().ino().to_string();
+    let caps = of("CapEff:");
+    let keys = [
+        ("comm", of("Name:").to_owned()),
+        ("pid", name.to_owned()),
+        ("tid", name.to_owned()),
+        ("ppid", "test".to_owned()),
+        ("uid", of("Uid:").to_owned()),
+        ("gid", of("Gid:").to_owned()),
+        ("proc_start_ns", "some".to_owned()),
+        ("cgroup_id", "some".to_owned()),
+        ("ns.mnt", ns("mnt")),
+        ("ns.pid", ns("pid")),
+        ("ns.user", ns("user")),
+        ("sec.seccomp_mode", of("Seccomp:").to_owned()),
+        ("sec.caps_eff", format!("0x{}_{}", &caps[..8], &caps[8..])),
+    ];
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn yields_what_the_programs_did() {
+    let scene = Scene::new();
+    assert_eq!(scene.client.wait_for_lines(1), ["old"]);
+    let capture = Capture::start();
+    let expected = expected(&scene);
+    scene.go(1, "old");
+    scene.client.wait_for_lines(2);
+    until("the SYN-ACK that is sent again", DEADLINE, || {
+        let counters = scene.lab.server.run("nstat -asz TcpExtTCPSynRetrans");
+        let count = counters.lines().find_map(|line| line.strip_prefix("TcpExtTCPSynRetrans"))?;
+        (count.split_whitespace().next() == Some("1")).then_some(())
+    });
+    scene.go(2, "lost");
+    scene.client.wait_for_lines(3);
+    scene.lab.client.wait_until_quiet();
+    scene.lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+    assert!(scene.lab.faulted_packets() >= 6, "the losses did not happen");
+    let names = scene.names();
+    let recorded: Vec<_> = bundle
+        .events
+        .iter()
+        .filter_map(|event| {
+            let mut text = Vec::new();
+            write_event(&mut text, event);
+            names.line(&text)
+        })
+        .collect();
+    let expected = less_what_is_not_seen(&bundle, expected);
+    let difference = difference(&recorded, &expected);
+    assert!(difference.is_empty(), "not what the programs did:\n{difference}");
+    scene.go(3, "all");
+    assert!(scene.client.wait().status.success());
+}
+
+fn expected(scene: &Scene) -> Vec<Line> {
+    let mut expected = Expected { owners: scene.owners(), lines: Vec::new() };
+    expected.old();
+    expected.listener();
+    expected.given_up();
+    for addr in [SERVER4, SERVER6] {
+        expected.tcp(addr);
+        expected.udp(addr);
+    }
+    expected.mapped();
+    expected.losses();
+    expected.held();
+    expected.lines
+}
+
+/// Takes what the manifest says that is not seen, each effect of which must take something.
+fn less_what_is_not_seen(bundle: &Bundle, mut lines: Vec<Line>) -> Vec<Line> {
+    let said: BTreeSet<&str> =
+        bundle.manifest.head.hooks.iter().flat_map(|hook| &hook.limits).map(String::as_str).collect();
+    let limits: Vec<&Limit> = ALL.iter().copied().filter(|limit| said.contains(limit.text)).collect();
+    assert_eq!(limits.len(), said.len(), "a limit that `limits.rs` does not have: {said:?}");
+    for limit in limits {
+        for effect in limit.effects {
+            assert_ne!(apply(effect, &mut lines), 0, "`{}` is stale: nothing shows it: {effect:?}", limit.text);
+        }
+    }
+    lines
+}

@@ -72,19 +72,16 @@ static __always_inline int on_accept(struct sock *sk)
 	return 0;
 }
 
-SEC("?fexit/inet_csk_accept")
-int BPF_PROG(owner__fexit)
+/* Where accept(2) ties the child to its file. inet_csk_accept would do but for calls that wait in it since before the
+ * capture: a function that was entered before it was hooked is not seen to return. */
+SEC("?fentry/security_sock_graft")
+int BPF_PROG(owner__fentry, struct sock *child)
 {
-	__u64 child = 0;
-
-	/* two or four arguments (6.10): the return value's slot moves, the helper knows where it is */
-	if (bpf_get_func_ret(ctx, &child))
-		return 0;
-	return on_accept((struct sock *)child);
+	return on_accept(child);
 }
 
-SEC("?kretprobe/inet_csk_accept")
-int BPF_KRETPROBE(owner__kprobe, struct sock *child)
+SEC("?kprobe/security_sock_graft")
+int BPF_KPROBE(owner__kprobe, struct sock *child)
 {
 	return on_accept(child);
 }

@@ -17,11 +17,11 @@ static FIRST_IO: &[Optional] = &[Optional {
 
 static VARIANTS: &[Variant] = &[
     Variant {
-        name: "fexit",
-        programs: &["owner__fexit"],
+        name: "fentry",
+        programs: &["owner__fentry"],
         seconds: &[],
         optional: FIRST_IO,
-        needs: &[Need::Trampoline("inet_csk_accept")],
+        needs: &[Need::Trampoline("security_sock_graft")],
         store: Store::Any,
         limits: &[],
     },
@@ -39,7 +39,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["owner__kprobe"],
         seconds: &[],
         optional: FIRST_IO,
-        needs: &[Need::Kprobe("inet_csk_accept")],
+        needs: &[Need::Kprobe("security_sock_graft")],
         store: Store::Any,
         limits: &[],
     },

@@ -37,7 +37,7 @@ const FORCED: &[Forced] = &[
 
 const CLASSIC: &[&str] = &["tcp_state=tracepoint", "tcp_retransmit=tracepoint"];
 const TRACEPOINTS: &[&str] = &["tcp_state=tp_btf", "owner=tracepoint", "udp=tp_btf", "connect=tracepoint"];
-const FENTRY: &[&str] = &["tcp_state=fentry", "owner=fexit", "udp=fexit", "connect=fexit"];
+const FENTRY: &[&str] = &["tcp_state=fentry", "owner=fentry", "udp=fexit", "connect=fexit"];
 const KPROBE: &[&str] = &["tcp_state=kprobe", "owner=kprobe", "udp=kprobe", "connect=kprobe"];
 
 /// Every datagram with its bytes, peer and process.

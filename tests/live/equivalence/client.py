@@ -1,6 +1,6 @@
 # Every kind of traffic once, step by step: no step begins before the answer to the one before is read, and every step has a
-# port of its own on the server. Says "old" once its first connection stands, "lost" before it gives one up, "all" once all is
-# done and one more is open; goes on each time that DIRECTORY has a file of that name.
+# port of its own on the server. Says "old" once its first connection stands, "all" once all else is done and one more is open;
+# goes on each time that DIRECTORY has a file of that name.
 # usage: client.py SERVER4 SERVER6 DIRECTORY
 import errno, os, select, socket, struct, sys, time
 
@@ -113,10 +113,13 @@ old.close()
 with socket.socket(socket.AF_INET, TCP) as listener:
     listener.bind(("127.0.0.1", 8010))
     listener.listen(7)
-# neither its first SYN is answered nor the next one: it gives up while the others go on
+# no answer comes back to its first SYN, and a reset to the next one; the others go on meanwhile
 lost = opened(v4, TCP)
 lost.setblocking(False)
 fails(errno.EINPROGRESS, lambda: lost.connect((v4, 8008)))
+with opened(v4, TCP) as sock:
+    sock.setblocking(False)
+    fails(errno.EINPROGRESS, lambda: sock.connect((v4, 9004)))
 for server in v4, v6:
     tcp(server)
     udp(server)
@@ -129,7 +132,9 @@ with socket.socket(socket.AF_INET6, UDP) as sock:
 for port in 8005, 8006, 8007:
     with connected(v4, port) as sock:
         talk(sock)
-say("lost")
+ready(lost, write=True)
+if lost.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.ECONNREFUSED:
+    sys.exit("8008 is not reset")
 lost.close()
 held = connected(v4, 8011)
 talk(held)

@@ -239,12 +239,14 @@ impl Expected {
         self.line("tcp_state", &end, "close", &[close]);
     }
 
-    /// A connect that nobody answers, and that its program gives up.
-    pub fn given_up(&mut self) {
-        let end = End::tcp_client(SERVER4, 8008);
-        let gave_up: Pairs<'_> = &[("gave_up_after_ns", "some"), ("retrans_count", "1")];
+    /// A connect that its program gives up, and one that is answered, with a reset, when it asks again.
+    pub fn in_vain(&mut self) {
         let changes = [("CLOSE", "SYN_SENT", "connect"), ("SYN_SENT", "CLOSE", "connect")];
-        self.changes(&end, &changes, &[], &[SILENT, gave_up]);
+        let end = End::tcp_client(SERVER4, 9004);
+        self.changes(&end, &changes, &[], &[SILENT, &[("gave_up_after_ns", "some")]]);
+        self.line("connect", &end, "current", &[&[("syscall_ns", "some")], IN_PROGRESS]);
+        let end = End::tcp_client(SERVER4, 8008);
+        self.changes(&end, &changes, &[], &[SILENT, REFUSED, &[("retrans_count", "1")]]);
         self.line("connect", &end, "current", &[&[("syscall_ns", "some")], IN_PROGRESS]);
         self.sent_again(&end, "connect", "syn", "SYN_SENT");
         let listener = End::server("tcp", SERVER4, 8008).without("socket");
@@ -261,6 +263,38 @@ impl Expected {
         self.line("udp_send", &End::client("udp", SERVER4, 7001).wildcard(), "current", &[bytes]);
         self.line("udp_recv", &echo, "current", &[bytes]);
         self.line("udp_send", &echo, "current", &[bytes]);
+    }
+
+    /// The sockets that are open when the window opens and when it closes.
+    pub fn sockets(&mut self, somaxconn: &str) {
+        let (from, servers) = (self.lines.len(), self.owners.clone());
+        let moved: Pairs<'_> = &[("state", "ESTABLISHED"), ("tx_segs_count", "some"), ("srtt_us", "some")];
+        let empty: Pairs<'_> = &[("rx_queue_bytes", "0"), ("tx_queue_bytes", "some")];
+        for (when, known) in [("start", "fd_table"), ("end", "current")] {
+            for name in servers.keys().filter(|name| *name != "client") {
+                let [proto, addr, port] = name.split(' ').collect::<Vec<_>>()[..] else { panic!("{name}") };
+                let end = End::new("tcp", "server", "listener", name).with("lport", port).with("proto", proto);
+                let end = if addr == "::" { end.wildcard() } else { end.with("laddr", addr) };
+                let listens: Pairs<'_> = &[("state", "LISTEN"), ("backlog", somaxconn.trim()), ("accept_queue", "0")];
+                match proto {
+                    "tcp" => self.line(when, &end, "fd_table", &[listens]),
+                    _ => self.line(when, &end.without("role"), known, &[empty]),
+                }
+            }
+        }
+        for end in [End::tcp_client(SERVER4, 8009), End::server("tcp", SERVER4, 8009)] {
+            self.line("start", &end.without("role"), "fd_table", &[TALKED, moved, empty]);
+        }
+        let young: Pairs<'_> = &[("age_ns", "some")];
+        self.line("end", &End::tcp_client(SERVER4, 8011), "connect", &[TALKED, moved, empty, young]);
+        self.line("end", &End::server("tcp", SERVER4, 8011), "first_io", &[TALKED, moved, empty, young]);
+        let waiting = End::client("udp", SERVER4, 7001).without("raddr").without("rport").wildcard();
+        self.line("end", &waiting, "current", &[empty, young, &[("rx_queue_bytes", "some")]]);
+        for line in &mut self.lines[from..] {
+            let when = line.remove("type").unwrap();
+            line.insert("when".into(), when);
+            line.remove("cpu");
+        }
     }
 
     /// A datagram and the same back. The server's socket is older than the window: nobody saw what it began with.

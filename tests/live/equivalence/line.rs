@@ -13,7 +13,7 @@ pub type Line = BTreeMap<String, String>;
 /// Marks what the program did in a line that the test expects; no key of a bundle.
 pub const CASE: &str = "case";
 
-/// When, or how often something else happened meanwhile: only that it is there can be compared.
+/// When, how long, or how often something else happened meanwhile: only that it is there can be compared.
 const MEASURED: &[&str] = &[
     "socket",
     "proc_start_ns",
@@ -29,6 +29,7 @@ const MEASURED: &[&str] = &[
     "tx_segs_count",
     "rx_segs_count",
     "age_ns",
+    "tx_queue_bytes",
     "boot_ns",
     "ts",
     "cpu",
@@ -60,6 +61,7 @@ impl Names {
         for (key, value) in &mut line {
             match key.as_str() {
                 key if MEASURED.contains(&key) => "some".clone_into(value),
+                "rx_queue_bytes" if value != "0" => "some".clone_into(value),
                 "pid" | "tid" | "ppid" => {
                     if let Some(name) = self.pids.get(&value.parse().unwrap()) {
                         value.clone_from(name);

@@ -110,11 +110,16 @@ pub static NESTED: Limit = Limit {
     effects: &[],
 };
 
-/// Where no program sees the first send or receive.
-pub static FIRST_IO: Limit = Limit {
-    text: "the owner of a connection accepted through io_uring until it closes it; its first use by another process than its acceptor",
-    effects: &[Effect::Reads { on: &[Is::Key("owner", "first_io")], key: "owner", value: "accept" }],
-};
+/// What is missing of an owner where no program sees the first send or receive.
+const FIRST_IO: &[Effect] = &[Effect::Reads { on: &[Is::Key("owner", "first_io")], key: "owner", value: "accept" }];
+
+/// Of variants that see every accept.
+pub static FIRST_USE: Limit =
+    Limit { text: "the first use of a connection by another process than the one that accepted it", effects: FIRST_IO };
+
+/// Of variants that see accepts by system call.
+pub static URING_ACCEPTS: Limit =
+    Limit { text: "the owner of a connection accepted through io_uring until it closes it", effects: FIRST_IO };
 
 /// Of variants that hook how a datagram is taken from its queue.
 pub static FAILED_RECEIVES: Limit = Limit {
@@ -149,12 +154,14 @@ pub static WITHOUT_FILE: Limit = Limit {
 };
 
 /// All of them.
+#[cfg(test)]
 pub static ALL: &[&Limit] = &[
     &BIRTHS,
     &LISTENERS_OWNER,
     &HASHED_OWNERS,
     &NESTED,
-    &FIRST_IO,
+    &FIRST_USE,
+    &URING_ACCEPTS,
     &FAILED_RECEIVES,
     &UNNAMED_PEERS,
     &UNCONNECTED_PEERS,
@@ -174,16 +181,18 @@ impl Effect {
 
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on: Vec<_> = self.on().iter().map(ToString::to_string).collect();
+        write!(f, "lines {}: ", on.join(" and "))?;
         match self {
-            Self::NoLine { .. } => f.write_str("no line"),
+            Self::NoLine { .. } => f.write_str("not there"),
             Self::NoKeys { keys, why, .. } => {
                 match *keys {
                     OWNER => f.write_str("no owner")?,
                     keys => write!(f, "no `{}`", keys.join("`, `"))?,
                 }
-                why.map_or(Ok(()), |(key, reason)| write!(f, "; `{key}` says `{reason}`"))
+                why.map_or(Ok(()), |(key, reason)| write!(f, ", and `{key}` is `{reason}`"))
             }
-            Self::Reads { key, value, .. } => write!(f, "`{key}` reads `{value}`"),
+            Self::Reads { key, value, .. } => write!(f, "`{key}` is `{value}`"),
         }
     }
 }
@@ -191,9 +200,9 @@ impl fmt::Display for Effect {
 impl fmt::Display for Is {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Key(key, value) => write!(f, "`{key}` is `{value}`"),
-            Self::Has(key) => write!(f, "it has `{key}`"),
-            Self::Case(case) => write!(f, "it tells of `{case}`"),
+            Self::Key(key, value) => write!(f, "where `{key}` is `{value}`"),
+            Self::Has(key) => write!(f, "that have `{key}`"),
+            Self::Case(case) => write!(f, "that tell of a {case}"),
         }
     }
 }

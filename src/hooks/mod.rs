@@ -31,6 +31,10 @@ pub enum Store {
     Hash,
 }
 
+/// `bpf_get_socket_cookie` in programs with typed sockets (5.12), by the name of the kernel's function. Younger
+/// tracepoints imply it.
+const COOKIES: Need = Need::Helper("bpf_get_socket_ptr_cookie");
+
 /// One way to attach a hook.
 #[derive(Debug)]
 pub struct Variant {

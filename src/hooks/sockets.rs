@@ -4,7 +4,7 @@ use ktrace_bundle::event::{EventKind, Proto, SocketRecord, When};
 use ktrace_bundle::tcp::TcpState;
 
 use super::wire::{Context, DecodeError, read, state};
-use super::{Hook, Store, Variant, limits};
+use super::{COOKIES, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_socket;
 use crate::plan::Plan;
@@ -18,7 +18,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["sockets__iter"],
         seconds: &[],
         optional: &[],
-        needs: &[Need::Iter("task_file"), Need::Helper("bpf_sock_from_file")],
+        needs: &[Need::Iter("task_file"), Need::Helper("bpf_sock_from_file"), COOKIES],
         store: Store::Any,
         limits: &[&limits::WITHOUT_FILE],
     },

@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Event, EventKind, Payload, Retransmit, RetransmitKind};
 
 use super::wire::{Context, DecodeError, RawEvent, state};
-use super::{Hook, Store, Variant, limits};
+use super::{COOKIES, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::{kt_retransmit_kind, kt_tcp_retransmit};
 use crate::plan::Plan;
@@ -26,7 +26,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["tcp_retransmit__tp_btf", "tcp_retransmit__synack_tp_btf"],
         seconds: &[],
         optional: &[],
-        needs: &[Need::TpBtf("tcp_retransmit_skb", 2), Need::TpBtf("tcp_retransmit_synack", 2)],
+        needs: &[Need::TpBtf("tcp_retransmit_skb", 2), Need::TpBtf("tcp_retransmit_synack", 2), COOKIES],
         store: Store::Any,
         limits: &[],
     },

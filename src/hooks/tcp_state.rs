@@ -4,7 +4,7 @@ use ktrace_bundle::event::{Event, EventKind, Payload, TcpClose, TcpStateChange};
 use ktrace_bundle::tcp::TcpState as State;
 
 use super::wire::{Context, DecodeError, RawEvent, errno, state};
-use super::{Hook, Store, Variant, limits};
+use super::{COOKIES, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::{kt_state_flags, kt_tcp_state};
 use crate::plan::Plan;
@@ -18,7 +18,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["tcp_state__tp_btf"],
         seconds: &["tcp_state__tp_btf_second"],
         optional: &[],
-        needs: &[Need::TpBtf("inet_sock_set_state", 3)],
+        needs: &[Need::TpBtf("inet_sock_set_state", 3), COOKIES],
         store: Store::Any,
         limits: &[],
     },
@@ -27,7 +27,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["tcp_state__fentry"],
         seconds: &[],
         optional: &[],
-        needs: &[Need::Trampoline("tcp_set_state")],
+        needs: &[Need::Trampoline("tcp_set_state"), COOKIES],
         store: Store::Any,
         limits: &[&limits::BIRTHS],
     },

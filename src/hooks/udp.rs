@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Datagram, Event, EventKind, Payload};
 
 use super::wire::{Context, DecodeError, RawEvent, errno};
-use super::{Hook, Optional, Store, Variant, limits};
+use super::{COOKIES, Hook, Optional, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_udp;
 use crate::plan::Plan;
@@ -24,6 +24,7 @@ static VARIANTS: &[Variant] = &[
             Need::Trampoline("udp_sendmsg"),
             Need::Trampoline("udpv6_sendmsg"),
             Need::Trampoline("skb_consume_udp"),
+            COOKIES,
         ],
         store: Store::Any,
         limits: &[&limits::FAILED_RECEIVES],

@@ -49,7 +49,8 @@ struct sock_hash_map {
 extern struct sock_hash_map sock_hash SEC(".maps");
 
 /* Who accepted a child, from accept(2) until its next record. key: cookie, which no other socket will ever
- * have, so a stale entry can only age out. 16,384 x 96 bytes. */
+ * have, so a stale entry can only age out; of a child without one, which is still in SYN_RECV, its address,
+ * until it leaves that state. 16,384 x 96 bytes. */
 struct accepts_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_ACCEPTS);
@@ -241,6 +242,32 @@ static __always_inline struct sock *sock_of_fd(__u64 fd)
 static __always_inline void tell_acceptor(__u64 cookie, const struct kt_task *owner)
 {
 	bpf_map_update_elem(&accepts, &cookie, owner, BPF_ANY);
+}
+
+/* A child is in the accept queue before it leaves SYN_RECV, where it gets its cookie: one of the two CPUs sees what the
+ * other one has done. */
+static __always_inline void tell_early_acceptor(struct sock *sk, const struct kt_task *owner)
+{
+	__u64 key = (__u64)sk, cookie;
+
+	tell_acceptor(key, owner);
+	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (cookie) {
+		bpf_map_delete_elem(&accepts, &key);
+		tell_acceptor(cookie, owner);
+	}
+}
+
+static __always_inline void settle_early(struct sock *sk, struct kt_sock *s)
+{
+	__u64 key = (__u64)sk;
+	struct kt_task *accepted = bpf_map_lookup_elem(&accepts, &key);
+
+	if (!accepted)
+		return;
+	if (s->owner.source == KT_OWNER_INHERITED || s->owner.source == KT_OWNER_NONE)
+		s->owner = *accepted;
+	bpf_map_delete_elem(&accepts, &key);
 }
 
 /* A child that still carries its listener's owner takes the one that accepted it, once that is known. With filters by

@@ -14,10 +14,11 @@
 #define O_NONBLOCK 04000
 #define EINTR 4
 
-/* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 40 bytes. */
+/* Entry to return of one call. key: pid_tgid, deleted at return. 8,192 x 48 bytes. */
 struct kt_call {
 	__u64 start_ns;
 	__u64 sock; /* struct sock address, or (tracepoint) the descriptor */
+	__u64 id; /* of the socket: a failed connect is forgotten before it returns; 0: the kernel's cookie will do */
 	struct kt_end asked;
 	__u8 nonblocking;
 	__u8 reserved[3];
@@ -29,10 +30,12 @@ struct {
 	__type(value, struct kt_call);
 } connect_calls SEC(".maps");
 
-static __always_inline void begin(struct kt_call *call)
+static __always_inline void begin(struct kt_call *call, struct sock *sk)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 
+	if (kt_config.hash_store && sk && is_tcp(sk, false))
+		call->id = cookie_of(sk, sock_hashed(sk, true), false);
 	call->start_ns = bpf_ktime_get_boot_ns();
 	bpf_map_update_elem(&connect_calls, &key, call, BPF_ANY);
 }
@@ -60,6 +63,8 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	if (ret <= -512) /* -ERESTART*: a signal; a call that is made again is a record of its own */
 		ret = -EINTR;
 	read_flow(&flow, sk, kt_config.hash_store ? sock_hashed(sk, false) : NULL, false);
+	if (call->id)
+		flow.cookie = call->id;
 	flow.role = KT_ROLE_CLIENT;
 	restore_ends(&flow, call);
 	set_owner(&owner, KT_OWNER_CURRENT);
@@ -106,11 +111,12 @@ static __always_inline int end(struct sock *sk, int ret, bool by_fd)
 
 static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags)
 {
-	struct kt_call call = { .sock = (__u64)BPF_CORE_READ(sock, sk), .nonblocking = !!(flags & O_NONBLOCK) };
+	struct sock *sk = BPF_CORE_READ(sock, sk);
+	struct kt_call call = { .sock = (__u64)sk, .nonblocking = !!(flags & O_NONBLOCK) };
 
 	/* without an address (AF_UNSPEC) it takes a connection apart */
 	if (end_of_kernel_sockaddr(&call.asked, uaddr))
-		begin(&call);
+		begin(&call, sk);
 	return 0;
 }
 
@@ -156,8 +162,11 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 	    (sa.family != AF_INET6 || (len >= sizeof(sa) && !bpf_probe_read_user(&sa, sizeof(sa), uaddr))))
 		end_of_sockaddr(&call.asked, &sa);
 	/* without an address (AF_UNSPEC) it takes a connection apart */
-	if (call.asked.family)
-		begin(&call);
+	if (call.asked.family) {
+		struct socket *socket = BPF_CORE_READ(file, private_data);
+
+		begin(&call, BPF_CORE_READ(socket, sk));
+	}
 	return 0;
 }
 

@@ -64,25 +64,24 @@ static __always_inline int on_accept(struct sock *sk)
 		return 0;
 	}
 	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	if (!cookie) /* older than the capture: its first send or receive, or its file, will tell */
-		return 0;
-	tell_acceptor(cookie, &owner);
+	if (cookie)
+		tell_acceptor(cookie, &owner);
+	else if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_SYN_RECV)
+		tell_early_acceptor(sk, &owner);
+	/* else older than the capture: its first send or receive, or its file, will tell */
 	return 0;
 }
 
-SEC("?fexit/inet_csk_accept")
-int BPF_PROG(owner__fexit)
+/* Where accept(2) ties the child to its file. inet_csk_accept would do but for calls that wait in it since before the
+ * capture: a function that was entered before it was hooked is not seen to return. */
+SEC("?fentry/security_sock_graft")
+int BPF_PROG(owner__fentry, struct sock *child)
 {
-	__u64 child = 0;
-
-	/* two or four arguments (6.10): the return value's slot moves, the helper knows where it is */
-	if (bpf_get_func_ret(ctx, &child))
-		return 0;
-	return on_accept((struct sock *)child);
+	return on_accept(child);
 }
 
-SEC("?kretprobe/inet_csk_accept")
-int BPF_KRETPROBE(owner__kprobe, struct sock *child)
+SEC("?kprobe/security_sock_graft")
+int BPF_KPROBE(owner__kprobe, struct sock *child)
 {
 	return on_accept(child);
 }

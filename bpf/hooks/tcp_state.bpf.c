@@ -15,24 +15,31 @@
 #include "ktrace.bpf.h"
 #include "audit.bpf.h"
 
-/* The storage is a copy of the listener's. */
-static __always_inline void child_born(struct kt_sock *s, __u64 now)
+/* The storage is a copy of the listener's. The hash has no such copy: what it holds is left of another socket, unless the
+ * child was accepted already, which can be before it leaves SYN_RECV. */
+static __always_inline void child_born(struct kt_sock *s, int old, __u64 now)
 {
+	bool accepted = s->owner.source == KT_OWNER_ACCEPT || s->owner.source == KT_OWNER_FIRST_IO;
+
 	s->role = KT_ROLE_SERVER;
 	s->born_ns = now;
 	s->syn_ns = 0;
 	s->untold = 0;
 	s->retrans = 0;
 	forget_answers(s);
-	if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL)
+	if (kt_config.hash_store) {
+		if (old != TCP_SYN_RECV || !accepted)
+			s->owner.source = KT_OWNER_NONE;
+	} else if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL) {
 		s->owner.source = KT_OWNER_INHERITED;
+	}
 }
 
 static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now)
 {
 	/* a variant that does not see children enter SYN_RECV sees them leave it */
 	if (old == TCP_SYN_RECV && s->role != KT_ROLE_CLIENT && s->role != KT_ROLE_SERVER)
-		child_born(s, now);
+		child_born(s, old, now);
 	switch (new) {
 	case TCP_SYN_SENT:
 		s->retrans = 0;
@@ -51,13 +58,19 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		break;
 	case TCP_SYN_RECV:
 		if (old == TCP_LISTEN) /* else both ends opened at once: no child */
-			child_born(s, now);
+			child_born(s, old, now);
 		break;
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
 		/* close(2), shutdown(2) or exit: the task's own doing, unless a worker of the kernel does it */
 		if (!current_is_kernel())
 			refresh_owner(&s->owner, KT_OWNER_CLOSE);
+		break;
+	case TCP_CLOSE:
+		if (old == TCP_LISTEN && !current_is_kernel()) {
+			s->role = KT_ROLE_LISTENER;
+			refresh_owner(&s->owner, KT_OWNER_CLOSE);
+		}
 		break;
 	}
 }
@@ -248,6 +261,10 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		latch_acceptor(sk, s, direct);
 	if (s)
 		track(s, old, new, now);
+	if (s && old == TCP_SYN_RECV) {
+		cookie_of(sk, s, direct); /* made here, for whoever accepts it from now on */
+		settle_early(sk, s);
+	}
 	if (!kt_state.gate)
 		goto out;
 	audit_change(sk, s, old, new, births, direct);

@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Connect as Call, Endpoint, Event, EventKind, Payload};
 
 use super::wire::{Context, DecodeError, RawEvent, address, errno};
-use super::{Hook, Store, Variant};
+use super::{Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_connect;
 use crate::plan::Plan;
@@ -28,7 +28,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("syscalls", "sys_enter_connect"), Need::Tracepoint("syscalls", "sys_exit_connect")],
         store: Store::Any,
-        limits: &["connects through io_uring"],
+        limits: &[&limits::URING_CONNECTS],
     },
     Variant {
         name: "kprobe",
@@ -37,9 +37,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Kprobe("inet_stream_connect")],
         store: Store::Any,
-        limits: &[
-            "calls beyond the number of return probes, when many block at once: at most as many as `ledger.missed` says",
-        ],
+        limits: &[&limits::RETURN_PROBES],
     },
 ];
 

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod cost;
+pub mod limits;
 mod owner;
 mod sockets;
 mod tcp_retransmit;
@@ -16,6 +17,7 @@ use ktrace_bundle::event::{Event, EventKind};
 
 use crate::kernel::features::Need;
 use crate::plan::{Plan, PortFilter};
+use limits::Limit;
 pub use sockets::decode_socket;
 pub use udp::CGROUP_PROGRAMS;
 use wire::{Context, DecodeError, RawEvent};
@@ -29,7 +31,8 @@ pub enum Store {
     Hash,
 }
 
-/// The cookie of a socket in typed tracepoints, fentry and fexit (5.12).
+/// `bpf_get_socket_cookie` in programs with typed sockets (5.12), by the name of the kernel's function. Younger
+/// tracepoints imply it.
 const COOKIE: Need = Need::Helper("bpf_get_socket_ptr_cookie");
 
 /// One way to attach a hook.
@@ -47,8 +50,8 @@ pub struct Variant {
     pub needs: &'static [Need],
     /// Which memory of sockets they use.
     pub store: Store,
-    /// What this variant cannot see, one sentence each.
-    pub limits: &'static [&'static str],
+    /// What this variant cannot see.
+    pub limits: &'static [&'static Limit],
 }
 
 /// Programs of a variant that degrade it when they cannot be attached.
@@ -59,7 +62,7 @@ pub struct Optional {
     /// What the kernel must offer for them; where it does not, that is a limit and no failure.
     pub needs: &'static [Need],
     /// What is not seen without them.
-    pub limit: &'static str,
+    pub limit: &'static Limit,
 }
 
 /// Something that ktrace attaches for.

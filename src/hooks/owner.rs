@@ -2,6 +2,7 @@
 
 use ktrace_bundle::event::EventKind;
 
+use super::limits::{self, Limit};
 use super::{Hook, Optional, Store, Variant};
 use crate::kernel::features::Need;
 use crate::plan::Plan;
@@ -9,19 +10,21 @@ use crate::plan::Plan;
 /// See the module.
 pub struct Owner;
 
-static FIRST_IO: &[Optional] = &[Optional {
-    programs: &["owner__send", "owner__recv"],
-    needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
-    limit: "the owner of a connection accepted through io_uring until it closes it",
-}];
+const fn first_io(limit: &'static Limit) -> Optional {
+    Optional {
+        programs: &["owner__send", "owner__recv"],
+        needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
+        limit,
+    }
+}
 
 static VARIANTS: &[Variant] = &[
     Variant {
-        name: "fexit",
-        programs: &["owner__fexit"],
+        name: "fentry",
+        programs: &["owner__fentry"],
         seconds: &[],
-        optional: FIRST_IO,
-        needs: &[Need::Trampoline("inet_csk_accept"), Need::Helper("get_func_ret")],
+        optional: &[first_io(&limits::FIRST_USE)],
+        needs: &[Need::Trampoline("security_sock_graft")],
         store: Store::Any,
         limits: &[],
     },
@@ -29,7 +32,7 @@ static VARIANTS: &[Variant] = &[
         name: "tracepoint",
         programs: &["owner__accept", "owner__accept4"],
         seconds: &[],
-        optional: FIRST_IO,
+        optional: &[first_io(&limits::URING_ACCEPTS)],
         needs: &[Need::Tracepoint("syscalls", "sys_exit_accept"), Need::Tracepoint("syscalls", "sys_exit_accept4")],
         store: Store::Any,
         limits: &[],
@@ -38,8 +41,8 @@ static VARIANTS: &[Variant] = &[
         name: "kprobe",
         programs: &["owner__kprobe"],
         seconds: &[],
-        optional: FIRST_IO,
-        needs: &[Need::Kprobe("inet_csk_accept")],
+        optional: &[first_io(&limits::FIRST_USE)],
+        needs: &[Need::Kprobe("security_sock_graft")],
         store: Store::Any,
         limits: &[],
     },

@@ -4,7 +4,7 @@ use ktrace_bundle::event::{EventKind, Proto, SocketRecord, When};
 use ktrace_bundle::tcp::TcpState;
 
 use super::wire::{Context, DecodeError, read, state};
-use super::{Hook, Store, Variant};
+use super::{COOKIE, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_socket;
 use crate::plan::Plan;
@@ -12,17 +12,15 @@ use crate::plan::Plan;
 /// See the module.
 pub struct Sockets;
 
-const WITHOUT_FILE: &str = "sockets without a file: TIME_WAIT, orphans in FIN_WAIT or LAST_ACK, connections not accepted yet, sockets in flight between processes";
-
 static VARIANTS: &[Variant] = &[
     Variant {
         name: "iter",
         programs: &["sockets__iter"],
         seconds: &[],
         optional: &[],
-        needs: &[Need::Iter("task_file"), Need::Helper("bpf_sock_from_file")],
+        needs: &[Need::Iter("task_file"), Need::Helper("bpf_sock_from_file"), COOKIE],
         store: Store::Any,
-        limits: &[WITHOUT_FILE],
+        limits: &[&limits::WITHOUT_FILE],
     },
     Variant {
         name: "iter_probed",
@@ -31,7 +29,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Iter("task_file")],
         store: Store::Hash,
-        limits: &[WITHOUT_FILE, "owners of sockets beyond the 65,536 most recently used"],
+        limits: &[&limits::WITHOUT_FILE, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
 ];
 

@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Event, EventKind, Payload, Retransmit, RetransmitKind};
 
 use super::wire::{Context, DecodeError, RawEvent, state};
-use super::{COOKIE, Hook, Store, Variant};
+use super::{COOKIE, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::{kt_retransmit_kind, kt_tcp_retransmit};
 use crate::plan::Plan;
@@ -37,7 +37,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("tcp", "tcp_retransmit_skb"), Need::Tracepoint("tcp", "tcp_retransmit_synack")],
         store: Store::Hash,
-        limits: &[],
+        limits: &[&limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
 ];
 

@@ -4,7 +4,7 @@ use ktrace_bundle::event::{Event, EventKind, Payload, TcpClose, TcpStateChange};
 use ktrace_bundle::tcp::TcpState as State;
 
 use super::wire::{Context, DecodeError, RawEvent, errno, state};
-use super::{COOKIE, Hook, Store, Variant};
+use super::{COOKIE, Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::{kt_state_flags, kt_tcp_state};
 use crate::plan::Plan;
@@ -29,7 +29,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Trampoline("tcp_set_state"), COOKIE],
         store: Store::Any,
-        limits: &["listeners and children entering SYN_RECV: they do not pass through `tcp_set_state`"],
+        limits: &[&limits::BIRTHS],
     },
     Variant {
         name: "tracepoint",
@@ -38,10 +38,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("sock", "inet_sock_set_state")],
         store: Store::Hash,
-        limits: &[
-            "state changes on top of another BPF program on the same CPU: at most as many as `ledger.missed` says",
-            "owners of connections beyond the 65,536 most recently used",
-        ],
+        limits: &[&limits::NESTED, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
     Variant {
         name: "kprobe",
@@ -50,10 +47,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Kprobe("tcp_set_state")],
         store: Store::Hash,
-        limits: &[
-            "listeners and children entering SYN_RECV: they do not pass through `tcp_set_state`",
-            "owners of connections beyond the 65,536 most recently used",
-        ],
+        limits: &[&limits::BIRTHS, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
 ];
 

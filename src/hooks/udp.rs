@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Datagram, Event, EventKind, Payload};
 
 use super::wire::{Context, DecodeError, RawEvent, errno};
-use super::{COOKIE, Hook, Optional, Store, Variant};
+use super::{COOKIE, Hook, Optional, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_udp;
 use crate::plan::Plan;
@@ -27,16 +27,16 @@ static VARIANTS: &[Variant] = &[
             COOKIE,
         ],
         store: Store::Any,
-        limits: &["receives that fail"],
+        limits: &[&limits::FAILED_RECEIVES],
     },
     Variant {
         name: "tp_btf",
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
         seconds: &[],
-        optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: "the remote end of unconnected sockets" }],
+        optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: &limits::UNCONNECTED_PEERS }],
         needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
         store: Store::Any,
-        limits: &["the remote end of a receive by `read()` or `recv()` on an unconnected socket"],
+        limits: &[&limits::UNNAMED_PEERS],
     },
     Variant {
         name: "kprobe",
@@ -59,7 +59,7 @@ static VARIANTS: &[Variant] = &[
             Need::Kprobe("udpv6_destroy_sock"),
         ],
         store: Store::Hash,
-        limits: &["receives that fail"],
+        limits: &[&limits::FAILED_RECEIVES, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
 ];
 

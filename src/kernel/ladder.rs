@@ -121,16 +121,20 @@ fn take(choice: &mut Choice, variant: &'static Variant, features: &Features, ref
     choice.variant = Some(variant);
     choice.programs.extend(variant.programs);
     choice.programs.extend(variant.seconds);
-    choice.limits.extend(variant.limits.iter().map(|&l| l.to_owned()));
+    choice.limits.extend(variant.limits.iter().map(|limit| limit.text.to_owned()));
     for optional in variant.optional {
         if obstacle(optional.needs, features).is_some() {
-            choice.limits.push(optional.limit.into());
+            choice.limits.push(optional.limit.text.into());
             continue;
         }
         match optional.programs.iter().find_map(|p| refusals.of_program(p)) {
             Some(why) => {
-                choice.limits.push(optional.limit.into());
-                choice.degraded.push(format!("hook `{}` does not see {}: {why}", choice.hook.name(), optional.limit));
+                choice.limits.push(optional.limit.text.into());
+                choice.degraded.push(format!(
+                    "hook `{}` does not see {}: {why}",
+                    choice.hook.name(),
+                    optional.limit.text
+                ));
             }
             None => choice.programs.extend(optional.programs),
         }

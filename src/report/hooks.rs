@@ -8,6 +8,7 @@ use ktrace_bundle::keys::{self, Key};
 use crate::cli::About;
 use crate::cli::nearest::nearest;
 use crate::error::Hint;
+use crate::hooks::limits::Limit;
 use crate::hooks::{HOOKS, Hook, Variant, cost};
 
 /// A name that no hook has.
@@ -50,8 +51,11 @@ fn show(hook: &dyn Hook) -> String {
     let _ = writeln!(text, "\nvariants, best first");
     for variant in hook.variants() {
         let _ = writeln!(text, "  {}: needs {}", variant.name, needs(variant));
-        for limit in limits(variant) {
-            let _ = writeln!(text, "    does not see: {limit}");
+        for (limit, said) in limits(variant) {
+            let _ = writeln!(text, "    does not see: {said}");
+            for effect in limit.effects {
+                let _ = writeln!(text, "      {effect}");
+            }
         }
     }
     let fields = fields(hook);
@@ -111,14 +115,15 @@ fn needs(variant: &Variant) -> String {
 }
 
 /// What it cannot see at all, and what not where the kernel lacks something.
-fn limits(variant: &Variant) -> impl Iterator<Item = String> {
-    let always = variant.limits.iter().map(|limit| (*limit).to_owned());
+fn limits(variant: &Variant) -> impl Iterator<Item = (&'static Limit, String)> {
+    let always = variant.limits.iter().map(|limit| (*limit, limit.text.to_owned()));
     let without = variant.optional.iter().map(|optional| {
         let needs: Vec<_> = optional.needs.iter().map(ToString::to_string).collect();
-        match needs.is_empty() {
-            true => format!("{}, where the kernel refuses `{}`", optional.limit, optional.programs.join("`, `")),
-            false => format!("{}, without {}", optional.limit, needs.join(" and ")),
-        }
+        let said = match needs.is_empty() {
+            true => format!("{}, where the kernel refuses `{}`", optional.limit.text, optional.programs.join("`, `")),
+            false => format!("{}, without {}", optional.limit.text, needs.join(" and ")),
+        };
+        (optional.limit, said)
     });
     always.chain(without)
 }
@@ -126,6 +131,10 @@ fn limits(variant: &Variant) -> impl Iterator<Item = String> {
 #[cfg(test)]
 #[path = "hooks_page.rs"]
 mod page;
+
+#[cfg(test)]
+#[path = "variants_page.rs"]
+mod variants_page;
 
 #[cfg(test)]
 mod tests {
@@ -139,6 +148,7 @@ mod tests {
             "makes   `udp_send`, `udp_recv`",
             "  tp_btf: needs typed tracepoint `sock_send_length`",
             "    does not see: the remote end of a receive by `read()`",
+            "      lines where `type` is `udp_recv` and that tell of a recv() on an unconnected socket: no `raddr`, `rport`",
             "dns_rtt_ns",
             "udp__send_tp_btf",
         ] {

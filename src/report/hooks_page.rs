@@ -7,7 +7,8 @@ use super::*;
 fn page() -> String {
     let mut text = String::from(
         "# Hooks\n\nWhat ktrace can watch, made from the table of hooks by `KTRACE_BLESS=1 cargo test -p ktrace hooks`: the \
-         same as `ktrace hooks show NAME`. Keys of every line stand in [bundle-format.md](bundle-format.md#keys).\n\n",
+         same as `ktrace hooks show NAME`. Keys of every line stand in [bundle-format.md](bundle-format.md#keys); what a limit does to \
+         lines in [variants.md](variants.md).\n\n",
     );
     let _ = writeln!(text, "Costs are ns per run of a program: {}.\n", cost::HOW);
     text += "| hook | question | makes |\n|---|---|---|\n";
@@ -24,7 +25,7 @@ fn section(text: &mut String, hook: &dyn Hook) {
     let _ = writeln!(text, "\n## {}\n\n{} It runs {}.\n", hook.name(), capital(hook.question()), runs(hook));
     *text += "| variant | needs | does not see |\n|---|---|---|\n";
     for variant in hook.variants() {
-        let limits: Vec<_> = limits(variant).collect();
+        let limits: Vec<_> = limits(variant).map(|(_, said)| said).collect();
         let _ = writeln!(text, "| `{}` | {} | {} |", variant.name, needs(variant), limits.join("; "));
     }
     let fields = fields(hook);

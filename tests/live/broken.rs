@@ -25,7 +25,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("tcp_state", "fentry", "tcp_state__fentry"),
     ("tcp_state", "tracepoint", "tcp_state__tracepoint"),
     ("tcp_state", "kprobe", "tcp_state__kprobe"),
-    ("owner", "fexit", "owner__fexit"),
+    ("owner", "fentry", "owner__fentry"),
     ("owner", "tracepoint", "owner__accept4"),
     ("owner", "kprobe", "owner__kprobe"),
     ("udp", "fexit", "udp__recv_fentry"),
@@ -43,7 +43,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
 
 /// Programs that may be missing, with the variant that has them.
 const OPTIONAL: &[(&str, &str, &str)] =
-    &[("udp", "tp_btf", "udp__sendmsg4"), ("owner", "tracepoint", "owner__send"), ("owner", "fexit", "owner__recv")];
+    &[("udp", "tp_btf", "udp__sendmsg4"), ("owner", "tracepoint", "owner__send"), ("owner", "fentry", "owner__recv")];
 
 const FIRST_SYN: &str = "tcp dport 8080 tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 counter drop";
 

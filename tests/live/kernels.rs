@@ -49,10 +49,7 @@ const FILTERS: &[&str] = &[
 const CLANG: &str = env!("KTRACE_CLANG");
 
 pub fn tests() -> Vec<Test> {
-    tests![
-        each_kernel_of_the_matrix_has_its_fixture,
-        this_kernel_has_the_variants_and_programs_of_its_fixture,
-    ]
+    tests![each_kernel_of_the_matrix_has_its_fixture, this_kernel_has_the_variants_and_programs_of_its_fixture,]
 }
 
 fn each_kernel_of_the_matrix_has_its_fixture() {
@@ -71,7 +68,7 @@ fn this_kernel_has_the_variants_and_programs_of_its_fixture() {
     let here = json!({ "kernel": release(), "clang": CLANG, "captures": captures });
     match std::env::var("KTRACE_LIVE_KERNEL") {
         Ok(name) if std::env::var_os("KTRACE_BLESS").is_some() => {
-            println!("KTRACE-FIXTURE-BEGIN {name}\n{here:#}\nKTRACE-FIXTURE-END");
+            eprintln!("KTRACE-FIXTURE-BEGIN {name}\n{here:#}\nKTRACE-FIXTURE-END");
         }
         Ok(name) => {
             let (_, text) = FIXTURES.iter().find(|(n, _)| *n == name).expect("a fixture of this name");

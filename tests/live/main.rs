@@ -18,10 +18,13 @@ mod connect;
 mod crash;
 mod dns;
 mod edges;
+mod equivalence;
 mod faults;
 mod filters;
 mod healthy;
 mod held;
+#[path = "../../src/hooks/limits.rs"]
+mod hook_limits;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 mod kernel;
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         missed::tests(),
         kernels::tests(),
         variants::tests(),
+        equivalence::tests(),
     ]
     .into_iter()
     .flatten()

@@ -1,4 +1,4 @@
-//! A second witness of TCP state changes that shares nothing with ktrace: the kernel's own trace buffer, read through
+//! A second witness of TCP state changes and retransmits that shares nothing with ktrace: the kernel's own trace buffer, read through
 //! a private mount of tracefs. Needed because some kernels run no BPF program while a protected process (process 1
 //! of a sandbox) is the running task: softirq work that interrupts it is invisible to every BPF collector, and not
 //! even counted as missed. (Seen without ktrace, too: while process 1 of such a sandbox was switched in 23 times,
@@ -6,6 +6,7 @@
 //! were.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -26,12 +27,14 @@ mkdir "$0" && mount -t tracefs none "$0" || exit 1
 instance="$0/instances/$1"
 trap 'rmdir "$instance"' EXIT
 mkdir "$instance" && echo 50000 > "$instance/buffer_size_kb" || exit 1
-event="$instance/events/sock/inet_sock_set_state"
-echo "sport == $2 || dport == $2" > "$event/filter" && echo 1 > "$event/enable" || exit 1
+for name in sock/inet_sock_set_state tcp/tcp_retransmit_skb tcp/tcp_retransmit_synack; do
+	event="$instance/events/$name"
+	echo "$2" > "$event/filter" && echo 1 > "$event/enable" || exit 1
+done
 echo ready
 until [ -e "$3" ]; do sleep 0.02; done
-echo 0 > "$event/enable"
-grep -h inet_sock_set_state: "$instance/trace"
+echo 0 > "$instance/events/enable"
+grep -hE '(inet_sock_set_state|tcp_retransmit_skb|tcp_retransmit_synack): ' "$instance/trace"
 grep -h 'overrun: [1-9]' "$instance"/per_cpu/cpu*/stats
 true
 "#;
@@ -69,11 +72,18 @@ fn init_threads() -> BTreeSet<u32> {
 impl Observer {
     /// Watches the sockets with this port at either end.
     pub fn start(port: u16) -> Self {
+        Self::of_ports(port..=port)
+    }
+
+    /// Watches the sockets with one of these ports at either end.
+    pub fn of_ports(ports: RangeInclusive<u16>) -> Self {
+        let (from, to) = ports.into_inner();
+        let filter = format!("(sport >= {from} && sport <= {to}) || (dport >= {from} && dport <= {to})");
         let dir = Workdir::new();
         let stop = dir.join("stop");
         let mut command = mortal("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]).arg(dir.join("tracefs"));
-        command.args([format!("ktlive-{}-{port}", std::process::id()), port.to_string()]).arg(&stop);
+        command.args([format!("ktlive-{}-{from}", std::process::id()), filter]).arg(&stop);
         let program = Program::start(command);
         assert_eq!(program.wait_for_lines(1), ["ready"]);
         Self { program, stop, init: init_threads(), _dir: dir }
@@ -81,31 +91,51 @@ impl Observer {
 
     /// Stops watching and returns what was seen.
     pub fn finish(self) -> Vec<Transition> {
+        let (lines, init) = self.lines();
+        let changes = lines.iter().filter(|line| line.contains(" inet_sock_set_state: "));
+        changes.map(|line| Transition::parse(line, &init)).collect()
+    }
+
+    /// The same: ports of the sockets that something happened to while process 1 was the running task.
+    pub fn finish_over_init(self) -> BTreeSet<u16> {
+        let (lines, init) = self.lines();
+        let over_init = lines.iter().filter(|line| !*NOTHING_HIDDEN && init.contains(&running(line)));
+        over_init.flat_map(|line| ["sport=", "dport="].map(|key| field(line, key).parse().unwrap())).collect()
+    }
+
+    fn lines(self) -> (Vec<String>, BTreeSet<u32>) {
         let Self { program, stop, mut init, _dir } = self;
         init.extend(init_threads());
         std::fs::write(stop, "").unwrap();
         let ended = program.wait();
         assert!(ended.status.success(), "{ended:?}");
-        ended.stdout.iter().skip(1).map(|line| Transition::parse(line, &init)).collect()
+        (ended.stdout.into_iter().skip(1).collect(), init)
     }
+}
+
+/// Thread that was running, of a line `COMM-TID [CPU] FLAGS TIME: …`.
+fn running(line: &str) -> u32 {
+    let (task, _) = line.split_once(" [").unwrap_or_else(|| panic!("{line}"));
+    task.trim_end().rsplit('-').next().unwrap().parse().unwrap()
+}
+
+fn field<'a>(line: &'a str, key: &str) -> &'a str {
+    line.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {line}"))
 }
 
 impl Transition {
     /// `COMM-TID [CPU] FLAGS TIME: inet_sock_set_state: … sport=1 dport=2 … oldstate=TCP_A newstate=TCP_B`
     fn parse(line: &str, init: &BTreeSet<u32>) -> Self {
-        let (task, rest) = line.split_once(" [").unwrap_or_else(|| panic!("{line}"));
-        let tid: u32 = task.trim_end().rsplit('-').next().unwrap().parse().unwrap();
-        let field = |key: &str| rest.split_whitespace().find_map(|w| w.strip_prefix(key)).unwrap();
         let state = |key: &str| {
-            let name = field(key).trim_start_matches("TCP_").to_owned();
+            let name = field(line, key).trim_start_matches("TCP_").to_owned();
             serde_json::from_value(name.into()).unwrap()
         };
         Self {
-            lport: field("sport=").parse().unwrap(),
-            rport: field("dport=").parse().unwrap(),
+            lport: field(line, "sport=").parse().unwrap(),
+            rport: field(line, "dport=").parse().unwrap(),
             old: state("oldstate="),
             new: state("newstate="),
-            over_init: !*NOTHING_HIDDEN && init.contains(&tid),
+            over_init: !*NOTHING_HIDDEN && init.contains(&running(line)),
         }
     }
 }

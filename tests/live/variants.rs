@@ -40,7 +40,7 @@ pub const FORCED: &[Forced] = &[
 
 const CLASSIC: &[&str] = &["tcp_state=tracepoint", "tcp_retransmit=tracepoint"];
 const TRACEPOINTS: &[&str] = &["tcp_state=tp_btf", "owner=tracepoint", "udp=tp_btf", "connect=tracepoint"];
-const FENTRY: &[&str] = &["tcp_state=fentry", "owner=fexit", "udp=fexit", "connect=fexit"];
+const FENTRY: &[&str] = &["tcp_state=fentry", "owner=fentry", "udp=fexit", "connect=fexit"];
 const KPROBE: &[&str] = &["tcp_state=kprobe", "owner=kprobe", "udp=kprobe", "connect=kprobe"];
 
 /// Every datagram with its bytes, peer and process.
@@ -129,6 +129,13 @@ pub fn is_offered(hook: &str, variant: &str) -> Result<(), String> {
         [.., line] if line.starts_with("no ") => Err(format!("{hook} {variant}: {line}")),
         _ => Ok(()),
     }
+}
+
+/// Hook and variant, all that ktrace has.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let hooks = || offered().iter().filter(|[section, ..]| section == "hooks").map(|[_, name, _]| name);
+    let of_hooks = offered().iter().filter(move |[section, name, _]| hooks().any(|h| h == section) && name != "does");
+    of_hooks.map(|[hook, variant, _]| (hook.as_str(), variant.as_str()))
 }
 
 /// Variants that this kernel can do, best first.

@@ -114,7 +114,7 @@ mod tests {
         ]
         .map(String::from)
         .into();
-        let why = "`udp__send`: -EINVAL (unknown func bpf_get_socket_cookie#46)";
+        let why = "`udp__send` cannot be loaded: EINVAL (unknown func bpf_get_socket_cookie#46)";
         assert_eq!(culprit(&lines, ["udp__send"].into_iter()), Some(("udp__send", why.to_owned())));
     }
 }

@@ -26,9 +26,9 @@ job="$(mktemp "$VM/job.XXXXXX")"
 trap 'rm -f "$job"' EXIT
 {
 	echo "cd / && export KTRACE_LIVE_CONNECTIONS=300"
-	echo "\"$programs/ktrace\" check; code=0"
+	echo "up() { cut -d' ' -f1 /proc/uptime; }; code=0; \"$programs/ktrace\" check"
 	for test in "${tests[@]}"; do
-		echo "echo \"KTRACE-VM-GROUP $test\"; \"$live\" \"$test\" 2>&1 || code=1"
+		echo "echo \"KTRACE-VM-GROUP $test \$(up)\"; \"$live\" \"$test\" 2>&1 || code=1; echo \"KTRACE-VM-GROUP-END \$(up)\""
 	done
 	echo "exit \$code"
 } >"$job"
@@ -44,20 +44,7 @@ for name in "${names[@]}"; do
 		continue
 	fi
 	ran=1
-	awk -v name="$name" -v code="$code" '
-		/^KTRACE-VM-UP / { version = $2 }
-		/^KTRACE-VM-GROUP / { group = $2 }
-		/^test result:/ {
-			printf "%-10s %-28s %-38s %2d passed %2d failed %2d not offered\n", name, version, group, $4, $6, $8
-			if ($4 + $6 + $8 == 0) { print "FAIL  " name "  no test has `" group "` in its name"; code = 1 }
-		}
-		/^KTRACE-VM-KERNEL / { print name ": " $0 }
-		/^KTRACE-VM-EXIT / { printf "%-10s %-28s %d s after the start of its kernel\n", name, version, $3 }
-		END {
-			if (code >= 124) print "FAIL  " name "  the machine " (code == 124 ? "did not end in time" : "died")
-			exit code != 0
-		}
-	' "$log" || failed=1
+	awk -v name="$name" -v code="$code" -f "$HERE/report.awk" "$log" || failed=1
 	grep -aE '^---- .* ----$|^test panicked' "$log" | cut -c1-300 || true
 done
 [ "$ran" = 1 ] || exit 3

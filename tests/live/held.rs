@@ -21,16 +21,16 @@ pub fn tests() -> Vec<Test> {
 const HELD_NS: u64 = 1_200_000_000;
 
 /// Two workers, of which the second has another name and another cgroup, accept three connections each, tell which,
-/// and close them when the file is there.
+/// and close them when the file is there. Each line is one write, so that none falls into the other worker's.
 const SERVER: &str = "import os, socket, sys, time\n\
     listener = socket.create_server(('127.0.0.1', 8080), backlog=16)\n\
     def work(name, cgroup):\n\
     \x20   open('/proc/self/comm', 'w').write(name)\n\
     \x20   if cgroup: open(cgroup + '/cgroup.procs', 'w').write(str(os.getpid()))\n\
-    \x20   print('worker', os.getpid(), flush=True)\n\
+    \x20   os.write(1, b'worker %d\\n' % os.getpid())\n\
     \x20   while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n\
     \x20   mine = [listener.accept() for _ in range(3)]\n\
-    \x20   for _, peer in mine: print(os.getpid(), peer[1], flush=True)\n\
+    \x20   for _, peer in mine: os.write(1, b'%d %d\\n' % (os.getpid(), peer[1]))\n\
     \x20   while not os.path.exists(sys.argv[2]): time.sleep(0.01)\n\
     \x20   for conn, _ in mine: conn.recv(1); conn.close()\n\
     pids = []\n\

@@ -75,10 +75,20 @@ impl Test {
         Self { name: name.into(), run: Box::new(run), obstacle: Box::new(|| None) }
     }
 
+    fn of(self, module: &str) -> Self {
+        let name = if self.name.contains("::") { self.name } else { format!("{module}::{}", self.name) };
+        Self { name, ..self }
+    }
+
     /// The same, run only where nothing is in its way.
     fn unless(self, obstacle: impl FnOnce() -> Option<String> + Send + 'static) -> Self {
         Self { obstacle: Box::new(obstacle), ..self }
     }
+}
+
+/// The tests of these modules. Those named like functions get their module before their name.
+macro_rules! modules {
+    ($($module:ident),* $(,)?) => { [$($module::tests().into_iter().map(|t| t.of(stringify!($module))).collect::<Vec<_>>()),*] };
 }
 
 fn main() -> ExitCode {
@@ -97,35 +107,35 @@ fn main() -> ExitCode {
         observer::sweep();
         workdir::sweep();
     }
-    let trials = [
-        udp::tests(),
-        dns::tests(),
-        tcp::tests(),
-        connect::tests(),
-        sockets::tests(),
-        faults::tests(),
-        healthy::tests(),
-        load::tests(),
-        totals::tests(),
-        memory::tests(),
-        limits::tests(),
-        privileges::tests(),
-        btf::tests(),
-        edges::tests(),
-        audit::tests(),
-        clocks::tests(),
-        filters::tests(),
-        held::tests(),
-        sampling::tests(),
-        command::tests(),
-        outputs::tests(),
-        crash::tests(),
-        stream::tests(),
-        broken::tests(),
-        missed::tests(),
-        kernels::tests(),
-        variants::tests(),
-        equivalence::tests(),
+    let trials = modules![
+        udp,
+        dns,
+        tcp,
+        connect,
+        sockets,
+        faults,
+        healthy,
+        load,
+        totals,
+        memory,
+        limits,
+        privileges,
+        btf,
+        edges,
+        audit,
+        clocks,
+        filters,
+        held,
+        sampling,
+        command,
+        outputs,
+        crash,
+        stream,
+        broken,
+        missed,
+        kernels,
+        variants,
+        equivalence,
     ]
     .into_iter()
     .flatten()

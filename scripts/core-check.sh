@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# core-check.sh: relocates every program against the BTF of every kernel that can be had, without loading any, and prints
+# core-check.sh [--cached]: relocates every program against the BTF of every kernel that can be had, without loading any, and prints
 # what cannot be resolved: behind a guard, in a program that is not used there, or fatally (exit code 1). The kernels are
-# this machine's, those of tests/vm/kernels that are there, and tests/vm/btf-kernels. Needs no root.
+# this machine's, those of tests/vm/kernels that are there, and tests/vm/btf-kernels, of which with --cached none is
+# downloaded. Needs no root.
 # Exit code 3: no BTF could be had.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
@@ -28,7 +29,11 @@ for dir in "$VM"/kernels/*/; do
 	[ ! -e "$dir/version" ] || extract x86_64 "$(basename "$dir")-cloud" "$dir/vmlinuz"
 done
 while read -r name suite arch package; do
-	tests/vm/fetch-btf.sh "$name" "$suite" "$arch" "$package" || continue
+	if [ "${1:-}" = --cached ]; then
+		[ -e "$VM/images/$name" ] || continue
+	else
+		tests/vm/fetch-btf.sh "$name" "$suite" "$arch" "$package" || continue
+	fi
 	[ "$arch" = arm64 ] && machine=aarch64 || machine=x86_64
 	extract "$machine" "$name" "$VM/images/$name"
 done < <(sed 's/#.*//' tests/vm/btf-kernels | awk 'NF == 4')

@@ -74,6 +74,7 @@ fn relocate(object: &'static [u8], btf: &Path) -> Result<BTreeMap<String, Unreso
     let lines = std::mem::take(&mut *LINES.lock().unwrap());
     let failed = lines.iter().find(|l| l.contains("failed to perform CO-RE relocations")).cloned();
     let relocated = lines.iter().any(|l| l.contains("relo #0: ")).then_some(()).ok_or("nothing was relocated");
+    let told = unresolved(&lines);
     let mut found = BTreeMap::new();
     for program in programs {
         // SAFETY: the object is not closed yet; name and instructions live as long as it does.
@@ -84,7 +85,7 @@ fn relocate(object: &'static [u8], btf: &Path) -> Result<BTreeMap<String, Unreso
         };
         let Poisoned { all, reached } = reached(code);
         if !all.is_empty() {
-            let relocations = all.iter().map(|at| (*at, words(&lines, &name, *at))).collect();
+            let relocations = all.iter().map(|at| (*at, words(&told, &name, &all, *at))).collect();
             found.insert(name, Unresolved { relocations, fatal: reached });
         }
     }
@@ -94,19 +95,48 @@ fn relocate(object: &'static [u8], btf: &Path) -> Result<BTreeMap<String, Unreso
     failed.map_or(Ok(found), Err)
 }
 
-/// The relocation of an instruction, such as `<byte_off> struct net.net_cookie`, from libbpf's own account.
-fn words(lines: &[String], program: &str, at: usize) -> String {
-    let substituted = format!("substituting insn #{at} w/ invalid insn");
-    let of_program = format!("prog '{program}': relo #");
-    let number = lines.iter().find_map(|l| {
-        let rest = l.split_once(&of_program)?.1;
-        rest.ends_with(&substituted).then(|| rest.split(':').next().unwrap_or_default().to_owned())
-    });
-    let Some(number) = number else { return format!("instruction {at}, of which libbpf says nothing") };
-    let first = format!("prog '{program}': relo #{number}: <");
-    let spec = lines.iter().find_map(|l| Some(format!("<{}", l.split_once(&first)?.1)));
-    let spec = spec.unwrap_or_default();
-    spec.split(" (").next().unwrap_or_default().to_owned()
+/// Relocations of one function that libbpf could not resolve: by instruction, in its own words such as
+/// `<byte_off> struct net.net_cookie`.
+struct OfFunction<'a> {
+    name: &'a str,
+    relocations: BTreeMap<usize, &'a str>,
+}
+
+/// All of them. Several files have a function of the same name: where the instructions begin anew, it is the next one's.
+fn unresolved(lines: &[String]) -> Vec<OfFunction<'_>> {
+    fn told<'a>(lines: &'a [String], line: &'a str) -> Option<(&'a str, usize, &'a str)> {
+        let (name, rest) = line.split_once("prog '")?.1.split_once("': relo #")?;
+        let (number, rest) = rest.split_once(": substituting insn #")?;
+        let at = rest.strip_suffix(" w/ invalid insn")?.parse().ok()?;
+        let first = format!("prog '{name}': relo #{number}: <");
+        let (_, spec) = lines.iter().find_map(|l| l.split_once(&first))?;
+        Some((name, at, spec.split(" (").next()?))
+    }
+    let mut functions: Vec<OfFunction<'_>> = Vec::new();
+    for (name, at, spec) in lines.iter().filter_map(|line| told(lines, line)) {
+        match functions.last_mut() {
+            Some(last) if last.name == name && last.relocations.keys().all(|place| *place < at) => {
+                last.relocations.insert(at, spec);
+            }
+            _ => functions.push(OfFunction { name, relocations: BTreeMap::from([(at, spec)]) }),
+        }
+    }
+    functions
+}
+
+/// Which relocation an instruction of a whole program stands for. Functions that it calls stand behind it, each as a
+/// whole: where all of a function's unresolved instructions fall on some of the program's, this is the function.
+fn words(functions: &[OfFunction<'_>], program: &str, all: &BTreeSet<usize>, at: usize) -> String {
+    let own = functions.iter().find_map(|f| f.relocations.get(&at).filter(|_| f.name == program).map(|spec| (f, spec)));
+    let called = || {
+        functions.iter().find_map(|f| {
+            let begins_at = |from: usize| f.relocations.keys().all(|place| all.contains(&(from + place)));
+            let mut places = f.relocations.iter();
+            places.find(|(place, _)| at.checked_sub(**place).is_some_and(begins_at)).map(|(_, spec)| (f, spec))
+        })
+    };
+    let (f, spec) = own.or_else(called).unwrap_or_else(|| panic!("libbpf says nothing of {program}, {at}"));
+    format!("<{spec} in `{}`", f.name)
 }
 
 /// Why a variant is not used on a kernel with these types, if so. Everything that BTF does not tell is taken as there.
@@ -154,26 +184,28 @@ fn look_at(object: &'static [u8], path: &Path) -> usize {
     let btf = Btf::from_path(path).unwrap();
     let features = Features::of_file(path);
     let programs = relocate(object, path).unwrap_or_else(|why| panic!("{kernel}: {why}"));
-    let (mut guarded, mut unused, mut fatal) = (0, 0, 0);
+    let mut fatal = 0;
+    let mut by_relocation: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
     for (program, Unresolved { relocations, fatal: reachable }) in &programs {
         let user = user(program, &btf, &features);
-        let mut told = BTreeSet::new();
         for (at, what) in relocations {
             let verdict = match (&user, reachable.contains(at)) {
                 (_, false) => "guarded".to_owned(),
-                (Err(why), true) => format!("unused ({why})"),
+                (Err(why), true) => format!("not used here ({why})"),
                 (Ok(user), true) => format!("FATAL for {user}"),
             };
-            match (&user, reachable.contains(at)) {
-                (_, false) => guarded += 1,
-                (Err(_), true) => unused += 1,
-                (Ok(_), true) => fatal += 1,
-            }
-            told.insert(format!("{kernel:16} {program:34} {what}: {verdict}"));
+            fatal += usize::from(verdict.starts_with("FATAL"));
+            by_relocation.entry((what, verdict)).or_default().insert(program);
         }
-        told.iter().for_each(|line| eprintln!("{line}"));
     }
-    eprintln!("{kernel:16} {guarded} guarded, {unused} in programs that are not used there, {fatal} fatal");
+    for ((what, verdict), programs) in &by_relocation {
+        let of = match programs.len() {
+            1..=2 => programs.iter().copied().collect::<Vec<_>>().join(", "),
+            many => format!("{many} programs"),
+        };
+        eprintln!("{kernel:16} {what}: {verdict}, {of}");
+    }
+    eprintln!("{kernel:16} {} relocations unresolved, {fatal} fatal", by_relocation.len());
     fatal
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# core-check.sh [--cached]: relocates every program against the BTF of every kernel that can be had, without loading any, and prints
-# what cannot be resolved: behind a guard, in a program that is not used there, or fatally (exit code 1). The kernels are
-# this machine's, those of tests/vm/kernels that are there, and tests/vm/btf-kernels, of which with --cached none is
-# downloaded. Needs no root.
+# core-check.sh [--cached]: relocates every program against the BTF of every kernel that can be had, without loading any,
+# and prints what cannot be resolved: behind a guard, in a program that is not used there, or fatally (exit code 1). The
+# kernels are this machine's, those of tests/vm/kernels that are there, and tests/vm/btf-kernels, of which with --cached
+# none is downloaded. Needs no root.
 # Exit code 3: no BTF could be had.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
@@ -25,17 +25,20 @@ extract() {
 
 own=/sys/kernel/btf/vmlinux
 [ ! -r $own ] || cp $own "$BTF/$(uname -m)/this-machine.btf"
-for dir in "$VM"/kernels/*/; do
-	[ ! -e "$dir/version" ] || extract x86_64 "$(basename "$dir")-cloud" "$dir/vmlinuz"
-done
+machine() {
+	[ "$1" = arm64 ] && echo aarch64 || echo x86_64
+}
+while read -r name _ _ arch; do
+	image="$VM/kernels/$name/vmlinuz"
+	[ ! -e "$image" ] || extract "$(machine "$arch")" "$name-cloud" "$image"
+done < <(all_kernels)
 while read -r name suite arch package; do
 	if [ "${1:-}" = --cached ]; then
 		[ -e "$VM/images/$name" ] || continue
 	else
 		tests/vm/fetch-btf.sh "$name" "$suite" "$arch" "$package" || continue
 	fi
-	[ "$arch" = arm64 ] && machine=aarch64 || machine=x86_64
-	extract "$machine" "$name" "$VM/images/$name"
+	extract "$(machine "$arch")" "$name" "$VM/images/$name"
 done < <(sed 's/#.*//' tests/vm/btf-kernels | awk 'NF == 4')
 
 compgen -G "$BTF/*/*.btf" >/dev/null || { say "no BTF could be had"; exit 3; }

@@ -217,7 +217,7 @@ fn classic_tracepoints_miss_no_more_than_the_ledger_says() {
     let over_init = observed.iter().filter(|t| t.over_init).count() as u64;
     let missed = bundle.manifest.ledger.missed;
     eprintln!("{lost} of {} changes lost, {missed} said, {over_init} on top of process 1", observed.len());
-    assert!(observed.len() > 8 * many, "{} changes were observed", observed.len());
+    assert!(observed.len() >= 8 * many, "{} changes were observed", observed.len());
     assert!(lost <= missed + over_init, "{lost} changes are lost, the ledger says {missed}");
     assert_eq!(bundle.manifest.complete, missed == 0, "{:?}", bundle.manifest.degraded);
 }

@@ -43,6 +43,9 @@ tests_of() {
 		connections) echo "KTRACE_LIVE_CONNECTIONS=5000 KTRACE_LIVE_NOTHING_HIDDEN=1 \"$live\" five_thousand_connections 2>&1 || code=1" ;;
 		refused) echo "\"$live\" _refused_at_ 2>&1 || code=1" ;;
 		missed) echo "\"$live\" counted_as_missed 2>&1 || code=1" ;;
+		equivalence) echo "KTRACE_LIVE_NOTHING_HIDDEN=1 \"$live\" equivalence:: 2>&1 || code=1" ;;
+		# not those of classic ones, which have a group of their own
+		tracepoints) echo "\"$live\" tracepoints:: --skip classic_ 2>&1 || code=1" ;;
 		fixture) echo "\"$live\" of_its_fixture 2>&1 || code=1" ;;
 		*) echo "\"$live\" \"$group::\" 2>&1 || code=1" ;;
 		esac

@@ -1,5 +1,6 @@
 //! What the kernel skips a probe for is in the ledger. A return probe has ten places for calls that are under way (two for
-//! each CPU, where those are more): of connects that block at the same time the others are not seen, and counted.
+//! each CPU, where those are more; before 6.2 and without preemption one for each CPU): of connects that block at the same
+//! time the others are not seen, and counted.
 
 use ktrace_bundle::event::EventKind;
 use ktrace_traffic::{Outcome, Truth};
@@ -15,6 +16,10 @@ use crate::{Test, variants};
 
 /// Since this version the kernel counts what it skips a probe for.
 const COUNTED_SINCE: (u32, u32) = (6, 7);
+
+/// Since this version kernels without preemption have as many places as others ("kprobes: kretprobe events missing on
+/// 2-core KVM guest").
+const TEN_PLACES_SINCE: (u32, u32) = (6, 2);
 
 pub fn tests() -> Vec<Test> {
     let name = "connects_beyond_the_places_of_a_return_probe_are_counted_as_missed";
@@ -44,7 +49,7 @@ fn connects_beyond_the_places_of_a_return_probe_are_counted_as_missed() {
     let bundle = capture.end_unaudited();
 
     let seen = bundle.events.iter().filter(|e| e.payload.kind() == EventKind::Connect).count();
-    assert_eq!(seen, places);
+    assert!(seen == places || version() < TEN_PLACES_SINCE && seen == cpus, "{seen} of {many} seen, {cpus} CPUs");
     let hook = bundle.manifest.head.hooks.iter().find(|h| h.name == "connect").unwrap();
     let missed = |name: &str| hook.programs.iter().find(|p| p.name == name).unwrap().missed;
     if version() < COUNTED_SINCE {

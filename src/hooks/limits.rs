@@ -140,6 +140,12 @@ pub static UNNAMED_PEERS: Limit = Limit {
 /// Of the same without programs at a cgroup.
 pub static UNCONNECTED_PEERS: Limit = Limit { text: "the remote end of unconnected sockets", effects: &[] };
 
+/// Of variants whose programs are probes or classic tracepoints and make events, on a kernel that does not count.
+pub static UNCOUNTED: Limit = Limit {
+    text: "events for which the kernel skips a probe or a classic tracepoint: it counts them since Linux 6.7",
+    effects: &[],
+};
+
 /// Of tracepoints of system calls.
 pub static URING_CONNECTS: Limit = Limit { text: "connects through io_uring", effects: &[] };
 
@@ -167,6 +173,7 @@ pub static ALL: &[&Limit] = &[
     &FAILED_RECEIVES,
     &UNNAMED_PEERS,
     &UNCONNECTED_PEERS,
+    &UNCOUNTED,
     &URING_CONNECTS,
     &RETURN_PROBES,
     &WITHOUT_FILE,

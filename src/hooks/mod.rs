@@ -54,6 +54,13 @@ pub struct Variant {
     pub limits: &'static [&'static Limit],
 }
 
+impl Variant {
+    /// Whether the kernel skips its programs on top of other ones; older ones do not count how often.
+    pub fn is_skipped(&self) -> bool {
+        self.needs.iter().any(|need| matches!(need, Need::Kprobe(_) | Need::Tracepoint(..)))
+    }
+}
+
 /// Programs of a variant that degrade it when they cannot be attached.
 #[derive(Debug)]
 pub struct Optional {

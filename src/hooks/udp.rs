@@ -59,7 +59,7 @@ static VARIANTS: &[Variant] = &[
             Need::Kprobe("udpv6_destroy_sock"),
         ],
         store: Store::Hash,
-        limits: &[&limits::FAILED_RECEIVES, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
+        limits: &[&limits::FAILED_RECEIVES, &limits::RETURN_PROBES, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
     },
 ];
 

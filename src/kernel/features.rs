@@ -14,6 +14,10 @@ use super::{tracefs, trial};
 /// Where the kernel says how a kprobe is asked for, if it has any; all kernels with ring buffers have this.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
+/// What a kernel has that keeps a trampoline for as long as a call is in it: 5.12, and later releases of 5.10 ("bpf: Fix fexit
+/// trampoline", e21aa341785c). Without it a connect(2) that outlives its fexit program takes the machine down.
+const COUNTED_TRAMPOLINE: &str = "bpf_tramp_image";
+
 /// Answer to "can this be used here?".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -94,6 +98,9 @@ impl Features {
     /// on ("arm64: ftrace: Add direct call support").
     pub fn trampoline(&self) -> &Answer {
         self.trampoline.get_or_init(|| match self.types.own() {
+            Some(own) if own.type_by_name::<types::Struct<'_>>(COUNTED_TRAMPOLINE).is_none() => {
+                Answer::No("this kernel may free what a call returns through that sleeps in a hooked function".into())
+            }
             Some(_) => trial::program(&self.types, "trial_fentry"),
             None => Answer::No(self.types.no_own()),
         })

@@ -22,7 +22,7 @@ use super::session::Session;
 use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
 use super::{filters, log, remedy, skel};
 use crate::error::Hint;
-use crate::hooks::{CGROUP_PROGRAMS, Store};
+use crate::hooks::{CGROUP_PROGRAMS, Store, Variant, limits};
 use crate::plan::{MIN_RING_BYTES, Plan};
 use crate::preflight;
 
@@ -221,8 +221,8 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
             report.programs.push(program.report(None));
             attached.programs.push(program);
         }
-        if let Some(name) = attached.uncounted(choice) {
-            report.limits.push(format!("events for which the kernel skips `{name}`: it counts them since Linux 6.7"));
+        if attached.is_uncounted(choice) {
+            report.limits.push(limits::UNCOUNTED.text.into());
         }
         attached.degraded.extend(choice.degraded.iter().cloned());
         attached.degraded.extend(partial_cgroups(choice));
@@ -234,10 +234,10 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
 }
 
 impl Attached {
-    /// A program of this hook that may lose events without anybody's knowing how many.
-    fn uncounted(&self, choice: &Choice) -> Option<&'static str> {
+    /// Whether programs of this hook may lose events without anybody's knowing how many.
+    fn is_uncounted(&self, choice: &Choice) -> bool {
         let mut own = self.programs.iter().filter(|p| p.hook == choice.hook.name() && p.is_recording);
-        own.find(|p| p.missed().is_none()).map(|p| p.name)
+        choice.variant.is_some_and(Variant::is_skipped) && own.any(|p| p.missed().is_none())
     }
 }
 

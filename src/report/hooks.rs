@@ -8,7 +8,7 @@ use ktrace_bundle::keys::{self, Key};
 use crate::cli::About;
 use crate::cli::nearest::nearest;
 use crate::error::Hint;
-use crate::hooks::limits::Limit;
+use crate::hooks::limits::{self, Limit};
 use crate::hooks::{HOOKS, Hook, Variant, cost};
 
 /// A name that no hook has.
@@ -51,7 +51,7 @@ fn show(hook: &dyn Hook) -> String {
     let _ = writeln!(text, "\nvariants, best first");
     for variant in hook.variants() {
         let _ = writeln!(text, "  {}: needs {}", variant.name, needs(variant));
-        for (limit, said) in limits(variant) {
+        for (limit, said) in limits(hook, variant) {
             let _ = writeln!(text, "    does not see: {said}");
             for effect in limit.effects {
                 let _ = writeln!(text, "      {effect}");
@@ -115,7 +115,8 @@ fn needs(variant: &Variant) -> String {
 }
 
 /// What it cannot see at all, and what not where the kernel lacks something.
-fn limits(variant: &Variant) -> impl Iterator<Item = (&'static Limit, String)> {
+fn limits(hook: &dyn Hook, variant: &'static Variant) -> impl Iterator<Item = (&'static Limit, String)> {
+    let uncounted = variant.is_skipped() && !hook.kinds().is_empty();
     let always = variant.limits.iter().map(|limit| (*limit, limit.text.to_owned()));
     let without = variant.optional.iter().map(|optional| {
         let needs: Vec<_> = optional.needs.iter().map(ToString::to_string).collect();
@@ -125,7 +126,8 @@ fn limits(variant: &Variant) -> impl Iterator<Item = (&'static Limit, String)> {
         };
         (optional.limit, said)
     });
-    always.chain(without)
+    let old = uncounted.then(|| (&limits::UNCOUNTED, limits::UNCOUNTED.text.to_owned()));
+    always.chain(without).chain(old)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn section(text: &mut String, hook: &dyn Hook) {
     let _ = writeln!(text, "\n## {}\n\n{} It runs {}.\n", hook.name(), capital(hook.question()), runs(hook));
     *text += "| variant | needs | does not see |\n|---|---|---|\n";
     for variant in hook.variants() {
-        let limits: Vec<_> = limits(variant).map(|(_, said)| said).collect();
+        let limits: Vec<_> = limits(hook, variant).map(|(_, said)| said).collect();
         let _ = writeln!(text, "| `{}` | {} | {} |", variant.name, needs(variant), limits.join("; "));
     }
     let fields = fields(hook);

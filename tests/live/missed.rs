@@ -1,11 +1,13 @@
 //! What the kernel skips a probe for is in the ledger. A return probe has ten places for calls that are under way (two for
-//! each CPU, where those are more): of connects that block at the same time the others are not seen, and counted.
+//! each CPU, where those are more; before 6.2 and without preemption one for each CPU): of connects that block at the same
+//! time the others are not seen, and counted.
 
 use ktrace_bundle::event::EventKind;
 use ktrace_traffic::{Outcome, Truth};
 use nix::sys::signal::Signal;
 
 use crate::capture::{COMPLETE, Capture, DEGRADED};
+use crate::hook_limits::UNCOUNTED;
 use crate::kernel::version;
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
@@ -14,6 +16,10 @@ use crate::{Test, variants};
 
 /// Since this version the kernel counts what it skips a probe for.
 const COUNTED_SINCE: (u32, u32) = (6, 7);
+
+/// Since this version kernels without preemption have as many places as others ("kprobes: kretprobe events missing on
+/// 2-core KVM guest").
+const TEN_PLACES_SINCE: (u32, u32) = (6, 2);
 
 pub fn tests() -> Vec<Test> {
     let name = "connects_beyond_the_places_of_a_return_probe_are_counted_as_missed";
@@ -43,12 +49,12 @@ fn connects_beyond_the_places_of_a_return_probe_are_counted_as_missed() {
     let bundle = capture.end_unaudited();
 
     let seen = bundle.events.iter().filter(|e| e.payload.kind() == EventKind::Connect).count();
-    assert_eq!(seen, places);
+    assert!(seen == places || version() < TEN_PLACES_SINCE && seen == cpus, "{seen} of {many} seen, {cpus} CPUs");
     let hook = bundle.manifest.head.hooks.iter().find(|h| h.name == "connect").unwrap();
     let missed = |name: &str| hook.programs.iter().find(|p| p.name == name).unwrap().missed;
     if version() < COUNTED_SINCE {
         assert_eq!((missed("connect__kprobe"), missed("connect__kretprobe")), (None, None));
-        assert!(hook.limits.iter().any(|l| l.contains("skips") && l.contains("connect__k")), "{hook:?}");
+        assert!(hook.limits.iter().any(|l| l == UNCOUNTED.text), "{hook:?}");
         assert_eq!(bundle.exit_code, COMPLETE);
         return;
     }

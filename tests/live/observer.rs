@@ -63,6 +63,26 @@ pub struct Transition {
     pub over_init: bool,
 }
 
+/// A segment that was sent again, as the kernel's trace has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resent {
+    /// Own port.
+    pub lport: u16,
+    /// Port of the other end.
+    pub rport: u16,
+    /// A thread of process 1 was the running task, on a kernel that may hide it.
+    pub over_init: bool,
+}
+
+/// All that a witness saw.
+#[derive(Debug)]
+pub struct Observed {
+    /// State changes.
+    pub changes: Vec<Transition>,
+    /// Segments that were sent again.
+    pub resent: Vec<Resent>,
+}
+
 /// Threads of process 1.
 fn init_threads() -> BTreeSet<u32> {
     let tasks = std::fs::read_dir("/proc/1/task").unwrap();
@@ -89,27 +109,24 @@ impl Observer {
         Self { program, stop, init: init_threads(), _dir: dir }
     }
 
-    /// Stops watching and returns what was seen.
+    /// Stops watching and returns the state changes that were seen.
     pub fn finish(self) -> Vec<Transition> {
-        let (lines, init) = self.lines();
-        let changes = lines.iter().filter(|line| line.contains(" inet_sock_set_state: "));
-        changes.map(|line| Transition::parse(line, &init)).collect()
+        self.finish_with_resent().changes
     }
 
-    /// The same: ports of the sockets that something happened to while process 1 was the running task.
-    pub fn finish_over_init(self) -> BTreeSet<u16> {
-        let (lines, init) = self.lines();
-        let over_init = lines.iter().filter(|line| !*NOTHING_HIDDEN && init.contains(&running(line)));
-        over_init.flat_map(|line| ["sport=", "dport="].map(|key| field(line, key).parse().unwrap())).collect()
-    }
-
-    fn lines(self) -> (Vec<String>, BTreeSet<u32>) {
+    /// The same, with what was sent again.
+    pub fn finish_with_resent(self) -> Observed {
         let Self { program, stop, mut init, _dir } = self;
         init.extend(init_threads());
         std::fs::write(stop, "").unwrap();
         let ended = program.wait();
         assert!(ended.status.success(), "{ended:?}");
-        (ended.stdout.into_iter().skip(1).collect(), init)
+        let lines = &ended.stdout[1..];
+        let (changes, others): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.contains(" inet_sock_set_state: "));
+        Observed {
+            changes: changes.into_iter().map(|line| Transition::parse(line, &init)).collect(),
+            resent: others.into_iter().map(|line| Resent::parse(line, &init)).collect(),
+        }
     }
 }
 
@@ -123,6 +140,38 @@ fn field<'a>(line: &'a str, key: &str) -> &'a str {
     line.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {line}"))
 }
 
+fn over_init(line: &str, init: &BTreeSet<u32>) -> bool {
+    !*NOTHING_HIDDEN && init.contains(&running(line))
+}
+
+fn port(line: &str, key: &str) -> u16 {
+    field(line, key).parse().unwrap()
+}
+
+impl Resent {
+    /// `COMM-TID [CPU] FLAGS TIME: tcp_retransmit_skb: … sport=1 dport=2 …`
+    fn parse(line: &str, init: &BTreeSet<u32>) -> Self {
+        Self { lport: port(line, "sport="), rport: port(line, "dport="), over_init: over_init(line, init) }
+    }
+}
+
+impl Observed {
+    /// Ports of the sockets that something happened to while process 1 was the running task.
+    pub fn ports_over_init(&self) -> BTreeSet<u16> {
+        let changes = self.changes.iter().filter(|t| t.over_init).map(|t| [t.lport, t.rport]);
+        let resent = self.resent.iter().filter(|r| r.over_init).map(|r| [r.lport, r.rport]);
+        changes.chain(resent).flatten().collect()
+    }
+
+    /// How often a counter of the kernel counted what no program can have seen, because process 1 was the running task.
+    pub fn counted_over_init(&self, counter: &str) -> u64 {
+        match counter {
+            "Tcp.RetransSegs" => self.resent.iter().filter(|r| r.over_init).count() as u64,
+            _ => counted_over_init(&self.changes, counter),
+        }
+    }
+}
+
 impl Transition {
     /// `COMM-TID [CPU] FLAGS TIME: inet_sock_set_state: … sport=1 dport=2 … oldstate=TCP_A newstate=TCP_B`
     fn parse(line: &str, init: &BTreeSet<u32>) -> Self {
@@ -131,16 +180,16 @@ impl Transition {
             serde_json::from_value(name.into()).unwrap()
         };
         Self {
-            lport: field(line, "sport=").parse().unwrap(),
-            rport: field(line, "dport=").parse().unwrap(),
+            lport: port(line, "sport="),
+            rport: port(line, "dport="),
             old: state("oldstate="),
             new: state("newstate="),
-            over_init: !*NOTHING_HIDDEN && init.contains(&running(line)),
+            over_init: over_init(line, init),
         }
     }
 }
 
-/// How often a counter of the kernel counted what no program can have seen, because process 1 was the running task.
+/// The same, of state changes alone.
 pub fn counted_over_init(observed: &[Transition], counter: &str) -> u64 {
     use TcpState::{Close, CloseWait, Established, Listen, SynRecv, SynSent};
     let counts = |t: &&Transition| match counter {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ktrace_bundle::attribution::{Owner, OwnerSource};
-use ktrace_bundle::event::{Datagram as Recorded, Endpoint, Event, Payload, TcpClose};
+use ktrace_bundle::event::{Datagram as Recorded, Endpoint, Event, Payload, RetransmitKind, TcpClose};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_traffic::{Conn, Datagram, Dir, Truth};
 
@@ -145,11 +145,14 @@ pub struct Life<'a> {
 
 /// The lives of all TCP sockets of a namespace that have a connection, keyed by cookie. Listeners are left out, and
 /// so are twins: when two segments complete one handshake on two CPUs, the kernel makes two children and closes
-/// one of them, a microsecond old and never seen by a process.
+/// one of them, a microsecond old and never seen by a process. A SYN-ACK that is sent again is of a request, which has
+/// no socket yet.
 pub fn lives(events: &[Event], netns: u32) -> BTreeMap<u64, Life<'_>> {
+    let is_request = |e: &Event| matches!(&e.payload, Payload::TcpRetransmit(r) if r.kind == RetransmitKind::Synack);
     let mut by_socket: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
-    for event in events.iter().filter(|e| e.id.netns == netns && datagram(e).is_none()) {
-        by_socket.entry(event.id.socket.unwrap()).or_default().push(event);
+    for event in events.iter().filter(|e| e.id.netns == netns && datagram(e).is_none() && !is_request(e)) {
+        let socket = event.id.socket.unwrap_or_else(|| panic!("it has no socket: {event:?}"));
+        by_socket.entry(socket).or_default().push(event);
     }
     by_socket
         .into_iter()

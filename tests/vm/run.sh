@@ -82,7 +82,7 @@ timeout --foreground -k 5 "$seconds" "${qemu[@]}" -m 2048 \
 	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=$console quiet panic=-1 oops=panic ${KTRACE_VM_APPEND:-}" \
 	-drive "file=$root,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
 	-drive "file=$work/programs.ext4,format=raw,if=none,id=programs,snapshot=on" -device virtio-blk-pci,drive=programs \
-	</dev/null 2>&1 | tr -d '\r' | tee "$work/console"
+	</dev/null 2>&1 | stdbuf -oL tr -d '\r' | tee "$work/console"
 ended="${PIPESTATUS[0]}"
 code="$(sed -n 's/^KTRACE-VM-EXIT \([0-9]*\) .*/\1/p' "$work/console" | tail -1)"
 [ -n "$code" ] || { [ "$ended" = 124 ] && code=124; }

@@ -125,7 +125,7 @@ impl Observer {
         let (changes, others): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.contains(" inet_sock_set_state: "));
         Observed {
             changes: changes.into_iter().map(|line| Transition::parse(line, &init)).collect(),
-            resent: others.into_iter().map(|line| Resent::parse(line, &init)).collect(),
+            resent: others.into_iter().filter(|l| was_sent(l)).map(|line| Resent::parse(line, &init)).collect(),
         }
     }
 }
@@ -142,6 +142,11 @@ fn field<'a>(line: &'a str, key: &str) -> &'a str {
 
 fn over_init(line: &str, init: &BTreeSet<u32>) -> bool {
     !*NOTHING_HIDDEN && init.contains(&running(line))
+}
+
+/// By 6.18 the kernel also tells of segments that could not be sent again, with their error; nobody counts these.
+fn was_sent(line: &str) -> bool {
+    line.split_whitespace().find_map(|word| word.strip_prefix("err=")).is_none_or(|err| err == "0")
 }
 
 fn port(line: &str, key: &str) -> u16 {

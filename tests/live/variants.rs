@@ -31,7 +31,7 @@ pub const FORCED: &[Forced] = &[
     Forced { name: "sockets_by_probes", variants: &["sockets=iter_probed"], tests: SOCKETS },
     Forced { name: "retransmits_without_their_error", variants: &["tcp_retransmit=tp_btf_2"], tests: RETRANSMITS },
     Forced { name: "tracepoints", variants: TRACEPOINTS, tests: OWNERS },
-    Forced { name: "tracepoints", variants: TRACEPOINTS, tests: CONNECTIONS },
+    Forced { name: "tracepoints", variants: TRACEPOINTS_OF_TCP, tests: CONNECTIONS },
     Forced { name: "fentry", variants: FENTRY, tests: OWNERS },
     Forced { name: "fentry", variants: FENTRY, tests: CONNECTIONS },
     Forced { name: "kprobe", variants: KPROBE, tests: OWNERS },
@@ -40,6 +40,8 @@ pub const FORCED: &[Forced] = &[
 
 const CLASSIC: &[&str] = &["tcp_state=tracepoint", "tcp_retransmit=tracepoint"];
 const TRACEPOINTS: &[&str] = &["tcp_state=tp_btf", "owner=tracepoint", "udp=tp_btf", "connect=tracepoint"];
+/// The same without `udp`, which before Linux 6.3 has no tracepoint: what is about connections does not need it.
+const TRACEPOINTS_OF_TCP: &[&str] = &["tcp_state=tp_btf", "owner=tracepoint", "connect=tracepoint"];
 const FENTRY: &[&str] = &["tcp_state=fentry", "owner=fentry", "udp=fexit", "connect=fexit"];
 const KPROBE: &[&str] = &["tcp_state=kprobe", "owner=kprobe", "udp=kprobe", "connect=kprobe"];
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ktrace_bundle::attribution::{Owner, OwnerSource};
-use ktrace_bundle::event::{Datagram as Recorded, Endpoint, Event, Payload, TcpClose};
+use ktrace_bundle::event::{Datagram as Recorded, Endpoint, Event, Payload, RetransmitKind, TcpClose};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_traffic::{Conn, Datagram, Dir, Truth};
 
@@ -149,6 +149,12 @@ pub struct Life<'a> {
 pub fn lives(events: &[Event], netns: u32) -> BTreeMap<u64, Life<'_>> {
     let mut by_socket: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
     for event in events.iter().filter(|e| e.id.netns == netns && datagram(e).is_none()) {
+        // a SYN-ACK speaks for a child that does not exist yet
+        if let (None, Payload::TcpRetransmit(r)) = (event.id.socket, &event.payload)
+            && r.kind == RetransmitKind::Synack
+        {
+            continue;
+        }
         by_socket.entry(event.id.socket.unwrap()).or_default().push(event);
     }
     by_socket

@@ -60,6 +60,7 @@ struct {
 	struct kt_flow_key flow_key;
 	enum kt_kind kind;
 	enum kt_audit audit;
+	enum kt_chain chain;
 	enum kt_drop drop;
 	enum kt_filter filter;
 	enum kt_listed listed;

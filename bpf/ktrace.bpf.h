@@ -36,6 +36,27 @@ static __always_inline struct kt_counters *counters_of(__u32 kind)
 
 #define KT_BUMP(field) __sync_fetch_and_add(&(field), 1)
 
+/* Of several programs at one place, in the order in which they run. The kernel skips one that is already running on its
+ * CPU: below an interrupt, or (Linux 7.0, where it can be preempted) in a task that waits there for its turn. What one
+ * is skipped for, the next one takes; each leaves a mark of what it took. As many are needed as may be held at once. */
+enum part {
+	ALONE,
+	FIRST, /* of two or more */
+	FIRST_OF_MORE, /* alone unless kt_config.more */
+	BETWEEN,
+	LAST,
+};
+
+static __always_inline bool is_first(const enum part part)
+{
+	return part == ALONE || part == FIRST || part == FIRST_OF_MORE;
+}
+
+static __always_inline bool is_last(const enum part part)
+{
+	return part == ALONE || part == LAST || (part == FIRST_OF_MORE && !kt_config.more);
+}
+
 /* observed = filtered + seen: from here on the event is seen, or its filter is counted. `ends` is what is remembered
  * about the ends, or NULL. */
 static __always_inline bool admit_ends(struct kt_counters *c, struct kt_flow *f, const struct kt_task *owner,

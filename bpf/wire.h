@@ -44,6 +44,13 @@ enum kt_drop {
 	KT_DROP_MAX = 4,
 };
 
+/* Hooks of which several programs stand in for each other: what one is skipped for, the next one takes. */
+enum kt_chain {
+	KT_CHAIN_STATE = 0,
+	KT_CHAIN_CONNECT = 1,
+	KT_CHAIN_MAX = 2,
+};
+
 /* Which filter said no; in the order in which they are asked. */
 enum kt_filter {
 	KT_FILTER_SELF = 0, /* ktrace's own sockets */
@@ -319,6 +326,8 @@ struct kt_config {
 	__u32 hash_store; /* bool: sockets are kept in a hash, not in sk_storage */
 	__u32 task_btf; /* bool: the kernel has bpf_get_current_task_btf (5.11) */
 	__u32 sample; /* N: 1 in N flows of UDP; 0 and 1: all */
+	__u32 more; /* bool: programs can be preempted, and there are more of them */
+	__u32 reserved;
 };
 
 /* Settings and state that change while programs run. */
@@ -330,7 +339,7 @@ struct kt_state {
 	__u32 self_pid; /* ktrace's tgid in the initial pid namespace */
 	__u32 when; /* enum kt_when, for the iterator */
 	__u64 late; /* those of them that may still be refused, so that no cap counts them yet */
-	__u64 rescued; /* state changes that the first program was skipped for and the second one took */
+	__u64 rescued[KT_CHAIN_MAX]; /* what the first program was skipped for and a later one took */
 };
 
 #define KT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is part of the wire contract")

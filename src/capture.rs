@@ -208,7 +208,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.note_losses(&ledger(&sink), &missed, end_boot_ns);
     sink.open_reserve();
     sink.note_undated(&ledger(&sink), &missed);
-    let missed = missed.values().sum();
+    let missed = sink.timeline.missed();
     let (rows, rest) = session.observed()?;
     let audit = audit.finish(&rows, &rest, session.reports(), missed);
     sink.summary.add_refused(session.refused(&counters)?);

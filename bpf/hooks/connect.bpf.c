@@ -30,10 +30,17 @@ struct {
 	__type(value, struct kt_call);
 } connect_calls SEC(".maps");
 
-static __always_inline void begin(struct kt_call *call, struct sock *sk)
+static __always_inline void begin(struct kt_call *call, struct sock *sk, const enum part part)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 
+	if (!is_first(part)) {
+		struct kt_call *found = bpf_map_lookup_elem(&connect_calls, &key);
+
+		if (found && found->sock == call->sock)
+			return;
+		KT_BUMP(kt_state.rescued[KT_CHAIN_CONNECT]);
+	}
 	if (kt_config.hash_store && sk && is_tcp(sk, false))
 		call->id = cookie_of(sk, sock_hashed(sk, true), false);
 	call->start_ns = bpf_ktime_get_boot_ns();
@@ -91,13 +98,15 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	return 0;
 }
 
-static __always_inline int end(struct sock *sk, int ret, bool by_fd)
+static __always_inline int end(struct sock *sk, int ret, bool by_fd, const enum part part)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_call *found = bpf_map_lookup_elem(&connect_calls, &key), call;
 
-	if (!found) /* began before the programs were attached */
+	if (!found) /* began before the programs were attached, or an earlier program has taken it */
 		return 0;
+	if (!is_first(part))
+		KT_BUMP(kt_state.rescued[KT_CHAIN_CONNECT]);
 	call = *found;
 	bpf_map_delete_elem(&connect_calls, &key);
 	if (by_fd)
@@ -109,39 +118,54 @@ static __always_inline int end(struct sock *sk, int ret, bool by_fd)
 
 /* ---- the function -------------------------------------------------------------------------------------- */
 
-static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags)
+static __always_inline int on_entry(struct socket *sock, void *uaddr, int flags, const enum part part)
 {
 	struct sock *sk = BPF_CORE_READ(sock, sk);
 	struct kt_call call = { .sock = (__u64)sk, .nonblocking = !!(flags & O_NONBLOCK) };
 
 	/* without an address (AF_UNSPEC) it takes a connection apart */
 	if (end_of_kernel_sockaddr(&call.asked, uaddr))
-		begin(&call, sk);
+		begin(&call, sk, part);
 	return 0;
 }
 
 SEC("?fentry/inet_stream_connect")
 int BPF_PROG(connect__fentry, struct socket *sock, void *uaddr, int len, int flags)
 {
-	return on_entry(sock, uaddr, flags);
+	return on_entry(sock, uaddr, flags, FIRST);
 }
 
 SEC("?fexit/inet_stream_connect")
 int BPF_PROG(connect__fexit, struct socket *sock, void *uaddr, int len, int flags, int ret)
 {
-	return end(NULL, ret, false);
+	return end(NULL, ret, false, FIRST);
 }
+
+#define MORE(n) \
+	SEC("?fentry/inet_stream_connect") \
+	int BPF_PROG(connect__fentry_more##n, struct socket *sock, void *uaddr, int len, int flags) \
+	{ \
+		return on_entry(sock, uaddr, flags, BETWEEN); \
+	} \
+	SEC("?fexit/inet_stream_connect") \
+	int BPF_PROG(connect__fexit_more##n, struct socket *sock, void *uaddr, int len, int flags, int ret) \
+	{ \
+		return end(NULL, ret, false, BETWEEN); \
+	}
+MORE(1)
+MORE(2)
+MORE(3)
 
 SEC("?kprobe/inet_stream_connect")
 int BPF_KPROBE(connect__kprobe, struct socket *sock, void *uaddr, int len, int flags)
 {
-	return on_entry(sock, uaddr, flags);
+	return on_entry(sock, uaddr, flags, ALONE);
 }
 
 SEC("?kretprobe/inet_stream_connect")
 int BPF_KRETPROBE(connect__kretprobe, int ret)
 {
-	return end(NULL, ret, false);
+	return end(NULL, ret, false, ALONE);
 }
 
 /* ---- the system call ------------------------------------------------------------------------------------ */
@@ -165,7 +189,7 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 	if (call.asked.family) {
 		struct socket *socket = BPF_CORE_READ(file, private_data);
 
-		begin(&call, BPF_CORE_READ(socket, sk));
+		begin(&call, BPF_CORE_READ(socket, sk), ALONE);
 	}
 	return 0;
 }
@@ -173,5 +197,5 @@ int connect__enter(struct trace_event_raw_sys_enter *ctx)
 SEC("?tracepoint/syscalls/sys_exit_connect")
 int connect__exit(struct trace_event_raw_sys_exit *ctx)
 {
-	return end(NULL, ctx->ret, true);
+	return end(NULL, ctx->ret, true, ALONE);
 }

@@ -80,6 +80,17 @@ int BPF_PROG(owner__fentry, struct sock *child)
 	return on_accept(child);
 }
 
+/* The same where the first one can be preempted and is skipped then: what two of them say is the same. */
+#define MORE(n) \
+	SEC("?fentry/security_sock_graft") \
+	int BPF_PROG(owner__fentry_more##n, struct sock *child) \
+	{ \
+		return on_accept(child); \
+	}
+MORE(1)
+MORE(2)
+MORE(3)
+
 SEC("?kprobe/security_sock_graft")
 int BPF_KPROBE(owner__kprobe, struct sock *child)
 {

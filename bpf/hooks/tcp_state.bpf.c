@@ -8,9 +8,10 @@
  * time, together with the child's next state change, some microseconds later. A client's entry into SYN_SENT
  * happens before it has a local port; where a port filter cannot decide without, that is told later, too.
  *
- * The kernel skips a typed tracepoint's program that is already running on its CPU: a task changes a state, and on
- * top of it a softirq changes another. So there are two such programs: one of them always runs, and the socket
- * remembers what was taken. Without the second, 300 to 1,700 of 110,000 changes were missed under load.
+ * The kernel skips a program that is already running on its CPU: a task changes a state, and on top of it a softirq
+ * changes another. So there are two typed programs: one of them always runs, and the socket remembers what was taken.
+ * Without the second, 300 to 1,700 of 110,000 changes were missed under load. Where a program can be preempted, there
+ * are four, see ktrace.bpf.h.
  */
 #include "ktrace.bpf.h"
 #include "audit.bpf.h"
@@ -222,25 +223,18 @@ static __always_inline void audit_change(struct sock *sk, struct kt_sock *s, int
 	}
 }
 
-/* Of two programs on one tracepoint. */
-enum part {
-	ALONE,
-	FIRST,
-	SECOND,
-};
-
-/* Whether this change has been dealt with by the other program. */
+/* Whether this change has been dealt with by an earlier program. */
 static __always_inline bool taken(struct kt_sock *s, int old, int new, const enum part part)
 {
 	__u16 change = old << 8 | new;
 
 	if (!s) /* cannot be remembered, so it is the first one's alone */
-		return part == SECOND;
+		return !is_first(part);
 	if (s->taken == change)
 		return true;
 	s->taken = change;
-	if (part == SECOND)
-		KT_BUMP(kt_state.rescued);
+	if (!is_first(part))
+		KT_BUMP(kt_state.rescued[KT_CHAIN_STATE]);
 	return false;
 }
 
@@ -279,7 +273,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		tell_entry(sk, tp, s, direct);
 	emit(sk, tp, s, old, new, now, direct);
 out:
-	if (new == TCP_CLOSE && part != FIRST) /* the second one must still find what the first one has taken */
+	if (new == TCP_CLOSE && is_last(part)) /* the others must still find what the first one has taken */
 		sock_forget(sk, direct);
 	return 0;
 }
@@ -291,16 +285,46 @@ int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
 }
 
 SEC("?tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state__tp_btf_more1, struct sock *sk, int old, int new)
+{
+	return on_state(sk, old, new, true, BETWEEN, true);
+}
+
+SEC("?tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state__tp_btf_more2, struct sock *sk, int old, int new)
+{
+	return on_state(sk, old, new, true, BETWEEN, true);
+}
+
+SEC("?tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new, true, SECOND, true);
+	return on_state(sk, old, new, true, LAST, true);
 }
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true, ALONE, false);
+	return on_state(sk, sk->__sk_common.skc_state, new, true, FIRST_OF_MORE, false);
+}
+
+SEC("?fentry/tcp_set_state")
+int BPF_PROG(tcp_state__fentry_more1, struct sock *sk, int new)
+{
+	return on_state(sk, sk->__sk_common.skc_state, new, true, BETWEEN, false);
+}
+
+SEC("?fentry/tcp_set_state")
+int BPF_PROG(tcp_state__fentry_more2, struct sock *sk, int new)
+{
+	return on_state(sk, sk->__sk_common.skc_state, new, true, BETWEEN, false);
+}
+
+SEC("?fentry/tcp_set_state")
+int BPF_PROG(tcp_state__fentry_more3, struct sock *sk, int new)
+{
+	return on_state(sk, sk->__sk_common.skc_state, new, true, LAST, false);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")

@@ -11,6 +11,14 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Made only to be written to from user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, __u64[32]); /* about as much as is kept of a socket */
+} trial_storage SEC(".maps");
+
 SEC("?fentry/tcp_set_state")
 int BPF_PROG(trial_fentry)
 {

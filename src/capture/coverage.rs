@@ -8,6 +8,7 @@ use ktrace_bundle::ledger::{DropReason, Ledger};
 
 use super::sink::Sink;
 use crate::hooks::HOOKS;
+use crate::kernel::session::Skipped;
 
 /// Shortest interval, ns.
 const INTERVAL_NS: u64 = 1_000_000_000;
@@ -29,13 +30,16 @@ struct Counts {
 pub struct Timeline {
     opened_ns: u64,
     looked_ns: u64,
+    looked_before_ns: u64,
     counts: BTreeMap<&'static str, Counts>,
+    /// How often programs had been skipped at the newest look.
+    skipped: BTreeMap<&'static str, u64>,
 }
 
 impl Timeline {
     /// Of a window that opened at this boot time.
     pub fn new(opened_ns: u64) -> Self {
-        Self { opened_ns, looked_ns: opened_ns, counts: BTreeMap::new() }
+        Self { opened_ns, looked_ns: opened_ns, looked_before_ns: opened_ns, ..Self::default() }
     }
 
     /// Whether an interval is over.
@@ -43,11 +47,32 @@ impl Timeline {
         now_ns.saturating_sub(self.looked_ns) >= INTERVAL_NS
     }
 
+    /// What is missed for good: skipped by the look before this one, and taken by no other program since. An event that
+    /// another program is about to take is not lost, and what a line has told cannot be taken back.
+    pub fn settled(&mut self, now: &BTreeMap<&'static str, Skipped>) -> Missed {
+        let before = |hook: &str| self.skipped.get(hook).copied().unwrap_or(0);
+        let settled = now.iter().map(|(hook, it)| (*hook, before(hook).saturating_sub(it.rescued))).collect();
+        self.skipped = now.iter().map(|(hook, it)| (*hook, it.skipped)).collect();
+        settled
+    }
+
+    /// What lines tell of as missed so far, of all hooks.
+    pub fn missed(&self) -> u64 {
+        self.counts.values().map(|counts| counts.missed).sum()
+    }
+
     fn advance(&mut self, now_ns: u64, counts: BTreeMap<&'static str, Counts>) -> Vec<LossRecord> {
         let (from_ns, to_ns) = (self.looked_ns - self.opened_ns, now_ns.saturating_sub(self.opened_ns));
+        let missed_from_ns = self.looked_before_ns - self.opened_ns;
         let before = std::mem::replace(&mut self.counts, counts);
+        for (hook, now) in &mut self.counts {
+            now.missed = now.missed.max(before.get(hook).map_or(0, |it| it.missed));
+        }
+        self.looked_before_ns = self.looked_ns;
         self.looked_ns = now_ns.max(self.looked_ns);
-        self.counts.iter().filter_map(|(hook, now)| lost(hook, before.get(hook), now, from_ns, to_ns)).collect()
+        let losses = self.counts.iter().filter_map(|(hook, now)| lost(hook, before.get(hook), now, from_ns, to_ns));
+        // what is missed is known one look late, see `settled`
+        losses.map(|loss| if loss.missed > 0 { LossRecord { from_ns: missed_from_ns, ..loss } } else { loss }).collect()
     }
 }
 
@@ -146,7 +171,7 @@ mod tests {
         assert_eq!(timeline.advance(6 * second, counts(100, 0, 0)), []);
         let loss = LossRecord {
             v: 1,
-            from_ns: second,
+            from_ns: 0,
             to_ns: 2 * second,
             hook: "udp".into(),
             seen: 900,
@@ -157,5 +182,25 @@ mod tests {
         };
         assert_eq!(timeline.advance(7 * second, counts(1000, 40, 2)), [loss]);
         assert_eq!(timeline.advance(8 * second, counts(2000, 40, 2)), []);
+    }
+
+    #[test]
+    fn what_another_program_is_about_to_take_is_not_missed() {
+        let mut timeline = Timeline::new(0);
+        let mut settled =
+            |skipped, rescued| timeline.settled(&BTreeMap::from([("udp", Skipped { skipped, rescued })]))["udp"];
+        assert_eq!(settled(3, 0), 0, "three skips just now");
+        assert_eq!(settled(3, 2), 1, "one of them was not made good since");
+        assert_eq!(settled(9, 3), 0);
+        assert_eq!(settled(9, 8), 1);
+    }
+
+    #[test]
+    fn what_a_line_has_told_as_missed_is_not_told_again() {
+        let mut timeline = Timeline::new(0);
+        assert_eq!(timeline.advance(INTERVAL_NS, counts(9, 0, 5)).len(), 1);
+        assert_eq!(timeline.advance(2 * INTERVAL_NS, counts(9, 0, 3)), []);
+        assert_eq!(timeline.advance(3 * INTERVAL_NS, counts(9, 0, 5)), []);
+        assert_eq!(timeline.missed(), 5);
     }
 }

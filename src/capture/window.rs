@@ -112,7 +112,8 @@ impl Window<'_, '_> {
         self.clocks.take(now);
         let mut sink = self.sink.borrow_mut();
         if sink.timeline.is_due(boot_ns) {
-            sink.note_losses(&checkpoint.ledger, &self.session.missed_by_hook(), boot_ns);
+            let missed = sink.timeline.settled(&self.session.skipped_by_hook());
+            sink.note_losses(&checkpoint.ledger, &missed, boot_ns);
         }
         match sink.writer.checkpoint(checkpoint) {
             Ok(()) => Ok(()),

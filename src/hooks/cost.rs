@@ -32,7 +32,7 @@ pub fn of(hook: &dyn Hook) -> impl Iterator<Item = (&'static str, u32)> {
     let runs = move |program: &str| {
         variants.iter().any(|variant| {
             let optional = variant.optional.iter().flat_map(|it| it.programs);
-            variant.programs.iter().chain(variant.seconds).chain(optional).any(|it| *it == program)
+            variant.programs.iter().chain(variant.more).chain(variant.seconds).chain(optional).any(|it| *it == program)
         })
     };
     MEASURED.iter().copied().filter(move |(program, _)| runs(program))

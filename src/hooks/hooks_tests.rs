@@ -97,6 +97,7 @@ fn the_variants_name_exactly_the_programs_of_the_object() {
             variant
                 .programs
                 .iter()
+                .chain(variant.more)
                 .chain(variant.seconds)
                 .chain(variant.optional.iter().flat_map(|o| o.programs))
                 .copied(),

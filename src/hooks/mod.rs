@@ -25,7 +25,9 @@ use wire::{Context, DecodeError, RawEvent};
 /// Which memory of sockets a variant's programs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// None, or socket storage with the hash as fallback.
+    /// None.
+    None,
+    /// Socket storage with the hash as fallback.
     Any,
     /// Only the hash: probed programs cannot reach socket storage.
     Hash,
@@ -44,6 +46,8 @@ pub struct Variant {
     pub programs: &'static [&'static str],
     /// BPF programs that take what those of `programs` are skipped for; all of them must load and attach, too.
     pub seconds: &'static [&'static str],
+    /// Further ones, where the kernel preempts programs; they run after those of `programs` and before `seconds`.
+    pub more: &'static [&'static str],
     /// BPF programs that may be missing.
     pub optional: &'static [Optional],
     /// What the kernel must offer.

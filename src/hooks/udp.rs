@@ -19,6 +19,7 @@ static VARIANTS: &[Variant] = &[
         name: "fexit",
         programs: &["udp__send_fexit", "udp__send6_fexit", "udp__recv_fentry"],
         seconds: &[],
+        more: &[],
         optional: &[],
         needs: &[
             Need::Trampoline("udp_sendmsg"),
@@ -33,6 +34,7 @@ static VARIANTS: &[Variant] = &[
         name: "tp_btf",
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
         seconds: &[],
+        more: &[],
         optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: &limits::UNCONNECTED_PEERS }],
         needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
         store: Store::Any,
@@ -50,6 +52,7 @@ static VARIANTS: &[Variant] = &[
             "udp__destroy6_kprobe",
         ],
         seconds: &[],
+        more: &[],
         optional: &[],
         needs: &[
             Need::Kprobe("udp_sendmsg"),

@@ -161,7 +161,7 @@ fn user(program: &str, btf: &Btf<'_>, features: &Features) -> Result<String, Str
         for variant in hook.variants() {
             let optional = variant.optional.iter().filter(|o| o.programs.contains(&program));
             let needs_of_optional = optional.clone().flat_map(|o| o.needs).copied().collect::<Vec<_>>();
-            let own = variant.programs.contains(&program) || variant.seconds.contains(&program);
+            let own = [variant.programs, variant.more, variant.seconds].iter().any(|of| of.contains(&program));
             if !own && optional.count() == 0 {
                 continue;
             }

@@ -59,12 +59,27 @@ impl std::fmt::Display for Need {
     }
 }
 
+/// From 7.0 on a tracepoint leaves preemption on ("tracing: Guard __DECLARE_TRACE() use of __DO_TRACE_CALL() with
+/// SRCU-fast"), and a kernel that can be preempted at all offers nothing less than doing so lazily.
+fn kernel_preempts() -> bool {
+    let Ok(uname) = nix::sys::utsname::uname() else { return false };
+    preempts(&uname.release().to_string_lossy(), &uname.version().to_string_lossy())
+}
+
+/// The same by `uname -r` and `uname -v`.
+fn preempts(release: &str, version: &str) -> bool {
+    let major = release.split('.').next().and_then(|number| number.parse::<u32>().ok());
+    major.is_some_and(|number| number >= 7) && version.contains("PREEMPT")
+}
+
 /// The kernel's answers; trials are made on first need.
 pub struct Features {
     types: Types,
     tracefs: Answer,
     trampoline: OnceCell<Answer>,
     kprobe: OnceCell<Answer>,
+    socket_storage: OnceCell<Answer>,
+    preempts: bool,
 }
 
 impl Features {
@@ -74,14 +89,28 @@ impl Features {
             Ok(()) => Answer::Yes,
             Err(e) => Answer::No(e.to_string()),
         };
-        Self { types: Types::read(btf), tracefs, trampoline: OnceCell::new(), kprobe: OnceCell::new() }
+        Self {
+            types: Types::read(btf),
+            tracefs,
+            trampoline: OnceCell::new(),
+            kprobe: OnceCell::new(),
+            socket_storage: OnceCell::new(),
+            preempts: kernel_preempts(),
+        }
     }
 
     /// What a kernel with the types of this file offers, everything that types do not tell taken as there.
     #[cfg(test)]
     pub fn of_file(file: &Path) -> Self {
         let yes = || OnceCell::from(Answer::Yes);
-        Self { types: Types::of_kernel(file), tracefs: Answer::Yes, trampoline: yes(), kprobe: yes() }
+        Self {
+            types: Types::of_kernel(file),
+            tracefs: Answer::Yes,
+            trampoline: yes(),
+            kprobe: yes(),
+            socket_storage: yes(),
+            preempts: false,
+        }
     }
 
     /// The kernel's types.
@@ -92,6 +121,16 @@ impl Features {
     /// Whether tracefs can be read.
     pub const fn tracefs(&self) -> &Answer {
         &self.tracefs
+    }
+
+    /// Whether what is remembered of a socket can be kept with it; else a hash has to do.
+    pub fn has_socket_storage(&self) -> bool {
+        !matches!(self.socket_storage.get_or_init(|| trial::socket_storage(&self.types)), Answer::No(_))
+    }
+
+    /// Whether a program that runs can be preempted, so that it is skipped for others meanwhile.
+    pub const fn preempts(&self) -> bool {
+        self.preempts
     }
 
     /// Whether fentry and fexit programs load and attach: arm64 loads them from 6.0 on, and attaches them from 6.4
@@ -170,5 +209,18 @@ impl Features {
     fn function(&self, function: &str) -> Option<Answer> {
         let missing = || Answer::No(format!("this kernel has no function `{function}` to hook"));
         (self.types.has_function(function) == Some(false)).then(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_preempted_from_linux_7_on_where_the_kernel_is() {
+        assert!(preempts("7.3.4+deb13-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 7.3.4-1"));
+        assert!(!preempts("7.3.4", "#1 SMP Debian 7.3.4-1"));
+        assert!(!preempts("6.18.44", "#1 SMP PREEMPT_DYNAMIC"));
+        assert!(!preempts("", ""));
     }
 }

@@ -5,7 +5,7 @@
 use ktrace_bundle::manifest::{HookOutcome, HookReport, TriedVariant};
 
 use super::features::{Answer, Features, Need};
-use crate::hooks::{HOOKS, Hook, Variant};
+use crate::hooks::{HOOKS, Hook, Store, Variant, limits};
 use crate::plan::Plan;
 
 /// What the kernel refused although it seemed to offer it.
@@ -55,6 +55,16 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Programs in the order in which to attach them, so that those of `Variant::programs` run first: of several on one
+    /// tracepoint the first runs first, of several on one function the last.
+    pub fn attach_order(&self) -> Vec<&'static str> {
+        let mut order = self.programs.clone();
+        if self.variant.is_some_and(|v| v.needs.iter().any(|need| matches!(need, Need::Trampoline(_)))) {
+            order.reverse();
+        }
+        order
+    }
+
     /// Coverage of this hook for the manifest, before anything is attached.
     pub fn report(&self) -> HookReport {
         let outcome = match (self.wanted, self.variant) {
@@ -120,8 +130,14 @@ fn choose_one(hook: &'static dyn Hook, plan: Option<&Plan>, features: &Features,
 fn take(choice: &mut Choice, variant: &'static Variant, features: &Features, refusals: &Refusals) {
     choice.variant = Some(variant);
     choice.programs.extend(variant.programs);
+    if features.preempts() {
+        choice.programs.extend(variant.more);
+    }
     choice.programs.extend(variant.seconds);
     choice.limits.extend(variant.limits.iter().map(|limit| limit.text.to_owned()));
+    if variant.store == Store::Any && !features.has_socket_storage() {
+        choice.limits.extend([&limits::LISTENERS_OWNER, &limits::HASHED_OWNERS].map(|limit| limit.text.to_owned()));
+    }
     for optional in variant.optional {
         if obstacle(optional.needs, features).is_some() {
             choice.limits.push(optional.limit.text.into());

@@ -173,7 +173,8 @@ fn configure(
     open.maps.bulk_ring.set_max_entries(bulk_ring_bytes(plan.ring_bytes))?;
     open.maps.rare_ring.set_max_entries(plan.ring_bytes)?;
     let uses = |program: &str| choices.iter().any(|c| c.programs.contains(&program));
-    let hash = choices.iter().any(|c| c.variant.is_some_and(|v| v.store == Store::Hash));
+    let stores = |store| choices.iter().any(|c| c.variant.is_some_and(|v| v.store == store));
+    let hash = stores(Store::Hash) || !features.has_socket_storage();
     // a hash takes its memory when it is made
     if !hash {
         open.maps.sock_hash.set_max_entries(1)?;
@@ -194,6 +195,8 @@ fn configure(
             task_btf: u32::from(features.lists("bpf_get_current_task_btf")),
             // within the bounds of the plan, so it fits
             sample: u32::try_from(plan.sample).unwrap_or(u32::MAX),
+            more: u32::from(features.preempts()),
+            reserved: 0,
         };
         filters::set_ports(rodata, &plan.filter);
     }
@@ -216,7 +219,7 @@ fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Re
     let mut attached = Attached::default();
     for choice in choices {
         let mut report = choice.report();
-        for name in &choice.programs {
+        for name in choice.attach_order() {
             let program = attach_one(skel, choice, name)?;
             report.programs.push(program.report(None));
             attached.programs.push(program);
@@ -256,7 +259,7 @@ fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -
         remedy: remedy::of_attach(program.prog_type(), &e),
         ..refused(format!("`{name}` cannot be attached: {}", log::root(&e)))
     })?;
-    // seconds take what the first ones are skipped for; what is optional adds to events and makes none
+    // `more` and `seconds` take what the first ones are skipped for; what is optional adds to events and makes none
     let makes_events = choice.variant.is_some_and(|v| v.programs.contains(&name)) && !choice.hook.kinds().is_empty();
     Ok(Attachment::new((choice.hook.name(), name), makes_events, &program, link))
 }

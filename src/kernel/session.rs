@@ -19,23 +19,41 @@ use super::attachment::Attachment;
 use super::loader::Attached;
 use super::refused;
 use super::skel::KtraceSkel;
-use super::skel::types::{kt_capped, kt_counters, kt_socket, kt_state, kt_task, kt_when};
+use super::skel::types::{kt_capped, kt_chain, kt_counters, kt_socket, kt_state, kt_task, kt_when};
 use crate::hooks::wire;
 use crate::preflight;
 
 /// Records that are taken from the rings before anything else is looked at.
 pub const RECORDS_AT_ONCE: usize = 4096;
 
-/// The hook whose second program takes what its first one is skipped for: `kt_state.rescued`.
-const RESCUED_HOOK: &str = "tcp_state";
+/// The hooks whose further programs take what the first ones are skipped for: `kt_state.rescued`.
+const CHAINS: [(&str, kt_chain); 2] =
+    [("tcp_state", kt_chain::KT_CHAIN_STATE), ("connect", kt_chain::KT_CHAIN_CONNECT)];
+
+/// How often the first programs of a hook were skipped since the gate opened, and how often another one took what they
+/// would have recorded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Skipped {
+    /// Upper bound of events that the first programs did not see.
+    pub skipped: u64,
+    /// Of those, recorded in the end. Comes later than the skip that it makes good, by a program's run.
+    pub rescued: u64,
+}
+
+impl Skipped {
+    /// Upper bound of lost events.
+    pub const fn missed(self) -> u64 {
+        self.skipped.saturating_sub(self.rescued)
+    }
+}
 
 /// A running kernel side. Fields drop in this order: programs detach before the maps that they use go away.
 pub struct Session {
     programs: Vec<Attachment>,
     reports: Vec<HookReport>,
     degraded: Vec<String>,
-    /// How often each of `programs` had been skipped, and the second of [`RESCUED_HOOK`] had not, when the gate opened.
-    missed_before: (Vec<Option<u64>>, u64),
+    /// How often each of `programs` had been skipped, and others had taken their place by [`CHAINS`], when the gate opened.
+    missed_before: (Vec<Option<u64>>, [u64; CHAINS.len()]),
     pub(super) skel: KtraceSkel<'static>,
 }
 
@@ -200,7 +218,7 @@ impl Session {
         Ok(sum)
     }
 
-    /// How often since the gate opened the kernel skipped a program that records events, less what its second took
+    /// How often since the gate opened the kernel skipped a program that records events, less what others took
     /// instead: an upper bound of lost events.
     pub fn missed(&self) -> u64 {
         self.missed_by_hook().values().sum()
@@ -208,12 +226,19 @@ impl Session {
 
     /// The same by hook.
     pub fn missed_by_hook(&self) -> BTreeMap<&'static str, u64> {
-        let mut by_hook: BTreeMap<&'static str, u64> = BTreeMap::new();
+        self.skipped_by_hook().into_iter().map(|(hook, it)| (hook, it.missed())).collect()
+    }
+
+    /// What that is made of.
+    pub fn skipped_by_hook(&self) -> BTreeMap<&'static str, Skipped> {
+        let mut by_hook: BTreeMap<&'static str, Skipped> = BTreeMap::new();
         for (program, missed) in self.programs.iter().zip(self.missed_by_program()).filter(|(p, _)| p.is_recording) {
-            *by_hook.entry(program.hook).or_default() += missed.unwrap_or(0);
+            by_hook.entry(program.hook).or_default().skipped += missed.unwrap_or(0);
         }
-        if let Some(n) = by_hook.get_mut(RESCUED_HOOK) {
-            *n = n.saturating_sub(self.rescued().saturating_sub(self.missed_before.1));
+        for (((hook, _), now), before) in CHAINS.iter().zip(self.rescued()).zip(self.missed_before.1) {
+            if let Some(it) = by_hook.get_mut(hook) {
+                it.rescued = now.saturating_sub(before);
+            }
         }
         by_hook
     }
@@ -234,11 +259,13 @@ impl Session {
         reports
     }
 
-    fn rescued(&self) -> u64 {
-        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return 0 };
+    /// In the order of [`CHAINS`].
+    fn rescued(&self) -> [u64; CHAINS.len()] {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return Default::default() };
         let rescued = &raw const bss.kt_state.rescued;
         // SAFETY: a reference to the mapping of .bss, which lives as long as `skel`; programs add to it at any time.
-        unsafe { rescued.read_volatile() }
+        let rescued = unsafe { rescued.read_volatile() };
+        CHAINS.map(|(_, chain)| rescued.get(chain.0 as usize).copied().unwrap_or(0))
     }
 
     fn set(&mut self, setting: Setting) {

@@ -3,15 +3,19 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{OpenObject, ProgramInput, ProgramType, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput, ProgramType, libbpf_sys};
 
 use super::features::Answer;
 use super::preflight_skel::{OpenPreflightSkel, PreflightSkel, PreflightSkelBuilder};
 use super::types::{Known, Types, wrong};
 use super::{log, remedy};
+
+/// Of one value of `trial_storage`.
+const STORAGE_BYTES: usize = 256;
 
 /// Whether the kernel takes bpf(2) from this process at all: makes a map of one number and gives it back.
 ///
@@ -28,6 +32,27 @@ pub fn bpf() -> io::Result<()> {
     // SAFETY: a descriptor that was just made, and that nobody else has.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Ok(())
+}
+
+/// Whether a socket can carry what programs remember of it, tried on one of this process. Since Linux 7 the kernel makes
+/// it with an allocator (`kmalloc_nolock`) that x86-64 does not have on a processor without `cmpxchg16b`.
+pub fn socket_storage(types: &Types) -> Answer {
+    let mut slot = MaybeUninit::uninit();
+    let loaded = open(types, "", &mut slot).and_then(|mut open| {
+        open.maps.trial_storage.set_autocreate(true)?;
+        open.load()
+    });
+    match (loaded, UnixDatagram::unbound()) {
+        (Err(e), _) => Answer::Unknown(log::chain(&e)),
+        (_, Err(e)) => Answer::Unknown(e.to_string()),
+        (Ok(loaded), Ok(socket)) => {
+            let key = socket.as_raw_fd().to_ne_bytes();
+            match loaded.maps.trial_storage.update(&key, &[0; STORAGE_BYTES], MapFlags::ANY) {
+                Ok(()) => Answer::Yes,
+                Err(e) => Answer::No(format!("the kernel cannot tie data to a socket: {}", log::chain(&e))),
+            }
+        }
+    }
 }
 
 /// Whether one program loads and attaches.
@@ -118,6 +143,7 @@ fn open<'a>(
     let mut builder = PreflightSkelBuilder::default();
     types.apply(&mut builder.obj_builder)?;
     let mut open = builder.open(slot)?;
+    open.maps.trial_storage.set_autocreate(false)?;
     for mut candidate in open.open_object_mut().progs_mut() {
         let chosen = candidate.name() == name;
         candidate.set_autoload(chosen);

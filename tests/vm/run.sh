@@ -25,6 +25,10 @@ root="$VM/root-$arch.ext4"
 kernel="$VM/kernels/$name"
 version="$(cat "$kernel/version")"
 
+# Linux 7 makes socket storage with an allocator that needs cx16, or caches that are debugged
+parameters="${KTRACE_VM_APPEND:-}"
+case "$arch/$version" in amd64/[7-9].*) parameters="slab_debug=F,kmalloc-cg-*,kmalloc-192,kmalloc-256,kmalloc-512 $parameters" ;; esac
+
 # what a node has loaded, and what the tests need to make links, rules and queues
 MODULES="virtio_pci virtio_blk crc32c_generic ext4 veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
 	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_nat
@@ -79,7 +83,7 @@ mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$work/programs" "$work/programs.ext4"
 
 timeout --foreground -k 5 "$seconds" "${qemu[@]}" -m 2048 \
 	-nodefaults -no-user-config -display none -no-reboot -serial stdio \
-	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=$console quiet panic=-1 oops=panic ${KTRACE_VM_APPEND:-}" \
+	-kernel "$kernel/vmlinuz" -initrd "$work/initrd.cpio" -append "console=$console quiet panic=-1 oops=panic $parameters" \
 	-drive "file=$root,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
 	-drive "file=$work/programs.ext4,format=raw,if=none,id=programs,snapshot=on" -device virtio-blk-pci,drive=programs \
 	</dev/null 2>&1 | stdbuf -oL tr -d '\r' | tee "$work/console"

@@ -202,12 +202,11 @@ static __always_inline bool is_done(struct sock *sk, const bool direct)
 
 /* What the kernel's counters count about this change. ActiveOpens is counted where the first SYN is sent, AttemptFails
  * in tcp_done. */
-static __always_inline void audit_change(struct sock *sk, struct kt_sock *s, int old, int new, const bool births,
-					 const bool direct)
+static __always_inline void audit_change(struct sock *sk, int old, int new, const bool births, const bool direct)
 {
 	if (new == TCP_SYN_SENT)
 		audit_add(sk, KT_AUDIT_ACTIVE_OPENS, 1, direct);
-	if (births ? new == TCP_SYN_RECV && old == TCP_LISTEN : old == TCP_SYN_RECV && (!s || s->role != KT_ROLE_CLIENT))
+	if (births && new == TCP_SYN_RECV && old == TCP_LISTEN)
 		audit_add(sk, KT_AUDIT_PASSIVE_OPENS, 1, direct);
 	if (new != TCP_CLOSE)
 		return;
@@ -261,7 +260,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 	}
 	if (!kt_state.gate)
 		goto out;
-	audit_change(sk, s, old, new, births, direct);
+	audit_change(sk, old, new, births, direct);
 	if (s && too_early(sk, old, new, direct)) {
 		s->untold = 1;
 		return 0;
@@ -325,6 +324,27 @@ SEC("?fentry/tcp_set_state")
 int BPF_PROG(tcp_state__fentry_more3, struct sock *sk, int new)
 {
 	return on_state(sk, sk->__sk_common.skc_state, new, true, LAST, false);
+}
+
+/* Every child, as the kernel counts them: also of a handshake that two segments complete on two CPUs, of which one child
+ * ends without tcp_set_state. */
+static __always_inline int on_child(struct sock *child, const bool direct)
+{
+	if (kt_state.gate)
+		audit_add(child, KT_AUDIT_PASSIVE_OPENS, 1, direct);
+	return 0;
+}
+
+SEC("?fentry/tcp_ca_openreq_child")
+int BPF_PROG(tcp_state__child_fentry, struct sock *child)
+{
+	return on_child(child, true);
+}
+
+SEC("?kprobe/tcp_ca_openreq_child")
+int BPF_KPROBE(tcp_state__child_kprobe, struct sock *child)
+{
+	return on_child(child, false);
 }
 
 SEC("?tracepoint/sock/inet_sock_set_state")

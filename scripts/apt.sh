@@ -30,6 +30,15 @@ apt_depends() {
 		sed -n 's/^Depends: //p' | tr ',' '\n' | sed 's/^ *//; s/[ (].*//'
 }
 
+# apt_kernel PACKAGE PARTS: names of the packages of a Debian kernel, the newest where PACKAGE stands for it. From 7.x on it
+# is in several; PARTS, a pattern such as `binary|modules`, says which are wanted.
+apt_kernel() {
+	local package="$1"
+	[[ $package = linux-image-[0-9]* ]] || package="$(apt_depends "$package" | grep -m1 '^linux-image-')" || return 1
+	echo "$package"
+	apt_depends "$package" | grep -E "^linux-($2)-[0-9]" || true
+}
+
 # apt_unpack TREE PACKAGE...: unpacks these packages and no others.
 apt_unpack() {
 	local tree="$1" debs deb

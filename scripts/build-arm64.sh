@@ -31,15 +31,4 @@ if [ "${1:-}" = tests ]; then
 fi
 
 "${build[@]}" --release
-out="$CARGO_TARGET_DIR/arm64"
-mkdir -p "$out"
-for name in ktrace analyze; do
-	install -m 0755 "$CARGO_TARGET_DIR/$TARGET/release/$name" "$out/$name"
-	header="$(readelf --file-header --program-headers "$out/$name")"
-	case "$header" in
-	*INTERP*) die "$out/$name still needs shared libraries" ;;
-	*Machine:*AArch64*) ;;
-	*) die "$out/$name is not for arm64" ;;
-	esac
-	say "built $out/$name, $(stat -c %s "$out/$name") bytes, no shared libraries"
-done
+install_static "$CARGO_TARGET_DIR/$TARGET/release" "$CARGO_TARGET_DIR/arm64" AArch64

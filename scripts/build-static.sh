@@ -17,13 +17,5 @@ export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
 cargo build --locked --release --target "$triple" -p ktrace --features static
 cargo build --locked --release --target "$triple" -p ktrace-analyzer
 
-out="$CARGO_TARGET_DIR/static"
-mkdir -p "$out"
-for name in ktrace analyze; do
-	install -m 0755 "$CARGO_TARGET_DIR/$triple/release/$name" "$out/$name"
-	dynamic="$(readelf --dynamic "$out/$name")"
-	case "$dynamic" in
-	*NEEDED*) die "$out/$name still needs shared libraries" ;;
-	esac
-	say "built $out/$name, $(stat -c %s "$out/$name") bytes, no shared libraries"
-done
+[[ $triple = aarch64-* ]] && machine=AArch64 || machine=X86-64
+install_static "$CARGO_TARGET_DIR/$triple/release" "$CARGO_TARGET_DIR/static" "$machine"

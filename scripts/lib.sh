@@ -34,3 +34,20 @@ have() {
 need_cargo() {
 	have cargo || die "\`cargo\` is not installed; rustup brings it: https://rustup.rs (the oldest compiler that works is \`rust-version\` in Cargo.toml)"
 }
+
+# install_static FROM TO MACHINE: takes the programs from one folder to another, if they run on MACHINE, as `readelf` names
+# it, without any shared library.
+install_static() {
+	local name header
+	mkdir -p "$2"
+	for name in ktrace analyze; do
+		install -m 0755 "$1/$name" "$2/$name"
+		header="$(LC_ALL=C readelf --file-header --program-headers --dynamic "$2/$name")"
+		case "$header" in
+		*INTERP* | *NEEDED*) die "$2/$name still needs shared libraries" ;;
+		*Machine:*"$3"*) ;;
+		*) die "$2/$name is not for $3" ;;
+		esac
+		say "built $2/$name, $(stat -c %s "$2/$name") bytes, no shared libraries"
+	done
+}

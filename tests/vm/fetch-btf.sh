@@ -16,11 +16,8 @@ cannot() {
 }
 
 apt_open "$VM/apt/$suite-$arch" "$suite" "$arch" || cannot "no list of packages"
-real="$(apt_depends "$package" | grep -m1 '^linux-image-' || true)"
-[ -n "$real" ] || cannot "$suite has no $package"
-packages=("$real")
-# from 7.x on the image is in a package of its own
-while read -r part; do packages+=("$part"); done < <(apt_depends "$real" | grep -E '^linux-binary-[0-9]' || true)
+mapfile -t packages < <(apt_kernel "$package" binary)
+[ ${#packages[@]} -gt 0 ] || cannot "$suite has no $package"
 
 new="$(mktemp -d "$VM/fetch.XXXXXX")"
 trap 'rm -rf "$new"' EXIT
@@ -29,4 +26,4 @@ for deb in "$new"/*.deb; do dpkg --fsys-tarfile "$deb" | tar -x -C "$new" --wild
 found="$(find "$new" -name 'vmlinuz*' -type f -print -quit)"
 [ -n "$found" ] || cannot "no kernel image in ${packages[*]}"
 mv "$found" "$image"
-say "kernel $name: $real"
+say "kernel $name: ${packages[0]}"

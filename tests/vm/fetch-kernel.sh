@@ -18,14 +18,8 @@ cannot() {
 
 apt_open "$VM/apt/$suite-$arch" "$suite" "$arch" || cannot "no list of packages"
 
-if [[ $package != linux-image-[0-9]* ]]; then
-	meta="$package"
-	package="$(apt_depends "$meta" | grep -m1 '^linux-image-' || true)"
-	[ -n "$package" ] || cannot "$suite has no $meta"
-fi
-packages=("$package")
-# from 7.x on, image and modules are packages of their own
-while read -r part; do packages+=("$part"); done < <(apt_depends "$package" | grep -E '^linux-(binary|modules|base)-[0-9]' || true)
+mapfile -t packages < <(apt_kernel "$package" 'binary|modules|base')
+[ ${#packages[@]} -gt 0 ] || cannot "$suite has no $package"
 
 new="$(mktemp -d "$VM/fetch.XXXXXX")"
 trap 'rm -rf "$new"' EXIT

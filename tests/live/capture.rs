@@ -118,7 +118,9 @@ impl Capture {
     pub fn stop_unaudited(self) -> Bundle {
         self.program.signal(Signal::SIGTERM);
         let bundle = self.end_unaudited();
-        assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}", bundle.manifest.degraded);
+        let programs = bundle.manifest.head.hooks.iter().flat_map(|hook| &hook.programs);
+        let skipped: Vec<_> = programs.filter(|p| p.missed.is_some_and(|n| n > 0)).collect();
+        assert_eq!(bundle.exit_code, COMPLETE, "degraded: {:?}, skipped: {skipped:?}", bundle.manifest.degraded);
         assert!(bundle.manifest.complete && bundle.manifest.ledger.dropped_total() == 0, "{:?}", bundle.manifest);
         bundle
     }

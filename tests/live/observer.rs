@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ktrace_bundle::tcp::TcpState;
 
@@ -103,7 +104,9 @@ impl Observer {
         let stop = dir.join("stop");
         let mut command = mortal("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT]).arg(dir.join("tracefs"));
-        command.args([format!("ktlive-{}-{from}", std::process::id()), filter]).arg(&stop);
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let instance = format!("ktlive-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        command.args([instance, filter]).arg(&stop);
         let program = Program::start(command);
         assert_eq!(program.wait_for_lines(1), ["ready"]);
         Self { program, stop, init: init_threads(), _dir: dir }

@@ -48,7 +48,8 @@ enum kt_drop {
 enum kt_chain {
 	KT_CHAIN_STATE = 0,
 	KT_CHAIN_CONNECT = 1,
-	KT_CHAIN_MAX = 2,
+	KT_CHAIN_UDP = 2,
+	KT_CHAIN_MAX = 3,
 };
 
 /* Which filter said no; in the order in which they are asked. */

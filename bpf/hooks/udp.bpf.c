@@ -35,6 +35,42 @@ struct {
 	__type(value, struct kt_peer);
 } udp_calls SEC(".maps");
 
+/* A call of a task that has been taken by one of several programs at the same place, until the last of them has seen it;
+ * empty unless kt_config.more. key: pid_tgid. 8,192 x 16 bytes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u64);
+	__type(value, __u8); /* enum kt_place */
+} udp_taken SEC(".maps");
+
+enum kt_place { PLACE_SENDMSG = 1, PLACE_SENDMSG6, PLACE_CONSUME };
+
+/* Whether an earlier program has taken this call, or a later one will. The first takes all that it sees, as far as it can
+ * leave a mark; the last takes what has none. Of a mark that stays, because the last one was skipped, the others may
+ * believe that it is about a later call: that one is missing, and counted as the first one's. */
+static __always_inline bool is_taken(__u8 place, const enum part part)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	__u8 *mark;
+
+	if (is_first(part)) {
+		if (is_last(part))
+			return false;
+		return bpf_map_update_elem(&udp_taken, &key, &place, BPF_ANY);
+	}
+	mark = bpf_map_lookup_elem(&udp_taken, &key);
+	if (mark && *mark == place) {
+		if (is_last(part))
+			bpf_map_delete_elem(&udp_taken, &key);
+		return true;
+	}
+	if (!is_last(part) && bpf_map_update_elem(&udp_taken, &key, &place, BPF_ANY))
+		return true;
+	KT_BUMP(kt_state.rescued[KT_CHAIN_UDP]);
+	return false;
+}
+
 /* The owner is made in a copy: another process may be using the same socket on another CPU. */
 static __always_inline void note_use(struct kt_sock *s, __u32 kind, struct kt_task *owner)
 {
@@ -267,17 +303,20 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 	return on_datagram(sk, KT_UDP_SEND, ret, &peer, v6 ? STACK_V6 : STACK_V4, true);
 }
 
-SEC("?fexit/udp_sendmsg")
-int BPF_PROG(udp__send_fexit, struct sock *sk, struct msghdr *msg, size_t len, int ret)
-{
-	return on_sendmsg(sk, msg, ret, false);
-}
-
-SEC("?fexit/udpv6_sendmsg")
-int BPF_PROG(udp__send6_fexit, struct sock *sk, struct msghdr *msg, size_t len, int ret)
-{
-	return on_sendmsg(sk, msg, ret, true);
-}
+#define SENT(suffix, part) \
+	SEC("?fexit/udp_sendmsg") \
+	int BPF_PROG(udp__send_fexit##suffix, struct sock *sk, struct msghdr *msg, size_t len, int ret) \
+	{ \
+		return is_taken(PLACE_SENDMSG, part) ? 0 : on_sendmsg(sk, msg, ret, false); \
+	} \
+	SEC("?fexit/udpv6_sendmsg") \
+	int BPF_PROG(udp__send6_fexit##suffix, struct sock *sk, struct msghdr *msg, size_t len, int ret) \
+	{ \
+		return is_taken(PLACE_SENDMSG6, part) ? 0 : on_sendmsg(sk, msg, ret, true); \
+	}
+SENT(, FIRST_OF_MORE)
+SENT(_more1, BETWEEN)
+SENT(_more2, LAST)
 
 /* The datagram's source, from its headers: they stay in place under the payload that is being read. */
 static __always_inline void peer_of_skb(struct kt_end *peer, struct sk_buff *skb)
@@ -307,11 +346,15 @@ static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int 
 	return on_datagram(sk, KT_UDP_RECV, len, &peer, peer.family == AF_INET ? STACK_V4 : STACK_V6, direct);
 }
 
-SEC("?fentry/skb_consume_udp")
-int BPF_PROG(udp__recv_fentry, struct sock *sk, struct sk_buff *skb, int len)
-{
-	return on_consume(sk, skb, len, true);
-}
+#define CONSUMED(suffix, part) \
+	SEC("?fentry/skb_consume_udp") \
+	int BPF_PROG(udp__recv_fentry##suffix, struct sock *sk, struct sk_buff *skb, int len) \
+	{ \
+		return is_taken(PLACE_CONSUME, part) ? 0 : on_consume(sk, skb, len, true); \
+	}
+CONSUMED(, FIRST_OF_MORE)
+CONSUMED(_more1, BETWEEN)
+CONSUMED(_more2, LAST)
 
 SEC("?kprobe/skb_consume_udp")
 int BPF_KPROBE(udp__recv_kprobe, struct sock *sk, struct sk_buff *skb, int len)

@@ -19,7 +19,14 @@ static VARIANTS: &[Variant] = &[
         name: "fexit",
         programs: &["udp__send_fexit", "udp__send6_fexit", "udp__recv_fentry"],
         seconds: &[],
-        more: &[],
+        more: &[
+            "udp__send_fexit_more1",
+            "udp__send6_fexit_more1",
+            "udp__recv_fentry_more1",
+            "udp__send_fexit_more2",
+            "udp__send6_fexit_more2",
+            "udp__recv_fentry_more2",
+        ],
         optional: &[],
         needs: &[
             Need::Trampoline("udp_sendmsg"),

@@ -24,7 +24,7 @@ test && / ignored/ {
 	reason = $0
 	sub(/.* ignored \(?/, "", reason)
 	sub(/\)$/, "", reason)
-	sub(/^[a-z_]+ [a-z_0-9]+: no /, "", reason)
+	sub(/^[a-z_]+ [a-z_0-9]+: no +/, "", reason)
 	settle("not offered: " reason)
 }
 /^test result:/ { passed[group] += $4; bad[group] += $6; ignored[group] += $8 }

@@ -178,7 +178,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let begin = Instant::now();
     sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
-    let (mut command, refused) = start_command(plan, &mut head);
+    let (mut command, refused) = start_command(plan, &stop, &mut head);
     sink.borrow_mut().writer.set_head(head.clone());
     let window = Window {
         plan,
@@ -231,10 +231,10 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
 }
 
 /// Starts the user's command, if there is one; returns why it could not be.
-fn start_command(plan: &Plan, head: &mut Head) -> (Option<Running>, Option<String>) {
+fn start_command(plan: &Plan, stop: &Stop, head: &mut Head) -> (Option<Running>, Option<String>) {
     let Some(asked) = &plan.command else { return (None, None) };
     let mut report = command::report(&asked.argv);
-    let started = Running::start(&asked.program, &asked.argv, plan.stdout);
+    let started = Running::start(&asked.program, &asked.argv, plan.stdout, stop.ignored_before());
     report.pid = started.as_ref().ok().map(Running::pid);
     head.command = Some(report);
     match started {

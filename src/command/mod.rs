@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::manifest::{CommandReport, EndedBy, MAX_ARGV_BYTES};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp};
 
 pub use locate::{NotRunnable, locate};
@@ -44,11 +44,12 @@ pub fn report(argv: &[OsString]) -> CommandReport {
 }
 
 impl Running {
-    /// Starts `argv`, whose first word was found at `program`. With `aside` its stdout is ktrace's stderr.
+    /// Starts `argv`, whose first word was found at `program`. With `aside` its stdout is ktrace's stderr. It ignores what
+    /// ktrace was told to ignore, as it would without ktrace.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(program: &Path, argv: &[OsString], aside: bool) -> io::Result<Self> {
+    pub fn start(program: &Path, argv: &[OsString], aside: bool, ignored: &[Signal]) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(argv.iter().skip(1));
         if let Some(name) = argv.first() {
@@ -57,6 +58,16 @@ impl Running {
         if aside {
             command.stdout(Stdio::from(std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned()?));
         }
+        let ignored = ignored.to_vec();
+        let ignore = move || {
+            // SAFETY: no handler is set, and signal(2) may be called between fork and exec.
+            ignored
+                .iter()
+                .try_for_each(|it| unsafe { signal(*it, SigHandler::SigIgn) }.map(drop))
+                .map_err(io::Error::from)
+        };
+        // SAFETY: the closure allocates nothing and takes no lock.
+        unsafe { command.pre_exec(ignore) };
         // exec resets caught signals, and the standard library SIGPIPE and the mask
         Ok(Self { child: command.spawn()?, exit_code: None, signalled: None })
     }
@@ -103,7 +114,7 @@ mod tests {
 
     fn start(argv: &[&str]) -> Running {
         let argv: Vec<OsString> = argv.iter().map(Into::into).collect();
-        Running::start(&locate(&argv[0]).unwrap(), &argv, false).unwrap()
+        Running::start(&locate(&argv[0]).unwrap(), &argv, false, &[]).unwrap()
     }
 
     /// The exit code, once there is one.

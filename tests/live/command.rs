@@ -8,7 +8,7 @@ use ktrace_bundle::event::{Event, Payload};
 use ktrace_bundle::manifest::{CommandReport, EndedBy, Manifest};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_traffic::Truth;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 use crate::capture::{assert_sound, ktrace, only_entry, read};
@@ -116,6 +116,16 @@ fn the_exit_code_of_a_command_is_told_and_ktrace_has_its_own() {
 }
 
 fn a_command_inherits_no_descriptor_and_no_signal_setting() {
+    is_as_if_alone();
+    // as below `nohup` or a shell's `&`
+    // SAFETY: no handler is set, and what was set before is set again.
+    let before = unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }.unwrap();
+    is_as_if_alone();
+    // SAFETY: as above.
+    unsafe { signal(Signal::SIGINT, before) }.unwrap();
+}
+
+fn is_as_if_alone() {
     let script = "ls /proc/$$/fd; grep -E '^Sig(Blk|Ign|Cgt):' /proc/self/status";
     let inside = Run::words(&[], &["sh", "-c", script]).wait().ended.stdout;
     let mut alone = mortal("setsid");

@@ -71,6 +71,11 @@ impl Scene {
         // no probe before the timeout, so that what is sent again is data
         lab.client_sysctl("net.ipv4.tcp_early_retrans", "0");
         lab.server.run("sysctl -qw net.ipv4.tcp_synack_retries=1");
+        // a slow machine sends nothing again that was not lost
+        for (netns, number) in [(&lab.client, 1), (&lab.server, 2)] {
+            netns.run(&format!("ip -4 route replace default via 10.77.{number}.1 rto_min 1s"));
+            netns.run(&format!("ip -6 route replace default via fd77:{number}::1 rto_min 1s"));
+        }
         let mut servers = Vec::new();
         let mut start = |proto: &'static str, addr: IpAddr, port: u16, command: &str| {
             let program =

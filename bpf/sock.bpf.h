@@ -7,6 +7,8 @@
 #include "base.bpf.h"
 
 #define MAX_HASHED_SOCKETS 65536
+/* Set in a number that stands in for a cookie: out of the range that the kernel counts through. */
+#define KT_OWN_ID (1ULL << 63)
 #define MAX_ACCEPTS 16384
 
 /* What is remembered about a socket for as long as it lives. */
@@ -38,8 +40,10 @@ struct sock_storage_map {
 };
 extern struct sock_storage_map sock_storage SEC(".maps");
 
-/* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at
- * CLOSE (tcp) or by age; a reused address starts over at SYN_SENT, LISTEN and SYN_RECV. 65,536 x 160 bytes. */
+/* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at CLOSE (tcp),
+ * with the socket (udp, by kprobes) or by age. One that is left of another socket is told by: a birth, which starts over
+ * (SYN_SENT, LISTEN, children at SYN_RECV or in tcp_ca_openreq_child), or the cookie (udp, typed programs).
+ * 65,536 x 160 bytes. */
 struct sock_hash_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_HASHED_SOCKETS);
@@ -81,6 +85,17 @@ static __always_inline struct kt_sock *sock_of(struct sock *sk, bool create, con
 	return sock_hashed(sk, create);
 }
 
+/* Where an entry of the hash may be left of another socket, and a typed program knows this one's cookie. */
+static __always_inline void sock_keep_to(struct kt_sock *s, __u64 cookie)
+{
+	static const struct kt_sock fresh;
+
+	if (s->id && !(s->id & KT_OWN_ID) && s->id != cookie)
+		*s = fresh;
+	if (!s->id)
+		s->id = cookie;
+}
+
 static __always_inline void sock_forget(struct sock *sk, const bool direct)
 {
 	__u64 key = (__u64)sk;
@@ -101,10 +116,9 @@ static __always_inline __u64 cookie_of(struct sock *sk, struct kt_sock *s, const
 		return bpf_get_socket_cookie(sk); /* makes one */
 	if (!s)
 		return 0;
-	/* Nobody asked for this socket's cookie yet and a probed program cannot make one: number it
-	 * by the time, out of the range that the kernel counts through. */
+	/* Nobody asked for this socket's cookie yet and a probed program cannot make one: number it by the time. */
 	if (!s->id)
-		s->id = (1ULL << 63) | bpf_ktime_get_boot_ns();
+		s->id = KT_OWN_ID | bpf_ktime_get_boot_ns();
 	return s->id;
 }
 

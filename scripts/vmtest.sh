@@ -4,10 +4,11 @@
 #   fixture         variants and verified instructions are those of fixtures/kernels/NAME.json
 #   equivalence     each variant of each hook yields what the programs did
 #   chosen          the tests of owners, DNS, connections, faults and the ledger, with the variants that the kernel gets
-#   fentry, kprobe, tracepoints, classic_tracepoints, sockets_by_probes
+#   fentry, kprobe, tracepoints, classic_tracepoints, probed_tracepoint, sockets_by_probes
 #                   the same with these variants forced
 #   refused, missed what the kernel refuses or skips
 #   rights          without BTF, capabilities, root
+#   lockdown        on a locked-down kernel: a machine of its own
 #   clock           a stepped clock
 #   connections     5,000 of them, four times
 # A kernel or QEMU that cannot be had is a loud SKIP, and exit code 3 if nothing at all could be run; a failed test is
@@ -15,8 +16,8 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
-FAMILIES=(fentry kprobe tracepoints classic_tracepoints sockets_by_probes)
-ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections)
+FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes)
+ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections lockdown)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
 
@@ -30,22 +31,24 @@ tests_of() {
 	refused) echo _refused_at_ ;;
 	missed) echo counted_as_missed ;;
 	rights) printf '%s\n' privileges:: btf:: ;;
+	lockdown) echo privileges::lockdown ;;
 	clock) echo a_clock_that ;;
 	connections) echo five_thousand_connections ;;
 	*) echo "$1::" ;;
 	esac
 }
 
-# What the machine runs.
+# KERNEL GROUP...: what a machine runs
 job() {
 	local name="$1" group selection
+	shift
 	echo "cd / && export KTRACE_LIVE_KERNEL=$name KTRACE_LIVE_PATIENCE=10 KTRACE_LIVE_NOTHING_HIDDEN=1 KTRACE_LIVE_MAY_SET_CLOCK=1"
 	if [ "${KTRACE_BLESS:-}" = 1 ]; then
 		echo "KTRACE_BLESS=1 \"$live\" of_its_fixture 2>&1"
 		return
 	fi
 	echo "up() { cut -d' ' -f1 /proc/uptime; }; code=0; \"$CARGO_TARGET_DIR/debug/ktrace\" check"
-	for group in "${groups[@]}"; do
+	for group in "$@"; do
 		echo "echo \"KTRACE-VM-GROUP $group \$(up)\""
 		[ "$group" = connections ] && echo "export KTRACE_LIVE_CONNECTIONS=5000" || echo "export KTRACE_LIVE_CONNECTIONS=300"
 		while read -r selection; do echo "\"$live\" $selection 2>&1 || code=1"; done < <(tests_of "$group")
@@ -61,11 +64,12 @@ bless() {
 	[ -s "$new" ] && mv "$new" "${new%.new}"
 }
 
-# Exit code: 0 passed, 1 not, 3 it cannot be had.
-run() {
-	local name="$1" log="$VM/$1.log" script code=0
+# KERNEL LOG GROUP...: boots a machine, and reports. Exit code: 0 passed, 1 not, 3 it cannot be had.
+machine() {
+	local name="$1" log="$2" script code=0
+	shift 2
 	script="$(mktemp "$VM/job.XXXXXX")"
-	job "$name" >"$script"
+	job "$name" "$@" >"$script"
 	say "kernel $name: booting; what it prints is in $log"
 	"$HERE/run.sh" "$name" "$SECONDS_PER_KERNEL" "$CARGO_TARGET_DIR/debug" "$script" >"$log" || code=$?
 	rm -f "$script"
@@ -75,8 +79,20 @@ run() {
 	fi
 	if [ "${KTRACE_BLESS:-}" = 1 ]; then bless "$name" && [ "$code" = 0 ]; return; fi
 	awk -v name="$name" -v code="$code" -f "$HERE/report.awk" "$log" || code=1
-	grep -aE '^---- .* ----$|^test panicked' "$log" | cut -c1-300 || true
+	# what each failed test said, as far as one can read at a glance
+	awk '/^---- .* ----$/ { left = 40 } /^$/ { left = 0 } left > 0 { left--; print substr($0, 1, 300) }' "$log"
 	[ "$code" = 0 ]
+}
+
+# KERNEL: all its groups, `lockdown` on a machine of its own.
+run() {
+	local name="$1" here=() group code=0
+	for group in "${groups[@]}"; do [ "$group" = lockdown ] || here+=("$group"); done
+	[ ${#here[@]} -eq 0 ] || machine "$name" "$VM/$name.log" "${here[@]}" || code=$?
+	if [[ " ${groups[*]} " = *" lockdown "* ]] && [ "$code" != 3 ] && [ "${KTRACE_BLESS:-}" != 1 ]; then
+		KTRACE_VM_APPEND="${KTRACE_VM_APPEND:-} lockdown=confidentiality" machine "$name" "$VM/$name-lockdown.log" lockdown || code=$?
+	fi
+	return "$code"
 }
 
 groups=()

@@ -13,7 +13,8 @@ static __always_inline int on_first_io(struct sock *sk, const bool direct)
 	struct kt_task owner = {};
 	struct kt_sock *s;
 
-	if (!is_tcp(sk, direct))
+	/* a call on a connection that was reset learns it last: nothing more will come of that socket */
+	if (!is_tcp(sk, direct) || KT_FIELD(direct, sk, __sk_common.skc_state) == TCP_CLOSE)
 		return 0;
 	/* made here for a connection that waited in the accept queue when the capture started */
 	s = sock_of(sk, true, direct);
@@ -50,7 +51,7 @@ static __always_inline int on_accept(struct sock *sk)
 	struct kt_task owner = {};
 	__u64 cookie;
 
-	if (!sk || !is_tcp(sk, false))
+	if (!sk || !is_tcp(sk, false) || BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
 		return 0;
 	set_owner(&owner, KT_OWNER_ACCEPT);
 	if (kt_config.hash_store) {

@@ -16,8 +16,8 @@
 #include "ktrace.bpf.h"
 #include "audit.bpf.h"
 
-/* The storage is a copy of the listener's. The hash has no such copy: what it holds is left of another socket, unless the
- * child was accepted already, which can be before it leaves SYN_RECV. */
+/* The storage is a copy of the listener's. The hash has no such copy: what it holds at the birth is left of another socket;
+ * later it can be of the child, which may be accepted before it leaves SYN_RECV. */
 static __always_inline void child_born(struct kt_sock *s, int old, __u64 now)
 {
 	bool accepted = s->owner.source == KT_OWNER_ACCEPT || s->owner.source == KT_OWNER_FIRST_IO;
@@ -29,7 +29,9 @@ static __always_inline void child_born(struct kt_sock *s, int old, __u64 now)
 	s->retrans = 0;
 	forget_answers(s);
 	if (kt_config.hash_store) {
-		if (old != TCP_SYN_RECV || !accepted)
+		if (old == TCP_LISTEN)
+			s->id = 0;
+		if (old == TCP_LISTEN || !accepted)
 			s->owner.source = KT_OWNER_NONE;
 	} else if (s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_KERNEL) {
 		s->owner.source = KT_OWNER_INHERITED;
@@ -277,59 +279,41 @@ out:
 	return 0;
 }
 
-SEC("?tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state__tp_btf, struct sock *sk, int old, int new)
-{
-	return on_state(sk, old, new, true, FIRST, true);
-}
-
-SEC("?tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state__tp_btf_more1, struct sock *sk, int old, int new)
-{
-	return on_state(sk, old, new, true, BETWEEN, true);
-}
-
-SEC("?tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state__tp_btf_more2, struct sock *sk, int old, int new)
-{
-	return on_state(sk, old, new, true, BETWEEN, true);
-}
-
-SEC("?tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state__tp_btf_second, struct sock *sk, int old, int new)
-{
-	return on_state(sk, old, new, true, LAST, true);
-}
+#define TP_BTF(suffix, part) \
+	SEC("?tp_btf/inet_sock_set_state") \
+	int BPF_PROG(tcp_state__tp_btf##suffix, struct sock *sk, int old, int new) \
+	{ \
+		return on_state(sk, old, new, true, part, true); \
+	}
+TP_BTF(, FIRST)
+TP_BTF(_more1, BETWEEN)
+TP_BTF(_more2, BETWEEN)
+TP_BTF(_second, LAST)
 
 /* Does not see LISTEN and SYN_RECV, which are stored without tcp_set_state. */
-SEC("?fentry/tcp_set_state")
-int BPF_PROG(tcp_state__fentry, struct sock *sk, int new)
+#define FENTRY(suffix, part) \
+	SEC("?fentry/tcp_set_state") \
+	int BPF_PROG(tcp_state__fentry##suffix, struct sock *sk, int new) \
+	{ \
+		return on_state(sk, sk->__sk_common.skc_state, new, true, part, false); \
+	}
+FENTRY(, FIRST_OF_MORE)
+FENTRY(_more1, BETWEEN)
+FENTRY(_more2, BETWEEN)
+FENTRY(_more3, LAST)
+
+/* Where typed programs cannot ask for a socket's cookie (before 5.12); there the kernel skips none of them. */
+SEC("?tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state__tp_btf_probed, struct sock *sk, int old, int new)
 {
-	return on_state(sk, sk->__sk_common.skc_state, new, true, FIRST_OF_MORE, false);
+	return on_state(sk, old, new, false, ALONE, true);
 }
 
-SEC("?fentry/tcp_set_state")
-int BPF_PROG(tcp_state__fentry_more1, struct sock *sk, int new)
-{
-	return on_state(sk, sk->__sk_common.skc_state, new, true, BETWEEN, false);
-}
-
-SEC("?fentry/tcp_set_state")
-int BPF_PROG(tcp_state__fentry_more2, struct sock *sk, int new)
-{
-	return on_state(sk, sk->__sk_common.skc_state, new, true, BETWEEN, false);
-}
-
-SEC("?fentry/tcp_set_state")
-int BPF_PROG(tcp_state__fentry_more3, struct sock *sk, int new)
-{
-	return on_state(sk, sk->__sk_common.skc_state, new, true, LAST, false);
-}
-
-/* Every child, as the kernel counts them: also of a handshake that two segments complete on two CPUs, of which one child
- * ends without tcp_set_state. */
+/* Every child at its birth, as the kernel counts them: also of a handshake that two segments complete on two CPUs, of which
+ * one child ends without tcp_set_state. Before anybody can accept it, so that what the hash holds is another socket's. */
 static __always_inline int on_child(struct sock *child, const bool direct)
 {
+	sock_forget(child, direct);
 	if (kt_state.gate)
 		audit_add(child, KT_AUDIT_PASSIVE_OPENS, 1, direct);
 	return 0;

@@ -11,8 +11,7 @@
  *   fexit   udp_sendmsg, udpv6_sendmsg and fentry skb_consume_udp: peers always known, failed receives not seen
  *   kprobe  the same functions
  */
-#include "ktrace.bpf.h"
-#include "audit.bpf.h"
+#include "udp.bpf.h"
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -69,116 +68,6 @@ static __always_inline bool is_taken(__u8 place, const enum part part)
 		return true;
 	KT_BUMP(kt_state.rescued[KT_CHAIN_UDP]);
 	return false;
-}
-
-/* The owner is made in a copy: another process may be using the same socket on another CPU. */
-static __always_inline void note_use(struct kt_sock *s, __u32 kind, struct kt_task *owner)
-{
-	if (!s->known) {
-		s->known = 1;
-		s->born_ns = bpf_ktime_get_boot_ns();
-		s->role = kind == KT_UDP_SEND ? KT_ROLE_CLIENT : KT_ROLE_SERVER;
-	}
-	*owner = s->owner;
-	if (!refresh_owner(owner, KT_OWNER_CURRENT))
-		s->owner = *owner;
-}
-
-static __always_inline bool is_mapped(const void *addr)
-{
-	const __be32 *words = addr;
-
-	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
-}
-
-static __always_inline bool is_unspecified(const void *addr)
-{
-	const __be32 *words = addr;
-
-	return !(words[0] | words[1] | words[2] | words[3]);
-}
-
-/* Which protocol carries a datagram. */
-enum kt_stack { STACK_ANY, STACK_V4, STACK_V6 };
-
-/* A v6 socket does both; its remote end tells, or else its local one. */
-static __always_inline enum kt_stack stack_of(const struct kt_flow *f)
-{
-	const void *addr = is_unspecified(f->raddr) ? f->laddr : f->raddr;
-
-	if (f->family == AF_INET)
-		return STACK_V4;
-	if (is_unspecified(addr))
-		return STACK_ANY;
-	return is_mapped(addr) ? STACK_V4 : STACK_V6;
-}
-
-/* The kernel counts what it sent or handed over, by the protocol that carried it. Not here: what is still corked, and
- * a send that the queue below dropped silently (`SndbufErrors`). */
-static __always_inline void audit_datagram(struct sock *sk, __u32 kind, const struct kt_flow *f, enum kt_stack stack,
-					   const bool direct)
-{
-	bool in = kind == KT_UDP_RECV;
-
-	if (!in && BPF_CORE_READ((struct udp_sock *)sk, pending)) {
-		audit_add(sk, KT_AUDIT_CORKED, 1, direct);
-		return;
-	}
-	if (stack == STACK_ANY)
-		stack = stack_of(f);
-	if (stack == STACK_V4)
-		audit_add(sk, in ? KT_AUDIT_UDP_IN : KT_AUDIT_UDP_OUT, 1, direct);
-	else if (stack == STACK_V6)
-		audit_add(sk, in ? KT_AUDIT_UDP6_IN : KT_AUDIT_UDP6_OUT, 1, direct);
-	else
-		audit_add(sk, in ? KT_AUDIT_ANY_IN : KT_AUDIT_ANY_OUT, 1, direct);
-}
-
-static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer,
-				       enum kt_stack stack, const bool direct)
-{
-	struct kt_task owner = {};
-	struct kt_counters *c = counters_of(kind);
-	struct kt_flow flow = {};
-	struct kt_sock *s;
-	struct kt_udp *e;
-	bool first;
-
-	if (!c || !kt_state.gate || ret == -EAGAIN || ret <= -512) /* -ERESTART*: the call will be made again */
-		return 0;
-	s = sock_of(sk, true, direct);
-	if (s)
-		note_use(s, kind, &owner);
-	else
-		set_owner(&owner, KT_OWNER_CURRENT);
-	read_flow(&flow, sk, s, direct);
-	if (peer->family)
-		set_remote(&flow, peer);
-	else if (!flow.rport)
-		flow.flags |= KT_FLOW_RADDR_UNKNOWN;
-	if (ret >= 0)
-		audit_datagram(sk, kind, &flow, stack, direct);
-	if (!admit(c, &flow, &owner, s))
-		return 0;
-	first = first_event(s);
-	if (sampled_out(&flow)) {
-		KT_BUMP(c->dropped[KT_DROP_SAMPLED]);
-		e = NULL;
-	} else {
-		e = take_place(&bulk_ring, sizeof(*e), c, true);
-	}
-	if (!e) {
-		struct kt_amount n = { .events = 1, .connections = first };
-
-		*(kind == KT_UDP_SEND ? &n.tx_bytes : &n.rx_bytes) = ret < 0 ? 0 : ret;
-		count_refused(c, &flow, &owner, &n);
-		return 0;
-	}
-	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &owner);
-	e->bytes = ret < 0 ? 0 : ret;
-	e->err = ret < 0 ? -ret : 0;
-	submit(&bulk_ring, e, sizeof(*e), c);
-	return 0;
 }
 
 /* ---- tp_btf ------------------------------------------------------------------------------------------ */

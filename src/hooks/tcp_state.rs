@@ -34,6 +34,16 @@ static VARIANTS: &[Variant] = &[
         limits: &[&limits::BIRTHS],
     },
     Variant {
+        name: "tp_btf_probed",
+        programs: &["tcp_state__tp_btf_probed"],
+        seconds: &[],
+        more: &[],
+        optional: &[],
+        needs: &[Need::TpBtf("inet_sock_set_state", 3)],
+        store: Store::Hash,
+        limits: &[&limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
+    },
+    Variant {
         name: "tracepoint",
         programs: &["tcp_state__tracepoint"],
         seconds: &[],

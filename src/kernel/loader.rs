@@ -182,6 +182,9 @@ fn configure(
     if !uses("udp__send_kprobe") && !uses("udp__send_tp_btf") {
         open.maps.udp_calls.set_max_entries(1)?;
     }
+    if !uses("udp__send_fexit_more1") {
+        open.maps.udp_taken.set_max_entries(1)?;
+    }
     filters::size_maps(open, plan)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.kt_config = skel::types::kt_config {

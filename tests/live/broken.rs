@@ -23,6 +23,7 @@ const HOOKS: [&str; 6] = ["tcp_state", "owner", "udp", "connect", "tcp_retransmi
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("tcp_state", "tp_btf", "tcp_state__tp_btf_second"),
     ("tcp_state", "fentry", "tcp_state__fentry"),
+    ("tcp_state", "tp_btf_probed", "tcp_state__tp_btf_probed"),
     ("tcp_state", "tracepoint", "tcp_state__tracepoint"),
     ("tcp_state", "kprobe", "tcp_state__kprobe"),
     ("owner", "fentry", "owner__fentry"),

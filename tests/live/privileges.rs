@@ -280,7 +280,7 @@ fn refuse(syscall: u32) -> std::io::Result<()> {
     if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `KTRACE_VM_APPEND=lockdown=confidentiality tests/vm/run.sh …` boots one that is.
+/// `scripts/vmtest.sh --only lockdown` boots one that is.
 fn not_locked_down() -> Option<String> {
     (!locked_down()).then(|| "the kernel is not booted with `lockdown=confidentiality`".into())
 }

@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
         v6_connections_are_accounted_for,
         every_event_of_a_connection_has_its_role,
         a_reset_connection_is_accounted_for,
+        a_socket_in_the_place_of_a_reset_one_is_not_taken_for_it,
     ]
 }
 
@@ -162,4 +163,33 @@ fn a_reset_connection_is_accounted_for() {
     assert_same_connections(&bundle.events, lab.server.inode(), &served, bundle.visible(states[1]), &BTreeSet::new());
     let lives = lives(&bundle.events, lab.server.inode());
     assert!(lives.values().all(|l| l.close.and_then(|c| c.error) == Some(Errno(104))), "ECONNRESET: {lives:?}");
+}
+
+/// The kernel gives the memory of a socket that is gone to the next one, here at once; the last that the first server did
+/// was a read from a socket that was reset already.
+fn a_socket_in_the_place_of_a_reset_one_is_not_taken_for_it() {
+    const COUNT: usize = 100;
+    let lab = Lab::new();
+    let reset = lab.server.start(&format!("tcp-server --listen {SERVER4}:0 --model single --then echo"));
+    let other = lab.server.start(&format!("tcp-server --listen {SERVER4}:0 --model single"));
+    let (to_reset, to_other) = (reset.ready().local, other.ready().local);
+    let capture = Capture::start();
+    let client = |to, mode| format!("tcp-client --to {to} --count {COUNT} --mode {mode}");
+    assert!(Program::run(lab.client.traffic(&client(to_reset, "reset"))).status.success());
+    reset.truths(COUNT);
+    let connections = conns(Program::run(lab.client.traffic(&client(to_other, "request"))).truths());
+    other.truths(COUNT);
+    lab.client.wait_until_quiet();
+    lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+    let mut sockets = BTreeMap::<_, BTreeSet<_>>::new();
+    for event in &bundle.events {
+        if event.id.netns == lab.server.inode() && event.id.local.port == Some(to_other.port()) {
+            let owner = event.id.owner.value().map(|owner| owner.pid);
+            assert!(owner.is_none_or(|pid| pid == other.pid()), "{event:?}");
+            sockets.entry(event.id.socket).or_default().extend(event.id.remote.port);
+        }
+    }
+    assert_eq!(sockets.len(), connections.len());
+    assert!(sockets.values().all(|ports| ports.len() == 1), "one name for several connections: {sockets:?}");
 }

@@ -28,6 +28,7 @@ pub struct Forced {
 /// Every variant that may not be the one that a kernel chooses.
 pub const FORCED: &[Forced] = &[
     Forced { name: "classic_tracepoints", variants: CLASSIC, tests: CONNECTIONS },
+    Forced { name: "probed_tracepoint", variants: &["tcp_state=tp_btf_probed"], tests: CONNECTIONS },
     Forced { name: "sockets_by_probes", variants: &["sockets=iter_probed"], tests: SOCKETS },
     Forced { name: "retransmits_without_their_error", variants: &["tcp_retransmit=tp_btf_2"], tests: RETRANSMITS },
     Forced { name: "tracepoints", variants: TRACEPOINTS, tests: OWNERS },
@@ -62,6 +63,7 @@ const OWNERS: &[&str] = &[
 const CONNECTIONS: &[&str] = &[
     "v6_connections_are_accounted_for",
     "a_reset_connection_is_accounted_for",
+    "a_socket_in_the_place_of_a_reset_one_is_not_taken_for_it",
     "a_lost_first_syn_makes_a_handshake_of_a_second",
     "giving_up_after_one_and_a_half_seconds_is_named",
     "a_refused_connect_has_its_errno_on_the_socket",

@@ -264,7 +264,8 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
     let result = session.read_sockets(number, |record| match decode_socket(record, when, context) {
         // several descriptors, one socket
         Ok(socket) if socket.id.socket.is_some_and(|cookie| !seen.insert(cookie)) => {}
-        Ok(socket) => {
+        Ok(mut socket) => {
+            sink.homes.settle(&mut socket.id);
             sink.summary.push_socket(&socket);
             if let Err(e) = sink.writer.push_socket(&socket) {
                 // the first one says why: what follows is only refused

@@ -4,11 +4,13 @@
 
 mod audit;
 mod capture;
+mod cgroup;
 mod cli;
 mod clock;
 mod command;
 mod error;
 mod hooks;
+mod identity;
 mod kernel;
 mod plan;
 mod preflight;

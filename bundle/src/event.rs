@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::attribution::{Attribution, Owner};
 use crate::why::Why;
+use crate::workload::Home;
 
 /// Version of the line contract, written as `v` on every line.
 pub const LINE_VERSION: u32 = 1;
@@ -107,6 +108,8 @@ pub struct Identity {
     pub role: Option<Role>,
     /// The process behind the socket and how it was found, or why it is not known.
     pub owner: Attribution<Owner>,
+    /// What the owner belongs to, or why that is not known.
+    pub home: Attribution<Home>,
     /// Reasons for absent keys.
     pub why: Why,
 }

@@ -21,4 +21,5 @@ pub mod tcp;
 pub mod testing;
 pub mod totals;
 pub mod why;
+pub mod workload;
 pub mod writer;

@@ -3,6 +3,7 @@
 //! Writing is exact: fixed key order, no spaces, absent when unknown. Reading is lenient: keys in any
 //! order, keys of a newer writer skipped and counted, everything optional that older examples lack.
 
+mod home;
 mod keys;
 mod put;
 mod values;
@@ -175,6 +176,7 @@ impl<'a> Line<'a> {
             }
             Attribution::Unresolved(reason) => line.why.set("pid", reason.clone()),
         }
+        line.set_home(&id.home);
         line.ns = Some(ns);
         line
     }
@@ -267,6 +269,7 @@ impl<'a> Line<'a> {
             socket: self.socket,
             role: self.role,
             owner,
+            home: self.home(&mut why),
             why,
         }
     }

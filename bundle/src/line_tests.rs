@@ -5,6 +5,7 @@ use crate::event::{RetransmitKind, Role, When};
 use crate::keys::DOCUMENT;
 use crate::tcp::TcpState;
 use crate::why::Why;
+use crate::workload::Home;
 use chrono::DateTime;
 
 const PUBLISHED: &str = r#"{"ts":"2026-01-24T21:57:54.326Z","type":"tcp_state","node":"etcd-1","comm":"kubelet","pid":928,"uid":0,"tuple":"192.168.122.60:24801 -> 192.168.18.69:6443","old_state":"SYN_SENT","new_state":"ESTABLISHED","ns":{"net":4026532001,"mnt":4026531840,"pid":4026531836,"user":4026531837},"sec":{"seccomp_mode":2,"caps_eff":"0x00000000_00000000"},"conntrack":{"state":"ESTABLISHED","reply":"192.168.18.69:6443 -> 192.168.122.60:24801"}}"#;
@@ -39,6 +40,7 @@ fn an_event() -> Event {
                 sec: Some(Security { seccomp_mode: 2, caps_eff: 0 }),
                 cgroup_id: Some(3251),
             }),
+            home: Attribution::Resolved(Home::Host("kubelet.service".into())),
             why: Why::none(),
         },
         payload: Payload::TcpState(TcpStateChange {

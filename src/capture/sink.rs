@@ -18,6 +18,7 @@ use crate::hooks::{
     self,
     wire::{Context, RawEvent},
 };
+use crate::identity::Homes;
 
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct Sink {
     pub timeline: Timeline,
     reserve_is_open: bool,
     context: Context,
+    /// Whose the owners are.
+    pub homes: Homes,
     batch: Batch,
     hold: Hold,
 }
@@ -106,6 +109,7 @@ impl Sink {
             timeline: Timeline::default(),
             reserve_is_open: false,
             context,
+            homes: Homes::new(),
             batch: Batch::default(),
             hold: Hold::default(),
         }
@@ -166,7 +170,8 @@ impl Sink {
 
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
     fn write(&mut self, record: &[u8]) {
-        let Ok(event) = hooks::decode(record, &self.context) else { return };
+        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
+        self.homes.settle(&mut event.id);
         match self.cap_on(event.payload.kind()) {
             None => self.push(event),
             Some(reason) => self.refuse(event, reason),

@@ -245,6 +245,7 @@ impl Context {
             socket: (cookie != 0).then_some(cookie),
             role: role_of(role)?,
             owner: self.owner(owner, &mut why)?,
+            home: Attribution::Unresolved(Reason::NotRequested),
             why,
         })
     }

@@ -11,6 +11,7 @@ use crate::attribution::OwnerSource;
 use crate::event::{Proto, RetransmitKind, Role, When};
 use crate::tcp::TcpState;
 use crate::why::Why;
+use crate::workload::Via;
 
 /// Declares a struct whose fields are keys: serde reads it, [`Put`] writes it, absent fields are not written.
 macro_rules! keys {
@@ -108,6 +109,10 @@ keys! {
         ns "ns": Option<Namespaces>,
         sec "sec": Option<Sec>,
         cgroup_id "cgroup_id": Option<u64>,
+        #[serde(borrow)]
+        k8s "k8s": Option<K8s<'a>>,
+        #[serde(borrow)]
+        unit "unit": Option<Cow<'a, str>>,
         why "why": Why,
     }
     rest
@@ -120,6 +125,17 @@ keys! {
         mnt "mnt": Option<u32>,
         pid "pid": Option<u32>,
         user "user": Option<u32>,
+    }
+}
+
+keys! {
+    /// A container of a pod.
+    K8s<'a> {
+        #[serde(borrow)]
+        pod_uid "pod_uid": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        container_id "container_id": Option<Cow<'a, str>>,
+        via "via": Option<Via>,
     }
 }
 

@@ -7,12 +7,13 @@ use std::net::IpAddr;
 
 use chrono::{Datelike, Timelike};
 
-use super::keys::{Namespaces, Sec};
+use super::keys::{K8s, Namespaces, Sec};
 use super::values::{CapsEff, End, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{Endpoint, Proto, RetransmitKind, Role, When};
 use crate::tcp::TcpState;
 use crate::why::Why;
+use crate::workload::Via;
 
 /// Something that may stand in a line.
 pub trait Put {
@@ -86,7 +87,7 @@ macro_rules! names {
     };
 }
 
-names! { TcpState Proto Role When RetransmitKind OwnerSource }
+names! { TcpState Proto Role When RetransmitKind OwnerSource Via }
 
 macro_rules! objects {
     ($($type:ty)*) => {
@@ -99,7 +100,7 @@ macro_rules! objects {
     };
 }
 
-objects! { Namespaces Sec }
+objects! { Namespaces Sec K8s<'_> }
 
 impl Value for Cow<'_, str> {
     fn write(&self, out: &mut Vec<u8>) {

@@ -3,20 +3,10 @@
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::cgroup::{Hierarchy, Mount, mounts};
 use crate::error::Hint;
-
-/// Where an id is unique.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hierarchy {
-    /// The one of version 2.
-    V2,
-    /// Version 1, memory.
-    V1Memory,
-    /// Version 1, pids.
-    V1Pids,
-}
 
 /// A cgroup and all below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,28 +102,6 @@ fn directory(path: &Path) -> Option<u64> {
     metadata.is_dir().then(|| metadata.ino())
 }
 
-/// A mounted hierarchy.
-struct Mount {
-    point: PathBuf,
-    /// `None`: one that ktrace does not read.
-    hierarchy: Option<Hierarchy>,
-}
-
-fn mounts() -> Vec<Mount> {
-    let Ok(mounts) = procfs::process::Process::myself().and_then(|it| it.mountinfo()) else { return Vec::new() };
-    let mounts = mounts.into_iter().filter_map(|m| {
-        let hierarchy = match m.fs_type.as_str() {
-            "cgroup2" => Some(Hierarchy::V2),
-            "cgroup" if m.super_options.contains_key("memory") => Some(Hierarchy::V1Memory),
-            "cgroup" if m.super_options.contains_key("pids") => Some(Hierarchy::V1Pids),
-            "cgroup" => None,
-            _ => return None,
-        };
-        Some(Mount { point: m.mount_point, hierarchy })
-    });
-    mounts.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kinds = [("v2", Some(Hierarchy::V2)), ("memory", Some(Hierarchy::V1Memory)), ("cpu", None)];
         let root = std::fs::canonicalize(dir.path()).unwrap();
-        let mounts = kinds.map(|(name, hierarchy)| Mount { point: root.join(name), hierarchy });
+        let mounts = kinds.map(|(name, hierarchy)| Mount { point: root.join(name), hierarchy, height: 0 });
         for mount in &mounts {
             std::fs::create_dir_all(mount.point.join("a/b")).unwrap();
         }

@@ -1,0 +1,45 @@
+//! What the owner belongs to ↔ `k8s`, `unit`, or `why.k8s`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::clip;
+use super::keys::{K8s, Line};
+use crate::attribution::Attribution;
+use crate::why::{Reason, Why};
+use crate::workload::{Home, Via, Workload};
+
+impl<'a> Line<'a> {
+    /// To be called when the owner is set.
+    pub fn set_home(&mut self, home: &'a Attribution<Home>) {
+        match home {
+            Attribution::Resolved(Home::Pod(workload)) => {
+                self.k8s = Some(K8s {
+                    pod_uid: Some(clip(&workload.pod_uid)),
+                    container_id: workload.container_id.as_deref().map(clip),
+                    via: Some(workload.via),
+                });
+            }
+            Attribution::Resolved(Home::Host(unit)) => self.unit = Some(clip(unit)),
+            // nobody's home: `why.pid` says it
+            Attribution::Unresolved(_) if self.pid.is_none() => {}
+            Attribution::Unresolved(reason) => self.why.set("k8s", reason.clone()),
+        }
+    }
+
+    /// Takes the reason out of `why`.
+    pub fn home(&self, why: &mut Why) -> Attribution<Home> {
+        if let Some(K8s { pod_uid: Some(pod_uid), container_id, via }) = &self.k8s {
+            return Attribution::Resolved(Home::Pod(Arc::new(Workload {
+                pod_uid: pod_uid.clone().into_owned(),
+                container_id: container_id.clone().map(Cow::into_owned),
+                via: via.unwrap_or(Via::Cgroup),
+            })));
+        }
+        match &self.unit {
+            Some(unit) => Attribution::Resolved(Home::Host(Arc::from(&**unit))),
+            None if self.pid.is_none() => Attribution::Unresolved(Reason::NoOwner),
+            None => Attribution::Unresolved(why.take("k8s").unwrap_or(Reason::NotRequested)),
+        }
+    }
+}

@@ -82,7 +82,9 @@ impl Paths {
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.height));
         let mut roots: Vec<Root> = Vec::new();
         for Mount { point, hierarchy, .. } in mounts {
-            let Some(hierarchy) = hierarchy.filter(|it| roots.iter().all(|root| root.hierarchy != *it)) else { continue };
+            let Some(hierarchy) = hierarchy.filter(|it| roots.iter().all(|root| root.hierarchy != *it)) else {
+                continue;
+            };
             if let Ok(directory) = File::open(&point) {
                 roots.push(Root { hierarchy, point, directory });
             }
@@ -114,10 +116,17 @@ impl Paths {
 
 impl Root {
     fn open(&self, id: u64) -> io::Result<OwnedFd> {
-        let head = libc::file_handle { handle_bytes: size_of::<u64>() as u32, handle_type: FILEID_KERNFS, f_handle: [] };
+        let head =
+            libc::file_handle { handle_bytes: size_of::<u64>() as u32, handle_type: FILEID_KERNFS, f_handle: [] };
         let mut handle = Handle { head, id };
         // SAFETY: `handle` is a header that says 8 bytes, followed by these 8; the kernel only reads it.
-        let fd = unsafe { libc::open_by_handle_at(self.directory.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC) };
+        let fd = unsafe {
+            libc::open_by_handle_at(
+                self.directory.as_raw_fd(),
+                (&raw mut handle).cast(),
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,3 +1,4 @@
+use super::keys::K8s;
 use super::values::Skipped;
 use super::*;
 use crate::audit::{AuditReason, Unaudited};
@@ -5,12 +6,12 @@ use crate::event::{RetransmitKind, Role, When};
 use crate::keys::DOCUMENT;
 use crate::tcp::TcpState;
 use crate::why::Why;
-use crate::workload::Home;
+use crate::workload::{Home, Via};
 use chrono::DateTime;
 
 const PUBLISHED: &str = r#"{"ts":"2026-01-24T21:57:54.326Z","type":"tcp_state","node":"etcd-1","comm":"kubelet","pid":928,"uid":0,"tuple":"192.168.122.60:24801 -> 192.168.18.69:6443","old_state":"SYN_SENT","new_state":"ESTABLISHED","ns":{"net":4026532001,"mnt":4026531840,"pid":4026531836,"user":4026531837},"sec":{"seccomp_mode":2,"caps_eff":"0x00000000_00000000"},"conntrack":{"state":"ESTABLISHED","reply":"192.168.18.69:6443 -> 192.168.122.60:24801"}}"#;
 
-fn an_event() -> Event {
+pub(super) fn an_event() -> Event {
     Event {
         seq: 1,
         at: DateTime::parse_from_rfc3339("2026-01-24T21:57:54.326118Z").unwrap().to_utc(),
@@ -53,7 +54,7 @@ fn an_event() -> Event {
     }
 }
 
-fn text(event: &Event) -> String {
+pub(super) fn text(event: &Event) -> String {
     let mut out = Vec::new();
     write_event(&mut out, event);
     String::from_utf8(out).unwrap()
@@ -86,7 +87,7 @@ fn a_line_has_the_contract_s_keys_in_the_contract_s_order() {
             r#""laddr":"192.168.122.60","lport":24801,"raddr":"192.168.18.69","rport":6443,"role":"client","socket":40961,"#,
             r#""boot_ns":5123456789012,"cpu":1,"owner":"connect","proc_start_ns":48127000000,"#,
             r#""ns":{"net":4026532001,"mnt":4026531840,"pid":4026531836,"user":4026531837},"#,
-            r#""sec":{"seccomp_mode":2,"caps_eff":"0x00000000_00000000"},"cgroup_id":3251}"#
+            r#""sec":{"seccomp_mode":2,"caps_eff":"0x00000000_00000000"},"cgroup_id":3251,"unit":"kubelet.service"}"#
         )
     );
 }
@@ -246,6 +247,8 @@ fn every_key() -> Line<'static> {
         ns: Some(Namespaces { net: Some(1), mnt: Some(1), pid: Some(1), user: Some(1) }),
         sec: Some(Sec { seccomp_mode: Some(0), caps_eff: Some(CapsEff(0)) }),
         cgroup_id: n,
+        k8s: Some(K8s { pod_uid: Some("x".into()), container_id: Some("x".into()), via: Some(Via::Cgroup) }),
+        unit: Some("x".into()),
         why: {
             let mut why = Why::none();
             why.set("x", Reason::Gone);

@@ -19,7 +19,6 @@ use crate::event::{
 use crate::line::parse_endpoint;
 use crate::tcp::TcpState;
 use crate::why::{Reason, Why};
-use crate::workload::Home;
 
 pub use captures::{a_bundle, a_head, a_ledger, a_manifest};
 
@@ -76,7 +75,7 @@ fn an_identity(proto: Proto) -> Identity {
         socket: Some(4096),
         role: Some(Role::Client),
         owner: Attribution::Resolved(an_owner("api", 1847)),
-        home: Attribution::Resolved(Home::Host("api.service".into())),
+        home: Attribution::Unresolved(Reason::NotRequested),
         why: Why::none(),
     }
 }

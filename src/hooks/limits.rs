@@ -71,6 +71,7 @@ const OWNER: &[&str] = &[
     "sec.seccomp_mode",
     "sec.caps_eff",
     "cgroup_id",
+    "unit",
 ];
 
 /// A receive whose call tells no peer, on a socket that has none.

@@ -84,13 +84,8 @@ fn pod_uid(segment: &str) -> Option<String> {
 }
 
 /// What runtimes put before an id, and whether the process is in the container. (`conmon` watches it from outside.)
-const RUNTIMES: &[(&str, bool)] = &[
-    ("cri-containerd-", true),
-    ("crio-conmon-", false),
-    ("crio-", true),
-    ("docker-", true),
-    ("", true),
-];
+const RUNTIMES: &[(&str, bool)] =
+    &[("cri-containerd-", true), ("crio-conmon-", false), ("crio-", true), ("docker-", true), ("", true)];
 
 /// `<id>` or `<runtime>-<id>.scope`.
 fn container_id(segment: &str) -> Option<&str> {
@@ -158,7 +153,9 @@ mod tests {
         for (shape, uid) in shapes {
             let path = path(shape);
             match of(&path) {
-                Place::Pod { uid: found, container_id } => assert_eq!((&*found, container_id), (uid, Some(ID)), "{path}"),
+                Place::Pod { uid: found, container_id } => {
+                    assert_eq!((&*found, container_id), (uid, Some(ID)), "{path}")
+                }
                 Place::Host { .. } => panic!("{path}"),
             }
         }

@@ -4,8 +4,8 @@ use libbpf_rs::{Map, MapCore, MapFlags};
 
 use super::skel::types::{kt_cgroup, kt_filter, kt_listed};
 use super::skel::{KtraceSkel, OpenKtraceSkel, types};
-use crate::plan::filters::Listed;
 use crate::cgroup::Hierarchy;
+use crate::plan::filters::Listed;
 use crate::plan::filters::cgroup::Cgroup;
 use crate::plan::filters::cidr::Cidr;
 use crate::plan::{Plan, PortFilter};

@@ -138,6 +138,7 @@ fn owner(name: &str, pid: u32) -> Line {
         ("gid", of("Gid:").to_owned()),
         ("proc_start_ns", "some".to_owned()),
         ("cgroup_id", "some".to_owned()),
+        ("unit", unit(&std::fs::read_to_string(format!("{proc}/cgroup")).unwrap())),
         ("ns.mnt", ns("mnt")),
         ("ns.pid", ns("pid")),
         ("ns.user", ns("user")),
@@ -145,6 +146,14 @@ fn owner(name: &str, pid: u32) -> Line {
         ("sec.caps_eff", format!("0x{}_{}", &caps[..8], &caps[8..])),
     ];
     keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Of a process of the host, by its `/proc/PID/cgroup`: version 2 tells, unless it is the root there and version 1 is not.
+fn unit(cgroups: &str) -> String {
+    let path = |start: &str| cgroups.lines().find_map(|line| line.split_once(start)?.1.into());
+    let (v2, memory): (Option<&str>, Option<&str>) = (path("0::"), path(":memory:"));
+    let path = v2.filter(|path| *path != "/").or(memory).unwrap_or("/");
+    path.split('/').find(|part| part.ends_with(".service") || part.ends_with(".scope")).unwrap_or(path).to_owned()
 }
 
 fn yields_what_the_programs_did() {

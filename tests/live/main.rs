@@ -25,6 +25,7 @@ mod healthy;
 mod held;
 #[path = "../../src/hooks/limits.rs"]
 mod hook_limits;
+mod identity;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 mod kernel;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         sockets,
         faults,
         healthy,
+        identity,
         load,
         totals,
         memory,

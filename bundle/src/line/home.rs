@@ -23,6 +23,7 @@ impl<'a> Line<'a> {
             Attribution::Resolved(Home::Host(unit)) => self.unit = Some(clip(unit)),
             // nobody's home: `why.pid` says it
             Attribution::Unresolved(_) if self.pid.is_none() => {}
+            Attribution::Unresolved(Reason::NotRequested) => {}
             Attribution::Unresolved(reason) => self.why.set("k8s", reason.clone()),
         }
     }
@@ -40,6 +41,36 @@ impl<'a> Line<'a> {
             Some(unit) => Attribution::Resolved(Home::Host(Arc::from(&**unit))),
             None if self.pid.is_none() => Attribution::Unresolved(Reason::NoOwner),
             None => Attribution::Unresolved(why.take("k8s").unwrap_or(Reason::NotRequested)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse_event;
+    use super::super::tests::{an_event, text};
+    use super::*;
+
+    #[test]
+    fn a_pod_a_host_process_and_the_reason_for_neither_come_back_as_they_were() {
+        let pod =
+            Workload { pod_uid: "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into(), container_id: None, via: Via::Cgroup };
+        let container = Workload { container_id: Some("4f".repeat(32)), ..pod.clone() };
+        for (home, part) in [
+            (
+                Attribution::Resolved(Home::Pod(pod.into())),
+                r#""k8s":{"pod_uid":"0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10","via":"cgroup"}"#,
+            ),
+            (Attribution::Resolved(Home::Pod(container.into())), r#""container_id":"4f4f"#),
+            (Attribution::Resolved(Home::Host("/a \u{9b}31m\"".into())), r#""unit":"/a \u009b31m\"""#),
+            (Attribution::Unresolved(Reason::Gone), r#""why":{"k8s":"gone"}"#),
+            (Attribution::Unresolved(Reason::NotRequested), r#""cgroup_id":3251}"#),
+        ] {
+            let mut event = an_event();
+            event.id.home = home;
+            let line = text(&event);
+            assert!(line.contains(part), "{line}");
+            assert_eq!(parse_event(line.as_bytes(), 1).unwrap().record, event);
         }
     }
 }

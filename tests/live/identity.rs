@@ -1,0 +1,171 @@
+//! Whose a process is: its pod and container by the cgroup that it is in, or the unit of a host process. The cgroups are real,
+//! made as the kubelet and the runtimes make them, by either driver and in either version.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ktrace_bundle::attribution::Attribution;
+use ktrace_bundle::event::{Event, Identity};
+use ktrace_bundle::why::Reason;
+use ktrace_bundle::workload::{Home, Via, Workload};
+use nix::sys::signal::Signal;
+
+use crate::capture::Capture;
+use crate::net::{Lab, Netns, SERVER4};
+use crate::program::Program;
+use crate::requirements::built;
+use crate::truth::datagrams;
+use crate::wait::{DEADLINE, until};
+use crate::{Test, tests};
+
+const POD: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
+const OTHER_POD: &str = "7f3e2d1c-0b9a-4877-8655-44332211ffee";
+const CONTAINER: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
+const OTHER_CONTAINER: &str = "a0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e9f";
+
+pub fn tests() -> Vec<Test> {
+    tests![
+        processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts,
+        a_cgroup_that_is_gone_when_it_is_asked_for_is_said_to_be,
+    ]
+}
+
+/// Cgroups below the root of a hierarchy, removed on drop when the programs in them have ended.
+struct Tree {
+    root: PathBuf,
+    made: Vec<PathBuf>,
+}
+
+impl Tree {
+    fn new(root: PathBuf) -> Self {
+        Self { root, made: Vec::new() }
+    }
+
+    fn make(&mut self, path: &str) -> PathBuf {
+        let mut cgroup = self.root.clone();
+        for part in path.split('/') {
+            cgroup.push(part);
+            if !cgroup.exists() {
+                std::fs::create_dir(&cgroup).unwrap();
+                self.made.push(cgroup.clone());
+            }
+        }
+        cgroup
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        for cgroup in self.made.iter().rev() {
+            until("an empty cgroup", DEADLINE, || std::fs::remove_dir(cgroup).ok());
+        }
+    }
+}
+
+/// The hierarchies that ktrace reads here: version 2, and where it is there the one of version 1 with the memory controller.
+fn roots() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let is_read = |w: &Vec<&str>| w[2] == "cgroup2" || (w[2] == "cgroup" && w[3].split(',').any(|o| o == "memory"));
+    mounts.filter(is_read).map(|w| PathBuf::from(w[1])).collect()
+}
+
+/// `traffic` in a namespace and a cgroup.
+fn inside(cgroup: &Path, netns: &Netns, args: &str) -> Command {
+    let mut command = netns.command("sh");
+    let procs = cgroup.join("cgroup.procs");
+    command.args(["-c", &format!("echo $$ > {} && exec {} {args}", procs.display(), built("traffic").display())]);
+    command
+}
+
+fn container(pod: &str, container: Option<&str>) -> Option<Home> {
+    let workload = Workload { pod_uid: pod.into(), container_id: container.map(str::to_owned), via: Via::Cgroup };
+    Some(Home::Pod(workload.into()))
+}
+
+fn home_of(id: &Identity) -> Option<Home> {
+    match &id.home {
+        Attribution::Resolved(home) => Some(home.clone()),
+        Attribution::Unresolved(reason) => panic!("no home because of {reason:?}: {id:?}"),
+    }
+}
+
+fn processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts() {
+    let lab = Lab::new();
+    let of_pod = POD.replace('-', "_");
+    for root in roots() {
+        let mut tree = Tree::new(root.clone());
+        let mut start = |path: &str, home: Option<Home>| {
+            let args = format!("tcp-server --listen {SERVER4}:0 --then echo");
+            let program = match path {
+                "" => lab.server.start(&args),
+                _ => Program::start(inside(&tree.make(path), &lab.server, &args)),
+            };
+            (program.ready().local, program, home)
+        };
+        let slice = format!("kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{of_pod}.slice");
+        let servers = [
+            start(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"), container(POD, Some(CONTAINER))),
+            start(&format!("kubepods/pod{OTHER_POD}/{OTHER_CONTAINER}"), container(OTHER_POD, Some(OTHER_CONTAINER))),
+            start(&format!("{slice}/cri-containerd-{OTHER_CONTAINER}.scope"), container(POD, Some(OTHER_CONTAINER))),
+            start(&format!("{slice}/crio-conmon-{CONTAINER}.scope"), container(POD, None)),
+            // a container that makes another pod's cgroup below its own
+            start(
+                &format!("kubepods/burstable/pod{POD}/{CONTAINER}/kubepods/pod{OTHER_POD}/{OTHER_CONTAINER}"),
+                container(POD, Some(CONTAINER)),
+            ),
+            start("ktlive.slice/ktlive.service/worker", Some(Home::Host("ktlive.service".into()))),
+            start("ktlive.slice/worker", Some(Home::Host("/ktlive.slice/worker".into()))),
+            start("", None),
+        ];
+        let capture = Capture::start();
+        for (to, ..) in &servers {
+            let client = lab.client.traffic(&format!("tcp-client --to {to} --count 2 --mode reset"));
+            assert!(Program::run(client).status.success());
+        }
+        for (_, server, _) in &servers {
+            server.truths(2);
+        }
+        lab.server.wait_until_quiet();
+        let bundle = capture.stop();
+        let is_of = |event: &&Event, to: &SocketAddr| {
+            event.id.netns == lab.server.inode() && event.id.local.port == Some(to.port())
+        };
+        for (to, server, home) in &servers {
+            let events = bundle.events.iter().filter(|event| is_of(event, to));
+            let owned: Vec<_> = events.filter(|event| event.id.owner.value().is_some()).collect();
+            assert!(owned.len() >= 2, "{}: {owned:?}", root.display());
+            for event in owned {
+                assert_eq!(event.id.owner.value().map(|owner| owner.pid), Some(server.pid()), "{event:?}");
+                match home {
+                    Some(_) => assert_eq!(&home_of(&event.id), home, "{event:?}"),
+                    None => assert!(matches!(home_of(&event.id), Some(Home::Host(_))), "{event:?}"),
+                }
+            }
+        }
+        let listeners = bundle.sockets.iter().filter(|s| s.id.netns == lab.server.inode());
+        let in_pods = listeners.filter(|s| matches!(s.id.home, Attribution::Resolved(Home::Pod(_))));
+        assert_eq!(in_pods.count(), 2 * 5, "five listeners, at the start and at the end");
+    }
+}
+
+/// The collector stands still while a program sends, ends and loses its cgroup.
+fn a_cgroup_that_is_gone_when_it_is_asked_for_is_said_to_be() {
+    let lab = Lab::new();
+    let mut tree = Tree::new(roots().remove(0));
+    let cgroup = tree.make(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"));
+    let echo = lab.server.start(&format!("udp-echo --listen {SERVER4}:0"));
+    let to = echo.ready().local;
+    let capture = Capture::start();
+    capture.signal(Signal::SIGSTOP);
+    let told = Program::run(inside(&cgroup, &lab.client, &format!("udp-paced --to {to} --count 1"))).truths();
+    drop(tree);
+    capture.signal(Signal::SIGCONT);
+    let bundle = capture.stop();
+    let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == lab.client.inode()).collect();
+    assert_eq!(events.len(), datagrams(told).len(), "{events:?}");
+    for event in events {
+        assert_eq!(event.id.home, Attribution::Unresolved(Reason::Gone), "{event:?}");
+    }
+}

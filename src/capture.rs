@@ -35,6 +35,7 @@ use crate::clock::{self, Readings};
 use crate::command::{self, Running};
 use crate::error::Hint;
 use crate::hooks::{decode_socket, wire::Context};
+use crate::identity::Homes;
 use crate::kernel::features::Features;
 use crate::kernel::loader::{self, LoadError};
 use crate::kernel::session::{Rings, Session, SessionError};
@@ -227,7 +228,8 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, Capt
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context))
+    let homes = Homes::new(&plan.pod_logs);
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes))
 }
 
 /// Starts the user's command, if there is one; returns why it could not be.

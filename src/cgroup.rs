@@ -1,10 +1,13 @@
 //! Cgroup file systems: which hierarchies are mounted where, and the path that belongs to an id. An id is the inode number of
 //! the cgroup's directory and not used again until the next boot (`kernfs_node->id`).
 
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ktrace_bundle::why::Reason;
 
@@ -64,6 +67,8 @@ struct Root {
     hierarchy: Hierarchy,
     point: PathBuf,
     directory: File,
+    /// `None` while cgroups can be opened by their ids.
+    walk: Option<Walk>,
 }
 
 /// What `open_by_handle_at(2)` takes for a kernfs node: `FILEID_KERNFS`, the id.
@@ -86,31 +91,40 @@ impl Paths {
                 continue;
             };
             if let Ok(directory) = File::open(&point) {
-                roots.push(Root { hierarchy, point, directory });
+                roots.push(Root { hierarchy, point, directory, walk: None });
             }
         }
         Self(roots)
     }
 
+    /// Whether any hierarchy is mounted that ktrace reads.
+    pub const fn are_there(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// The path of a cgroup below the root of its hierarchy, as `/proc/PID/cgroup` has it. Bytes that are no UTF-8 are
-    /// replaced.
+    /// replaced. By its id, in microseconds; without `CAP_DAC_READ_SEARCH` by a walk, see [`Walk`].
     ///
     /// # Errors
-    /// `source_absent`: the hierarchy is not mounted here; `gone`: the cgroup was removed; `no_permission`:
-    /// `CAP_DAC_READ_SEARCH` is missing; `source_error`: anything else.
-    pub fn path_of(&self, hierarchy: Hierarchy, id: u64) -> Result<String, Reason> {
-        let root = self.0.iter().find(|root| root.hierarchy == hierarchy).ok_or(Reason::SourceAbsent)?;
+    /// `source_absent`: the hierarchy is not mounted here; `gone`: the cgroup was removed; `not_found`: it was not among those
+    /// that a walk found; `source_error`: anything else.
+    pub fn path_of(&mut self, hierarchy: Hierarchy, id: u64) -> Result<String, Reason> {
+        let root = self.0.iter_mut().find(|root| root.hierarchy == hierarchy).ok_or(Reason::SourceAbsent)?;
+        if let Some(walk) = &mut root.walk {
+            return walk.path_of(&root.point, id).ok_or(Reason::NotFound);
+        }
         let found = root.open(id).and_then(|file| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())));
-        let path = found.map_err(|e| match e.raw_os_error() {
-            Some(libc::ESTALE) => Reason::Gone,
-            Some(libc::EPERM | libc::EACCES) => Reason::NoPermission,
-            _ => Reason::SourceError,
-        })?;
-        let below = path.strip_prefix(&root.point).unwrap_or(&path).as_os_str();
-        let below = below.as_encoded_bytes();
-        let below = below.strip_suffix(b" (deleted)").unwrap_or(below);
-        let text = String::from_utf8_lossy(below);
-        Ok(if text.starts_with('/') { text.into_owned() } else { format!("/{text}") })
+        match found {
+            Ok(path) => {
+                let below = path.strip_prefix(&root.point).unwrap_or(&path).to_string_lossy();
+                Ok(if below.starts_with('/') { below.into_owned() } else { format!("/{below}") })
+            }
+            Err(e) => match e.raw_os_error() {
+                Some(libc::ESTALE) => Err(Reason::Gone),
+                Some(libc::EPERM) => root.walk.insert(Walk::default()).path_of(&root.point, id).ok_or(Reason::NotFound),
+                _ => Err(Reason::SourceError),
+            },
+        }
     }
 }
 
@@ -119,18 +133,113 @@ impl Root {
         let head =
             libc::file_handle { handle_bytes: size_of::<u64>() as u32, handle_type: FILEID_KERNFS, f_handle: [] };
         let mut handle = Handle { head, id };
+        let (directory, flags) = (self.directory.as_raw_fd(), libc::O_PATH | libc::O_CLOEXEC);
         // SAFETY: `handle` is a header that says 8 bytes, followed by these 8; the kernel only reads it.
-        let fd = unsafe {
-            libc::open_by_handle_at(
-                self.directory.as_raw_fd(),
-                (&raw mut handle).cast(),
-                libc::O_PATH | libc::O_CLOEXEC,
-            )
-        };
+        let fd = unsafe { libc::open_by_handle_at(directory, (&raw mut handle).cast(), flags) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the call has made this descriptor, and nobody else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// Directories that a walk looks at: it takes some 5 us for each, and the events wait meanwhile.
+const MOST: usize = 1 << 14;
+/// Between two walks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What stands in for opening by id where that is not allowed: all cgroups, read again when one is asked for that was not
+/// among them. One that lives shorter than the pause may be missed.
+#[derive(Default)]
+struct Walk {
+    paths: HashMap<u64, String>,
+    at: Option<Instant>,
+}
+
+impl Walk {
+    fn path_of(&mut self, point: &Path, id: u64) -> Option<String> {
+        if !self.paths.contains_key(&id) && self.at.is_none_or(|at| at.elapsed() >= PAUSE) {
+            self.paths = walk(point);
+            self.at = Some(Instant::now());
+        }
+        self.paths.get(&id).cloned()
+    }
+}
+
+/// Every cgroup below `point` by its id, the upper ones first.
+fn walk(point: &Path) -> HashMap<u64, String> {
+    let mut paths = HashMap::new();
+    if let Ok(root) = std::fs::metadata(point) {
+        paths.insert(root.ino(), "/".to_owned());
+    }
+    let mut waiting = VecDeque::from([String::new()]);
+    while let Some(above) = waiting.pop_front() {
+        let Ok(entries) = std::fs::read_dir(format!("{}{above}", point.display())) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir())) {
+            if paths.len() >= MOST {
+                return paths;
+            }
+            let path = format!("{above}/{}", entry.file_name().to_string_lossy());
+            // as elsewhere, a directory has two names and one more for each that it holds
+            if entry.metadata().is_ok_and(|it| it.nlink() > 2) {
+                waiting.push_back(path.clone());
+            }
+            paths.insert(entry.ino(), path);
+        }
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever this process is in, in each hierarchy that is mounted.
+    fn own() -> Vec<(Hierarchy, String, u64)> {
+        let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let path_in = |hierarchy| {
+            let is_it = |line: &&str| match hierarchy {
+                Hierarchy::V2 => line.starts_with("0::"),
+                Hierarchy::V1Memory => line.split(':').nth(1).is_some_and(|it| it.split(',').any(|c| c == "memory")),
+                Hierarchy::V1Pids => line.split(':').nth(1).is_some_and(|it| it.split(',').any(|c| c == "pids")),
+            };
+            cgroups.lines().find(is_it)?.splitn(3, ':').nth(2).map(str::to_owned)
+        };
+        let own = mounts().into_iter().filter_map(|mount| {
+            let path = path_in(mount.hierarchy?)?;
+            let id = std::fs::metadata(mount.point.join(path.trim_start_matches('/'))).ok()?.ino();
+            Some((mount.hierarchy?, path, id))
+        });
+        own.collect()
+    }
+
+    #[test]
+    fn an_id_and_a_walk_lead_to_the_path_that_proc_tells() {
+        let mut paths = Paths::open();
+        for (hierarchy, path, id) in own() {
+            let point = paths.0.iter().find(|root| root.hierarchy == hierarchy).unwrap().point.clone();
+            assert_eq!(paths.path_of(hierarchy, id), Ok(path.clone()), "{hierarchy:?}");
+            assert_eq!(walk(&point).get(&id), Some(&path), "{hierarchy:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_no_cgroup_has_is_gone() {
+        let mut paths = Paths::open();
+        for (hierarchy, ..) in own() {
+            let reason = paths.path_of(hierarchy, u64::MAX >> 1).unwrap_err();
+            assert!(matches!(reason, Reason::Gone | Reason::NotFound), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_walk_finds_what_is_nested_and_ends_at_its_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        std::fs::write(dir.path().join("a/cgroup.procs"), "").unwrap();
+        let mut found: Vec<_> = walk(dir.path()).into_values().collect();
+        found.sort();
+        assert_eq!(found, ["/", "/a", "/a/b", "/a/b/c"]);
     }
 }

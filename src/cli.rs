@@ -218,6 +218,10 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub quiet: String,
 
+    /// Where the kubelet keeps `pods` and `containers`, by which pods and containers are named
+    #[arg(long, env = "KTRACE_POD_LOGS", default_value = "/var/log", value_name = "DIR", help_heading = IDENTITY)]
+    pub pod_logs: PathBuf,
+
     /// Node name to record [default: host name]
     #[arg(long, env = "KTRACE_NODE", value_name = "NAME", help_heading = IDENTITY)]
     pub node: Option<String>,

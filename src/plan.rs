@@ -79,6 +79,8 @@ pub struct Plan {
     pub with_retransmits: bool,
     /// Record `sec`.
     pub with_security: bool,
+    /// The kubelet's `/var/log`.
+    pub pod_logs: PathBuf,
     /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
     pub node: String,
     /// Cluster name, if given.
@@ -148,6 +150,7 @@ impl Plan {
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
+            pod_logs: draft.path("pod-logs", &args.pod_logs),
             node: draft.node(args.node.as_deref())?,
             cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,
             labels: draft.labels(&args.label)?,

@@ -56,6 +56,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "with-connect-latency",
         "with-retransmits",
         "with-security",
+        "pod-logs",
         "node",
         "cluster",
         "label",

@@ -247,7 +247,14 @@ fn every_key() -> Line<'static> {
         ns: Some(Namespaces { net: Some(1), mnt: Some(1), pid: Some(1), user: Some(1) }),
         sec: Some(Sec { seccomp_mode: Some(0), caps_eff: Some(CapsEff(0)) }),
         cgroup_id: n,
-        k8s: Some(K8s { pod_uid: Some("x".into()), container_id: Some("x".into()), via: Some(Via::Cgroup) }),
+        k8s: Some(K8s {
+            pod_uid: Some("x".into()),
+            namespace: Some("x".into()),
+            pod: Some("x".into()),
+            container: Some("x".into()),
+            container_id: Some("x".into()),
+            via: Some(Via::Cgroup),
+        }),
         unit: Some("x".into()),
         why: {
             let mut why = Why::none();

@@ -182,8 +182,14 @@ pub struct HookReport {
 pub struct SourceReport {
     /// Source name.
     pub name: String,
-    /// `answered`, `absent`, `not_requested`, `failed`.
+    /// `answered`, `absent`, `failed`, or `not_asked`: there was no need.
     pub outcome: String,
+    /// How much it knows at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// How much of it was forgotten because a table was full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evicted: Option<u64>,
 }
 
 /// Why the window closed.

@@ -16,6 +16,12 @@ pub enum Home {
 pub struct Workload {
     /// The pod's uid (`metadata.uid`).
     pub pod_uid: String,
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub pod: Option<String>,
+    /// The container's name in the pod.
+    pub container: Option<String>,
     /// Id that the runtime gave the container, 64 hexadecimal digits.
     pub container_id: Option<String>,
     /// Who says so.
@@ -26,8 +32,17 @@ pub struct Workload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
-    /// The path of the process's cgroup.
+    /// The path of the process's cgroup: ids only.
     Cgroup,
+    /// The ids from there, the names from the kubelet's directories of logs.
+    PodLogs,
+}
+
+impl Workload {
+    /// A pod of which nothing else is known.
+    pub const fn of_cgroup(pod_uid: String) -> Self {
+        Self { pod_uid, namespace: None, pod: None, container: None, container_id: None, via: Via::Cgroup }
+    }
 }
 
 impl Via {
@@ -35,6 +50,7 @@ impl Via {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
+            Self::PodLogs => "pod_logs",
         }
     }
 }

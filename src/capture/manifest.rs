@@ -91,6 +91,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     let end_at = utc_of(clocks.first(), end_boot_ns);
     head.clocks.end_boot_ns = Some(end_boot_ns);
     clocks.finish(&mut head.clocks);
+    head.sources = sink.homes.reports();
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(events_lost(plan, &ledger));
     degraded.extend(notes::byte_cap(plan, &head, &ledger, false));

@@ -94,6 +94,7 @@ impl Sink {
         dns: DnsPairs,
         max_events: u64,
         context: Context,
+        homes: Homes,
     ) -> Self {
         Self {
             writer,
@@ -109,7 +110,7 @@ impl Sink {
             timeline: Timeline::default(),
             reserve_is_open: false,
             context,
-            homes: Homes::new(),
+            homes,
             batch: Batch::default(),
             hold: Hold::default(),
         }

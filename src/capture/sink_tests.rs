@@ -69,7 +69,14 @@ impl Mock {
             bytes_of(&dir.join(format!("{}.hex", kind.as_str())))
         };
         Self {
-            sink: Sink::new(writer, SummaryBuilder::new(), dns, max_events, context()),
+            sink: Sink::new(
+                writer,
+                SummaryBuilder::new(),
+                dns,
+                max_events,
+                context(),
+                Homes::new(Path::new("/nonexistent")),
+            ),
             counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),
             records: EventKind::ALL.into_iter().map(fixture).collect(),
             whole: [0, 0],

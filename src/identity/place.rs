@@ -74,13 +74,23 @@ fn is_qos(segment: &str) -> bool {
 /// `pod<uid>`, or a slice whose name ends so, with `_` for `-`.
 fn pod_uid(segment: &str) -> Option<String> {
     let name = segment.strip_suffix(".slice").map_or(segment, |unit| unit.rsplit('-').next().unwrap_or_default());
-    let uid = name.strip_prefix("pod")?;
-    let is_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
-    let parts: Vec<&str> = uid.split(['-', '_']).collect();
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    // a static pod's is a hash of its manifest
-    let known = matches!(lengths[..], [8, 4, 4, 4, 12] | [32]);
-    (known && parts.iter().all(|part| is_hex(part))).then(|| parts.join("-"))
+    let uid = name.strip_prefix("pod")?.replace('_', "-");
+    is_pod_uid(&uid).then_some(uid)
+}
+
+/// A UUID, or of a static pod the hash of its manifest.
+pub fn is_pod_uid(text: &str) -> bool {
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    matches!(lengths[..], [8, 4, 4, 4, 12] | [32]) && text.split('-').all(is_hex)
+}
+
+/// 64 hexadecimal digits.
+pub fn is_container_id(text: &str) -> bool {
+    text.len() == 64 && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
 }
 
 /// What runtimes put before an id, and whether the process is in the container. (`conmon` watches it from outside.)
@@ -91,8 +101,7 @@ const RUNTIMES: &[(&str, bool)] =
 fn container_id(segment: &str) -> Option<&str> {
     let name = segment.strip_suffix(".scope").unwrap_or(segment);
     let (id, inside) = RUNTIMES.iter().find_map(|(prefix, inside)| Some((name.strip_prefix(prefix)?, *inside)))?;
-    let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
-    (inside && is_id).then_some(id)
+    (inside && is_container_id(id)).then_some(id)
 }
 
 /// The outermost service or scope, as `systemctl status PID` has it; else the path.

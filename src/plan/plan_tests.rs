@@ -32,6 +32,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         with_connect_latency: true,
         with_retransmits: true,
         with_security: true,
+        pod_logs: "/var/log".into(),
         node: "n1".into(),
         cluster: None,
         labels: BTreeMap::new(),
@@ -60,7 +61,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration label max-bytes max-disk-share max-events no-loose node \
-                    out-dir quiet ring-bytes sample stdout with-connect-latency with-retransmits with-security";
+                    out-dir pod-logs quiet ring-bytes sample stdout with-connect-latency with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

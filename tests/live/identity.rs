@@ -1,12 +1,11 @@
 //! Whose a process is: its pod and container by the cgroup that it is in, or the unit of a host process. The cgroups are real,
 //! made as the kubelet and the runtimes make them, by either driver and in either version.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ktrace_bundle::attribution::Attribution;
-use ktrace_bundle::event::{Event, Identity};
+use ktrace_bundle::event::Identity;
 use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Home, Via, Workload};
 use nix::sys::signal::Signal;
@@ -16,17 +15,21 @@ use crate::net::{Lab, Netns, SERVER4};
 use crate::program::Program;
 use crate::requirements::built;
 use crate::truth::datagrams;
-use crate::wait::{DEADLINE, until};
+use crate::wait::{DEADLINE, PATIENCE, until};
+use crate::workdir::Workdir;
 use crate::{Test, tests};
 
 const POD: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
 const OTHER_POD: &str = "7f3e2d1c-0b9a-4877-8655-44332211ffee";
 const CONTAINER: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
+/// Namespace, pod and container.
+const NAMES: [&str; 3] = ["shop", "api-7d9f-x2x", "api"];
 const OTHER_CONTAINER: &str = "a0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e9f";
 
 pub fn tests() -> Vec<Test> {
     tests![
         processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts,
+        homes_are_known_without_the_right_to_open_cgroups_by_id,
         a_cgroup_that_is_gone_when_it_is_asked_for_is_said_to_be,
     ]
 }
@@ -79,9 +82,25 @@ fn inside(cgroup: &Path, netns: &Netns, args: &str) -> Command {
     command
 }
 
-fn container(pod: &str, container: Option<&str>) -> Option<Home> {
-    let workload = Workload { pod_uid: pod.into(), container_id: container.map(str::to_owned), via: Via::Cgroup };
+/// A container as its cgroup tells it, and what the kubelet calls it, if it has noted that.
+fn container(pod: &str, container: Option<&str>, names: Option<[&str; 3]>) -> Option<Home> {
+    let mut workload = Workload { container_id: container.map(str::to_owned), ..Workload::of_cgroup(pod.into()) };
+    if let Some([namespace, pod, name]) = names {
+        workload.namespace = Some(namespace.into());
+        workload.pod = Some(pod.into());
+        workload.container = container.map(|_| name.into());
+        workload.via = Via::PodLogs;
+    }
     Some(Home::Pod(workload.into()))
+}
+
+/// The kubelet's directories of logs, in which one pod with one container is noted.
+fn pod_logs(dir: &Workdir) -> String {
+    let [namespace, pod, name] = NAMES;
+    std::fs::create_dir_all(dir.join(&format!("pods/{namespace}_{pod}_{POD}/{name}"))).unwrap();
+    std::fs::create_dir(dir.join("containers")).unwrap();
+    std::fs::write(dir.join(&format!("containers/{pod}_{namespace}_{name}-{CONTAINER}.log")), "").unwrap();
+    dir.join("").display().to_string()
 }
 
 fn home_of(id: &Identity) -> Option<Home> {
@@ -92,7 +111,17 @@ fn home_of(id: &Identity) -> Option<Home> {
 }
 
 fn processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts() {
-    let lab = Lab::new();
+    each_process_has_its_home(&[]);
+}
+
+/// As in the container that `deploy/` makes: cgroups cannot be opened by their ids, and are looked for.
+fn homes_are_known_without_the_right_to_open_cgroups_by_id() {
+    each_process_has_its_home(&["setpriv", "--bounding-set", "-dac_read_search", "--"]);
+}
+
+fn each_process_has_its_home(wrapper: &[&str]) {
+    let (lab, dir) = (Lab::new(), Workdir::new());
+    let logs = pod_logs(&dir);
     let of_pod = POD.replace('-', "_");
     for root in roots() {
         let mut tree = Tree::new(root.clone());
@@ -105,21 +134,30 @@ fn processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts() {
             (program.ready().local, program, home)
         };
         let slice = format!("kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{of_pod}.slice");
+        let named = |id| container(POD, id, Some(NAMES));
+        // the kubelet has noted the pod, but no other container than the first
+        let half_named = || {
+            let Some(Home::Pod(workload)) = named(Some(OTHER_CONTAINER)) else { unreachable!() };
+            Some(Home::Pod(Workload { container: None, ..(*workload).clone() }.into()))
+        };
         let servers = [
-            start(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"), container(POD, Some(CONTAINER))),
-            start(&format!("kubepods/pod{OTHER_POD}/{OTHER_CONTAINER}"), container(OTHER_POD, Some(OTHER_CONTAINER))),
-            start(&format!("{slice}/cri-containerd-{OTHER_CONTAINER}.scope"), container(POD, Some(OTHER_CONTAINER))),
-            start(&format!("{slice}/crio-conmon-{CONTAINER}.scope"), container(POD, None)),
+            start(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"), named(Some(CONTAINER))),
+            start(
+                &format!("kubepods/pod{OTHER_POD}/{OTHER_CONTAINER}"),
+                container(OTHER_POD, Some(OTHER_CONTAINER), None),
+            ),
+            start(&format!("{slice}/cri-containerd-{OTHER_CONTAINER}.scope"), half_named()),
+            start(&format!("{slice}/crio-conmon-{CONTAINER}.scope"), named(None)),
             // a container that makes another pod's cgroup below its own
             start(
                 &format!("kubepods/burstable/pod{POD}/{CONTAINER}/kubepods/pod{OTHER_POD}/{OTHER_CONTAINER}"),
-                container(POD, Some(CONTAINER)),
+                named(Some(CONTAINER)),
             ),
             start("ktlive.slice/ktlive.service/worker", Some(Home::Host("ktlive.service".into()))),
             start("ktlive.slice/worker", Some(Home::Host("/ktlive.slice/worker".into()))),
             start("", None),
         ];
-        let capture = Capture::start();
+        let capture = Capture::under(wrapper, &["--duration", &format!("{}s", 120 * *PATIENCE), "--pod-logs", &logs]);
         for (to, ..) in &servers {
             let client = lab.client.traffic(&format!("tcp-client --to {to} --count 2 --mode reset"));
             assert!(Program::run(client).status.success());
@@ -129,11 +167,9 @@ fn processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts() {
         }
         lab.server.wait_until_quiet();
         let bundle = capture.stop();
-        let is_of = |event: &&Event, to: &SocketAddr| {
-            event.id.netns == lab.server.inode() && event.id.local.port == Some(to.port())
-        };
         for (to, server, home) in &servers {
-            let events = bundle.events.iter().filter(|event| is_of(event, to));
+            let is_its = |id: &Identity| id.netns == lab.server.inode() && id.local.port == Some(to.port());
+            let events = bundle.events.iter().filter(|event| is_its(&event.id));
             let owned: Vec<_> = events.filter(|event| event.id.owner.value().is_some()).collect();
             assert!(owned.len() >= 2, "{}: {owned:?}", root.display());
             for event in owned {
@@ -147,6 +183,9 @@ fn processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts() {
         let listeners = bundle.sockets.iter().filter(|s| s.id.netns == lab.server.inode());
         let in_pods = listeners.filter(|s| matches!(s.id.home, Attribution::Resolved(Home::Pod(_))));
         assert_eq!(in_pods.count(), 2 * 5, "five listeners, at the start and at the end");
+        let sources = &bundle.manifest.head.sources;
+        let outcomes: Vec<_> = sources.iter().map(|it| (&*it.name, &*it.outcome)).collect();
+        assert_eq!(outcomes, [("cgroup", "answered"), ("pod_logs", "answered")]);
     }
 }
 

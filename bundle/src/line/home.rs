@@ -16,6 +16,9 @@ impl<'a> Line<'a> {
             Attribution::Resolved(Home::Pod(workload)) => {
                 self.k8s = Some(K8s {
                     pod_uid: Some(clip(&workload.pod_uid)),
+                    namespace: workload.namespace.as_deref().map(clip),
+                    pod: workload.pod.as_deref().map(clip),
+                    container: workload.container.as_deref().map(clip),
                     container_id: workload.container_id.as_deref().map(clip),
                     via: Some(workload.via),
                 });
@@ -30,10 +33,14 @@ impl<'a> Line<'a> {
 
     /// Takes the reason out of `why`.
     pub fn home(&self, why: &mut Why) -> Attribution<Home> {
-        if let Some(K8s { pod_uid: Some(pod_uid), container_id, via }) = &self.k8s {
+        if let Some(K8s { pod_uid: Some(pod_uid), namespace, pod, container, container_id, via }) = &self.k8s {
+            let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
             return Attribution::Resolved(Home::Pod(Arc::new(Workload {
                 pod_uid: pod_uid.clone().into_owned(),
-                container_id: container_id.clone().map(Cow::into_owned),
+                namespace: owned(namespace),
+                pod: owned(pod),
+                container: owned(container),
+                container_id: owned(container_id),
                 via: via.unwrap_or(Via::Cgroup),
             })));
         }
@@ -53,15 +60,25 @@ mod tests {
 
     #[test]
     fn a_pod_a_host_process_and_the_reason_for_neither_come_back_as_they_were() {
-        let pod =
-            Workload { pod_uid: "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into(), container_id: None, via: Via::Cgroup };
+        let pod = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into());
         let container = Workload { container_id: Some("4f".repeat(32)), ..pod.clone() };
+        let named = Workload {
+            namespace: Some("shop".into()),
+            pod: Some("api-1".into()),
+            container: Some("api".into()),
+            via: Via::PodLogs,
+            ..container.clone()
+        };
         for (home, part) in [
             (
                 Attribution::Resolved(Home::Pod(pod.into())),
                 r#""k8s":{"pod_uid":"0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10","via":"cgroup"}"#,
             ),
             (Attribution::Resolved(Home::Pod(container.into())), r#""container_id":"4f4f"#),
+            (
+                Attribution::Resolved(Home::Pod(named.into())),
+                r#"9b10","namespace":"shop","pod":"api-1","container":"api","container_id":"4f4f"#,
+            ),
             (Attribution::Resolved(Home::Host("/a \u{9b}31m\"".into())), r#""unit":"/a \u009b31m\"""#),
             (Attribution::Unresolved(Reason::Gone), r#""why":{"k8s":"gone"}"#),
             (Attribution::Unresolved(Reason::NotRequested), r#""cgroup_id":3251}"#),

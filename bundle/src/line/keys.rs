@@ -134,6 +134,12 @@ keys! {
         #[serde(borrow)]
         pod_uid "pod_uid": Option<Cow<'a, str>>,
         #[serde(borrow)]
+        namespace "namespace": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        pod "pod": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        container "container": Option<Cow<'a, str>>,
+        #[serde(borrow)]
         container_id "container_id": Option<Cow<'a, str>>,
         via "via": Option<Via>,
     }

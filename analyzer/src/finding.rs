@@ -1,6 +1,7 @@
 //! What a detector says: findings with their evidence, and rules explained.
 
 use ktrace_bundle::event::Endpoint;
+use ktrace_bundle::workload::Home;
 
 use crate::capture::Evidence;
 use crate::escape;
@@ -47,6 +48,8 @@ pub struct Subject {
     pub comm: Option<String>,
     /// The processes of that name, most concerned first.
     pub pids: Vec<u32>,
+    /// What they belong to, if that is one thing.
+    pub home: Option<Home>,
     /// Own end; the address is absent where the connections differ.
     pub local: Option<Endpoint>,
     /// Other end.
@@ -61,17 +64,26 @@ impl Subject {
         self.pids.first().copied()
     }
 
-    /// The process in a sentence, escaped: `` `dig` (pid 4711 and 2 more) ``.
+    /// The process in a sentence, escaped: `` `dig` (pid 4711 and 2 more) ``, `` `dig` (pid 4711) in shop/api-1/api ``.
     pub fn who(&self) -> String {
         let comm = match self.comm.as_deref() {
             Some(comm) if !comm.is_empty() => format!("`{}`", escape::shown(comm)),
             _ => "a process that is not known".to_owned(),
         };
-        match (self.pid(), self.pids.len()) {
+        let process = match (self.pid(), self.pids.len()) {
             (None, _) => comm,
             (Some(pid), 1) => format!("{comm} (pid {pid})"),
             (Some(pid), n) => format!("{comm} (pid {pid} and {} more)", n - 1),
-        }
+        };
+        self.pod().map_or(process.clone(), |pod| format!("{process} in {pod}"))
+    }
+
+    /// `namespace/pod/container`, as far as it has names, or else the pod's uid; escaped. `None` on the host.
+    pub fn pod(&self) -> Option<String> {
+        let Some(Home::Pod(workload)) = &self.home else { return None };
+        let names = [&workload.namespace, &workload.pod, &workload.container];
+        let names: Vec<_> = names.into_iter().flatten().map(|name| escape::shown(name)).collect();
+        Some(if names.is_empty() { format!("pod {}", escape::shown(&workload.pod_uid)) } else { names.join("/") })
     }
 
     /// The other end in a sentence.

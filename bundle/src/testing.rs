@@ -19,6 +19,7 @@ use crate::event::{
 use crate::line::parse_endpoint;
 use crate::tcp::TcpState;
 use crate::why::{Reason, Why};
+use crate::workload::Home;
 
 pub use captures::{a_bundle, a_head, a_ledger, a_manifest};
 
@@ -98,6 +99,12 @@ macro_rules! identity_setters {
         pub fn by(mut self, comm: &str, pid: u32) -> Self {
             let source = self.$field.id.owner.value().map_or(OwnerSource::Current, |o| o.source);
             self.$field.id.owner = Attribution::Resolved(Owner { source, ..an_owner(comm, pid) });
+            self
+        }
+
+        /// What the owner belongs to.
+        pub fn home(mut self, home: Home) -> Self {
+            self.$field.id.home = Attribution::Resolved(home);
             self
         }
 

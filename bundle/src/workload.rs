@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// What a process belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Home {
     /// A pod: `k8s` of a line.
     Pod(Arc<Workload>),
@@ -12,7 +12,7 @@ pub enum Home {
 }
 
 /// A container of a pod, as far as its source tells.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
     /// The pod's uid (`metadata.uid`).
     pub pod_uid: String,

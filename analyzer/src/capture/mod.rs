@@ -232,7 +232,7 @@ impl Builder {
             self.node = Some(event.id.node.to_string());
         }
         self.sends_to_unknown += u64::from(is_sent_to_unknown(event));
-        let proc = self.processes.intern(&event.id.owner);
+        let proc = self.processes.of(&event.id);
         match event.payload.kind() {
             EventKind::UdpSend | EventKind::UdpRecv => self.udp.push(event, proc, self.max_flows),
             EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => {
@@ -247,7 +247,7 @@ impl Builder {
         if socket.id.proto == Proto::Udp {
             return;
         }
-        let proc = self.processes.intern(&socket.id.owner);
+        let proc = self.processes.of(&socket.id);
         if let Some(connection) = self.connection(&socket.id, |_| false) {
             connection.apply_socket(socket, proc);
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::attribution::{Attribution, Owner, OwnerSource};
+use ktrace_bundle::event::Identity;
+use ktrace_bundle::workload::Home;
 
 /// Most processes that are told apart.
 const MAX_PROCESSES: usize = 200_000;
@@ -27,12 +29,29 @@ pub struct Process {
 pub struct Processes {
     by_key: BTreeMap<Process, ProcId>,
     list: Vec<Process>,
+    homes: Vec<Option<Home>>,
     overflow: u64,
 }
 
 impl Processes {
-    /// The process behind this owner; `None` if it is not known, or the table is full.
-    pub fn intern(&mut self, owner: &Attribution<Owner>) -> Option<ProcId> {
+    /// The process behind this record, and what it belongs to; `None` if it is not known, or the table is full.
+    pub fn of(&mut self, id: &Identity) -> Option<ProcId> {
+        let proc = self.intern(&id.owner)?;
+        if let (Some(known), Attribution::Resolved(home)) = (self.homes.get_mut(proc.0 as usize), &id.home) {
+            // names can come later than ids
+            if known.as_ref().is_none_or(|known| names(known) < names(home)) {
+                *known = Some(home.clone());
+            }
+        }
+        Some(proc)
+    }
+
+    /// What a process belongs to, where that is known.
+    pub fn home(&self, id: ProcId) -> Option<&Home> {
+        self.homes.get(id.0 as usize)?.as_ref()
+    }
+
+    fn intern(&mut self, owner: &Attribution<Owner>) -> Option<ProcId> {
         let owner = owner.value()?;
         if owner.source == OwnerSource::Kernel {
             return None;
@@ -47,6 +66,7 @@ impl Processes {
         }
         let id = ProcId(u32::try_from(self.list.len()).ok()?);
         self.list.push(process.clone());
+        self.homes.push(None);
         self.by_key.insert(process, id);
         Some(id)
     }
@@ -69,6 +89,14 @@ impl Processes {
     /// Owners that no longer found a place.
     pub const fn overflow(&self) -> u64 {
         self.overflow
+    }
+}
+
+/// How many names it has.
+fn names(home: &Home) -> usize {
+    match home {
+        Home::Pod(workload) => [&workload.pod, &workload.container].into_iter().flatten().count(),
+        Home::Host(_) => 0,
     }
 }
 

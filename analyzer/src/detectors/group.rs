@@ -1,6 +1,6 @@
 //! From the members of a group to the subject of its finding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::Endpoint;
 
@@ -29,7 +29,9 @@ fn of_members(
 ) -> Subject {
     let mut weights: BTreeMap<u32, u64> = BTreeMap::new();
     let mut local: Option<Endpoint> = None;
+    let mut homes = BTreeSet::new();
     for (owner, end, weight) in members {
+        homes.insert(owner.and_then(|id| capture.processes.home(id)));
         if let Some(process) = owner.and_then(|id| capture.processes.get(id)) {
             let w = weights.entry(process.pid).or_default();
             *w = w.saturating_add(weight);
@@ -41,6 +43,7 @@ fn of_members(
     Subject {
         comm: target.comm.clone(),
         pids: pids.into_iter().map(|(pid, _)| pid).collect(),
+        home: homes.pop_first().flatten().filter(|_| homes.is_empty()).cloned(),
         local: local.filter(|l| *l != Endpoint::default()),
         remote: (target.remote != Endpoint::default()).then_some(target.remote),
         netns: Some(target.netns),

@@ -5,6 +5,7 @@ use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::manifest::{HookOutcome, Manifest, PlanEntry, PlanSource, TriedVariant};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event};
+use ktrace_bundle::workload::{Home, Workload};
 
 use super::*;
 use crate::capture::tests::{capture, capture_with};
@@ -172,6 +173,39 @@ fn findings_have_one_order_whatever_order_they_come_in() {
     let forth = rank::rank(found.clone());
     found.reverse();
     assert_eq!(rank::rank(found), forth);
+}
+
+/// A pod's container, named or known by its uid only.
+fn pod(names: Option<[&str; 3]>) -> Home {
+    let mut workload = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into());
+    if let Some([namespace, pod, container]) = names.map(|names| names.map(|name| Some(name.to_owned()))) {
+        workload = Workload { namespace, pod, container, ..workload };
+    }
+    Home::Pod(workload.into())
+}
+
+#[test]
+fn a_finding_names_the_pod_if_it_is_one() {
+    let title = |homes: [Option<Home>; 2]| {
+        let of = |n: usize| homes[n % 2].clone();
+        let events = (0..4).flat_map(|n| {
+            refused(1000 * n, n).map(|e| match of(n as usize) {
+                Some(home) => e.by("api", 7 + u32::try_from(n % 2).unwrap()).home(home),
+                None => e.by("api", 7 + u32::try_from(n % 2).unwrap()),
+            })
+        });
+        findings(&capture(events))[0].title.clone()
+    };
+    let (one, other) = (pod(Some(["shop", "api-1", "api"])), pod(Some(["shop", "api-2", "api"])));
+    assert!(title([Some(one.clone()), Some(one.clone())]).contains(" in shop/api-1/api "));
+    assert!(title([Some(pod(None)), Some(pod(None))]).contains(" in pod 0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10 "));
+    for homes in
+        [[Some(one.clone()), Some(other)], [Some(one.clone()), None], [Some(Home::Host("a.service".into())), None]]
+    {
+        assert!(!title(homes.clone()).contains(" in "), "{homes:?}");
+    }
+    let hostile = pod(Some(["sh\u{1b}[2Jop", "api-1", "a`reboot`pi"]));
+    assert!(!title([Some(hostile.clone()), Some(hostile)]).contains('\u{1b}'));
 }
 
 #[test]

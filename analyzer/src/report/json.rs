@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use ktrace_bundle::event::Endpoint;
+use ktrace_bundle::workload::{Home, Workload};
 use serde::Serialize;
 
 use super::Report;
@@ -93,6 +94,10 @@ struct SubjectRow {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pids: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8sRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     local: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,12 +208,46 @@ fn row(finding: &Finding) -> Row<'_> {
     }
 }
 
+#[derive(Serialize)]
+struct K8sRow {
+    pod_uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_id: Option<String>,
+}
+
+impl K8sRow {
+    fn of(workload: &Workload) -> Self {
+        let text = |name: &Option<String>| name.as_deref().map(shown);
+        Self {
+            pod_uid: shown(&workload.pod_uid),
+            namespace: text(&workload.namespace),
+            pod: text(&workload.pod),
+            container: text(&workload.container),
+            container_id: text(&workload.container_id),
+        }
+    }
+}
+
 fn subject(subject: &Subject) -> SubjectRow {
     let text = |e: Option<Endpoint>| e.map(|e| e.to_string());
     SubjectRow {
         comm: subject.comm.as_deref().map(shown),
         pid: subject.pid(),
         pids: if subject.pids.len() > 1 { subject.pids.iter().copied().take(MAX_PIDS).collect() } else { Vec::new() },
+        k8s: match &subject.home {
+            Some(Home::Pod(workload)) => Some(K8sRow::of(workload)),
+            _ => None,
+        },
+        unit: match &subject.home {
+            Some(Home::Host(unit)) => Some(shown(unit)),
+            _ => None,
+        },
         local: text(subject.local),
         remote: text(subject.remote),
         netns: subject.netns,

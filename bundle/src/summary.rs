@@ -139,7 +139,7 @@ impl TypeTotal {
     }
 }
 
-/// The two tables of talkers, most bytes first; `total` is the sum of the rows of either, `other` included.
+/// The tables of talkers, most bytes first; `total` is the sum of the rows of either, `other` included.
 ///
 /// Events count whether they were written or not. Bytes are payload: of a TCP connection those between the start and
 /// the end of the window, of UDP the bytes of the events. A flow leaves out the port that the client's kernel chose, so that the connections
@@ -152,6 +152,9 @@ pub struct TopTalkers {
     /// By process.
     #[serde(default)]
     pub by_process: Vec<TalkerRow>,
+    /// By pod; all processes of the host are one row.
+    #[serde(default)]
+    pub by_pod: Vec<TalkerRow>,
     /// By flow.
     #[serde(default)]
     pub by_flow: Vec<TalkerRow>,
@@ -160,7 +163,7 @@ pub struct TopTalkers {
 /// What a row of a table is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RowKey {
-    /// `comm[pid]`, `tcp local -> remote`, `unattributed`, `other` for everything without a row of its own, or `total`.
+    /// `comm[pid]`, `namespace/pod`, `pod <uid>`, `host`, `tcp local -> remote`, `unattributed`, `other` for everything without a row of its own, or `total`.
     pub key: String,
     /// Process name, in a table by process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +171,9 @@ pub struct RowKey {
     /// Process id, in a table by process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Uid of the pod, in a table by pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// Protocol, in a table by flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proto: Option<Proto>,

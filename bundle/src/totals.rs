@@ -6,6 +6,7 @@
 
 mod connections;
 mod keys;
+mod pods;
 mod refused;
 mod sampling;
 mod table;
@@ -24,6 +25,7 @@ use crate::tcp::TcpState;
 
 use connections::Connections;
 use keys::{Flow, Names, Who};
+use pods::Homes;
 use sampling::Sampling;
 use table::{Table, Tables};
 
@@ -51,6 +53,7 @@ pub struct SummaryBuilder {
     states: TcpStates,
     tables: Tables,
     names: Names,
+    homes: Homes,
     connections: Connections,
     udp_sockets: HashSet<(u32, u64)>,
     connect: ConnectSummary,
@@ -87,6 +90,7 @@ impl SummaryBuilder {
     fn push(&mut self, event: &Event, written: u64) {
         let total = self.types.entry(event.payload.kind()).or_default();
         total.add(1, written, payload_bytes(event));
+        self.homes.note(&event.id);
         match &event.payload {
             Payload::UdpSend(d) => self.datagram(event, d, true, written),
             Payload::UdpRecv(d) => self.datagram(event, d, false, written),
@@ -111,6 +115,7 @@ impl SummaryBuilder {
             When::End => &mut self.states.at_end,
         };
         *states.entry(state).or_default() += 1;
+        self.homes.note(&socket.id);
         let who = match socket.when {
             When::Start => self.connections.start(socket),
             When::End => self.connections.end(socket, &mut self.tables),
@@ -128,6 +133,7 @@ impl SummaryBuilder {
     pub fn build(mut self, manifest: &Manifest, dns: &DnsPairs) -> Summary {
         self.connections.drain(&mut self.tables);
         let end_boot_ns = manifest.head.clocks.end_boot_ns.unwrap_or(u64::MAX);
+        let pods = self.homes.sums(&self.tables.processes);
         let mut omitted = BTreeMap::new();
         let mut keep = Keep { omitted: &mut omitted };
         let mut connect = self.connect;
@@ -149,6 +155,7 @@ impl SummaryBuilder {
             top_talkers: TopTalkers {
                 total: self.tables.total.talkers_total(),
                 by_process: keep.rows("top_talkers.by_process", self.tables.processes.talkers(&self.tables.total)),
+                by_pod: keep.rows("top_talkers.by_pod", pods.talkers(&self.tables.total)),
                 by_flow: keep.rows("top_talkers.by_flow", self.tables.flows.talkers(&self.tables.total)),
             },
             tcp_states: self.states,

@@ -74,7 +74,7 @@ impl Who {
         self.0.as_ref().map(|n| n.comm.to_string())
     }
 
-    fn process(&self) -> Option<(u32, Option<u64>)> {
+    pub(super) fn process(&self) -> Option<(u32, Option<u64>)> {
         self.0.as_ref().map(|n| (n.pid, n.proc_start_ns))
     }
 }

@@ -8,7 +8,7 @@ use super::keys::{Flow, Label, OTHER, TOTAL, Who};
 use crate::summary::{MAX_ROWS, RetransmitRow, RowKey, TalkerRow};
 
 /// Rows of a table; what comes after is added to `other`.
-const MAX_TABLE: usize = 16_384;
+pub(super) const MAX_TABLE: usize = 16_384;
 
 /// A map with at most [`MAX_TABLE`] keys.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use crate::attribution::OwnerSource;
 use crate::event::{RetransmitKind, Role, TcpClose};
 use crate::testing::{START_BOOT_NS, WINDOW_NS, a_manifest, a_socket, an_event};
 use crate::why::Reason;
+use crate::workload::{Home, Workload};
 
 fn no_dns() -> DnsPairs {
     DnsPairs::new(BTreeSet::from([53]), 16)
@@ -251,4 +252,38 @@ fn dns_is_judged_by_the_end_of_the_window() {
     assert_eq!((s.dns.counts.sent, s.dns.counts.unanswered), (1, 1));
     assert_eq!(s.dns_suspects[0].server, "10.96.0.10:53");
     assert_eq!(dns.counts(START_BOOT_NS + WINDOW_NS).unanswered, 1);
+}
+
+#[test]
+fn processes_add_up_to_their_pods_and_to_the_host() {
+    let pod = |n: u8, name: Option<&str>| {
+        let workload = Workload::of_cgroup(format!("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b1{n}"));
+        let pod = name.map(str::to_owned);
+        Home::Pod(Workload { namespace: pod.as_ref().map(|_| "shop".to_owned()), pod, ..workload }.into())
+    };
+    let sent = |pid: u32, bytes: u64, home: Option<Home>| {
+        let event = an_event().udp_send().bytes(bytes).by("api", pid).socket(u64::from(pid));
+        home.into_iter().fold(event, |event, home| event.home(home)).build()
+    };
+    let s = summary(
+        &[
+            // its name is known later
+            sent(1, 1, Some(pod(1, None))),
+            sent(1, 2, Some(pod(1, Some("api-1")))),
+            sent(2, 4, Some(pod(1, None))),
+            sent(3, 8, Some(pod(2, None))),
+            sent(4, 16, Some(Home::Host("a.service".into()))),
+            sent(5, 32, Some(Home::Host("b.service".into()))),
+            sent(6, 64, None),
+        ],
+        &[],
+    );
+    let rows = talkers(&s.top_talkers.by_pod);
+    let expected = [
+        ("unattributed", 64, 0, 1),
+        ("host", 48, 0, 2),
+        ("pod 0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b12", 8, 0, 1),
+        ("shop/api-1", 7, 0, 2),
+    ];
+    assert_eq!(rows, expected);
 }

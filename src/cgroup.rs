@@ -117,7 +117,9 @@ impl Paths {
         match found {
             Ok(path) => {
                 let below = path.strip_prefix(&root.point).unwrap_or(&path).to_string_lossy();
-                Ok(if below.starts_with('/') { below.into_owned() } else { format!("/{below}") })
+                // it went while it was open
+                let below = below.strip_suffix(" (deleted)").unwrap_or(&below);
+                Ok(if below.starts_with('/') { below.to_owned() } else { format!("/{below}") })
             }
             Err(e) => match e.raw_os_error() {
                 Some(libc::ESTALE) => Err(Reason::Gone),

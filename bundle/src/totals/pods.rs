@@ -10,9 +10,9 @@ use crate::event::Identity;
 use crate::summary::RowKey;
 use crate::workload::{Home, Workload};
 
-/// What each process belongs to, by pid and start.
+/// What each process belongs to, by pid and start, or 0; nothing stands for the host. Small, as there is one for each process.
 #[derive(Debug, Default)]
-pub(super) struct Homes(HashMap<(u32, Option<u64>), Home>);
+pub(super) struct Homes(HashMap<(u32, u64), Option<Arc<Workload>>>);
 
 /// What a row is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,45 +26,44 @@ impl Homes {
     /// Remembers what the owner belongs to; names can come later than ids.
     pub(super) fn note(&mut self, id: &Identity) {
         let (Attribution::Resolved(owner), Attribution::Resolved(home)) = (&id.owner, &id.home) else { return };
-        let key = (owner.pid, owner.proc_start_ns);
+        let key = (owner.pid, owner.proc_start_ns.unwrap_or(0));
+        let pod = match home {
+            Home::Pod(workload) => Some(workload),
+            Home::Host(_) => None,
+        };
         let is_room = self.0.len() < MAX_TABLE;
         match self.0.get_mut(&key) {
-            Some(known) if is_named(known) || !is_named(home) => {}
-            Some(known) => *known = home.clone(),
-            None if is_room => drop(self.0.insert(key, home.clone())),
+            Some(known) if is_named(known.as_ref()) || !is_named(pod) => {}
+            Some(known) => *known = pod.cloned(),
+            None if is_room => drop(self.0.insert(key, pod.cloned())),
             None => {}
         }
     }
 
     /// The rows of processes by what these belong to.
     pub(super) fn sums(&self, processes: &Table<Who, Numbers>) -> Table<impl Label + std::hash::Hash + Eq, Numbers> {
+        // one process of a pod may have been seen before the name was known
+        let pods = self.0.values().flatten();
+        let names: HashMap<&str, String> = pods.filter_map(|it| Some((&*it.pod_uid, name(it)?))).collect();
         let mut sums: Table<Place, Numbers> = Table::default();
         for (who, numbers) in processes.iter() {
-            sums.row(self.place(who)).add(numbers);
+            sums.row(self.place(who, &names)).add(numbers);
         }
         sums
     }
 
-    fn place(&self, who: &Who) -> Place {
-        match who.process().and_then(|process| self.0.get(&process)) {
-            Some(Home::Pod(workload)) => Place::Pod { uid: workload.pod_uid.clone(), name: self.name(workload) },
-            Some(Home::Host(_)) => Place::Host,
+    fn place(&self, who: &Who, names: &HashMap<&str, String>) -> Place {
+        let key = who.process().map(|(pid, start_ns)| (pid, start_ns.unwrap_or(0)));
+        match key.and_then(|key| self.0.get(&key)) {
+            Some(Some(it)) => Place::Pod { uid: it.pod_uid.clone(), name: names.get(&*it.pod_uid).cloned() },
+            Some(None) => Place::Host,
             None => Place::Unknown,
         }
     }
-
-    /// Of the pod: one process of it may have been seen before the name was known.
-    fn name(&self, of: &Arc<Workload>) -> Option<String> {
-        let of_it = |home: &Home| match home {
-            Home::Pod(workload) if workload.pod_uid == of.pod_uid => name(workload),
-            _ => None,
-        };
-        name(of).or_else(|| self.0.values().find_map(of_it))
-    }
 }
 
-fn is_named(home: &Home) -> bool {
-    matches!(home, Home::Pod(workload) if workload.pod.is_some())
+fn is_named(pod: Option<&Arc<Workload>>) -> bool {
+    pod.is_some_and(|workload| workload.pod.is_some())
 }
 
 fn name(workload: &Workload) -> Option<String> {

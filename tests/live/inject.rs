@@ -8,23 +8,26 @@ use libc::{c_void, pid_t, user_regs_struct};
 
 use crate::kernel::{is_name_of, name_of_program};
 
-/// Descriptor of the link of this program.
-fn link_of(pid: u32, program: &str) -> i32 {
+/// Descriptor of the link of this program, if it is attached.
+fn link_of(pid: u32, program: &str) -> Option<i32> {
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
         let info = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let field = |key: &str| info.lines().find_map(|l| l.strip_prefix(key)).map(|v| v.trim().to_owned());
         let (Some(_), Some(prog_id)) = (field("link_id:"), field("prog_id:")) else { continue };
         if name_of_program(&prog_id).is_some_and(|name| is_name_of(program, &name)) {
-            return entry.file_name().to_str().unwrap().parse().unwrap();
+            return Some(entry.file_name().to_str().unwrap().parse().unwrap());
         }
     }
-    panic!("no link of `{program}`")
+    None
 }
 
-/// Ends the attachment of this program: its link's descriptor becomes one of stdin. When this returns no run of the
-/// program begins any more.
-pub fn take_away(pid: u32, program: &str) {
-    let link = link_of(pid, program);
+/// Ends the attachment of these programs, as far as there are any: their links' descriptors become ones of stdin. When this
+/// returns no run of them begins any more. Returns how many there were.
+pub fn take_away(pid: u32, programs: &[&str]) -> usize {
+    programs.iter().filter_map(|program| link_of(pid, program).map(|link| replace(pid, link))).count()
+}
+
+fn replace(pid: u32, link: i32) {
     let result = system_call(pid.try_into().unwrap(), libc::SYS_dup3, [0, link.into(), libc::O_CLOEXEC.into()]);
     assert_eq!(result, i64::from(link), "dup3: {}", io::Error::from_raw_os_error(-result as i32));
 }

@@ -49,7 +49,8 @@ enum kt_chain {
 	KT_CHAIN_STATE = 0,
 	KT_CHAIN_CONNECT = 1,
 	KT_CHAIN_UDP = 2,
-	KT_CHAIN_MAX = 3,
+	KT_CHAIN_RETRANSMIT = 3,
+	KT_CHAIN_MAX = 4,
 };
 
 /* Which filter said no; in the order in which they are asked. */

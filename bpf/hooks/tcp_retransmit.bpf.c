@@ -51,7 +51,19 @@ static __always_inline void audit_segments(struct sock *sk, struct tcp_sock *tp,
 		audit_add(sk, KT_AUDIT_RETRANS_SEGS, BPF_CORE_READ(cb, tcp_gso_segs), direct);
 }
 
-static __always_inline int on_retransmit(struct sock *sk, struct sk_buff *skb, int err, const bool direct)
+/* Whether an earlier program has dealt with this one: with each, the kernel's count of the socket grows. */
+static __always_inline bool taken(struct tcp_sock *tp, struct kt_sock *s, const enum part part)
+{
+	if (is_first(part))
+		return false;
+	if (!s || KT_FIELD(true, tp, total_retrans) == s->retrans)
+		return true;
+	KT_BUMP(kt_state.rescued[KT_CHAIN_RETRANSMIT]);
+	return false;
+}
+
+static __always_inline int on_retransmit(struct sock *sk, struct sk_buff *skb, int err, const bool direct,
+					 const enum part part)
 {
 	struct kt_tcp_retransmit fill = {};
 	struct kt_flow flow = {};
@@ -64,6 +76,8 @@ static __always_inline int on_retransmit(struct sock *sk, struct sk_buff *skb, i
 	if (!tp)
 		return 0;
 	s = sock_of(sk, false, direct);
+	if (taken(tp, s, part))
+		return 0;
 	audit_segments(sk, tp, s, skb, err, direct);
 	if (err)
 		return 0;
@@ -118,19 +132,30 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *req, 
 SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit__tp_btf_err, struct sock *sk, struct sk_buff *skb, int err)
 {
-	return on_retransmit(sk, skb, err, true);
+	return on_retransmit(sk, skb, err, true, FIRST_OF_MORE);
 }
+
+/* What the one before was skipped for, where programs can be preempted. */
+#define MORE(n) \
+	SEC("?tp_btf/tcp_retransmit_skb") \
+	int BPF_PROG(tcp_retransmit__tp_btf_err_more##n, struct sock *sk, struct sk_buff *skb, int err) \
+	{ \
+		return on_retransmit(sk, skb, err, true, BETWEEN); \
+	}
+MORE(1)
+MORE(2)
 
 SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit__tp_btf, struct sock *sk, struct sk_buff *skb)
 {
-	return on_retransmit(sk, skb, 0, true);
+	return on_retransmit(sk, skb, 0, true, ALONE);
 }
 
 SEC("?tracepoint/tcp/tcp_retransmit_skb")
 int tcp_retransmit__tracepoint(void *ctx)
 {
-	return on_retransmit(compat_retransmit_sk(ctx), compat_retransmit_skb(ctx), compat_retransmit_err(ctx), false);
+	return on_retransmit(compat_retransmit_sk(ctx), compat_retransmit_skb(ctx), compat_retransmit_err(ctx), false,
+			     ALONE);
 }
 
 SEC("?tp_btf/tcp_retransmit_synack")

@@ -16,7 +16,7 @@ static VARIANTS: &[Variant] = &[
         name: "tp_btf",
         programs: &["tcp_retransmit__tp_btf_err", "tcp_retransmit__synack_tp_btf"],
         seconds: &[],
-        more: &[],
+        more: &["tcp_retransmit__tp_btf_err_more1", "tcp_retransmit__tp_btf_err_more2"],
         optional: &[],
         needs: &[Need::TpBtf("tcp_retransmit_skb", 3), Need::TpBtf("tcp_retransmit_synack", 2), COOKIE],
         store: Store::Any,

@@ -27,8 +27,12 @@ use crate::preflight;
 pub const RECORDS_AT_ONCE: usize = 4096;
 
 /// The hooks whose further programs take what the first ones are skipped for: `kt_state.rescued`.
-const CHAINS: [(&str, kt_chain); 3] =
-    [("tcp_state", kt_chain::KT_CHAIN_STATE), ("connect", kt_chain::KT_CHAIN_CONNECT), ("udp", kt_chain::KT_CHAIN_UDP)];
+const CHAINS: [(&str, kt_chain); 4] = [
+    ("tcp_state", kt_chain::KT_CHAIN_STATE),
+    ("connect", kt_chain::KT_CHAIN_CONNECT),
+    ("udp", kt_chain::KT_CHAIN_UDP),
+    ("tcp_retransmit", kt_chain::KT_CHAIN_RETRANSMIT),
+];
 
 /// How often the first programs of a hook were skipped since the gate opened, and how often another one took what they
 /// would have recorded.

@@ -3,6 +3,8 @@
  * tcp_retransmit: which connections send segments again, in which state, and whose are they?
  *
  * Context: softirq (timers, ACK processing) in most cases; `current` is never used. Cost: 0.3 us a retransmit.
+ * Where a program can be preempted (Linux 7) there are three, see ktrace.bpf.h: the socket's own count tells each of
+ * them whether an earlier one has dealt with this segment. SYN-ACKs have one.
  */
 #include "ktrace.bpf.h"
 #include "audit.bpf.h"
@@ -51,12 +53,13 @@ static __always_inline void audit_segments(struct sock *sk, struct tcp_sock *tp,
 		audit_add(sk, KT_AUDIT_RETRANS_SEGS, BPF_CORE_READ(cb, tcp_gso_segs), direct);
 }
 
-/* Whether an earlier program has dealt with this one: with each, the kernel's count of the socket grows. */
+/* Whether an earlier program has dealt with this one: with each, the kernel's count of the socket grows. Only
+ * typed programs have further parts, so it is read directly. */
 static __always_inline bool taken(struct tcp_sock *tp, struct kt_sock *s, const enum part part)
 {
 	if (is_first(part))
 		return false;
-	if (!s || KT_FIELD(true, tp, total_retrans) == s->retrans)
+	if (!s || tp->total_retrans == s->retrans)
 		return true;
 	KT_BUMP(kt_state.rescued[KT_CHAIN_RETRANSMIT]);
 	return false;

@@ -43,7 +43,7 @@ struct {
 	__type(value, __u8); /* enum kt_place */
 } udp_taken SEC(".maps");
 
-enum kt_place { PLACE_SENDMSG = 1, PLACE_SENDMSG6, PLACE_CONSUME };
+enum kt_place { PLACE_SENDMSG = 1, PLACE_SENDMSG6, PLACE_CONSUME, PLACE_SEND_LENGTH, PLACE_RECV_LENGTH };
 
 /* Whether an earlier program has taken this call, or a later one will. The first takes all that it sees, as far as it can
  * leave a mark; the last takes what has none. Of a mark that stays, because the last one was skipped, the others may
@@ -74,13 +74,14 @@ static __always_inline bool is_taken(__u8 place, const enum part part)
 
 /* A peek leaves the datagram in the queue, and the error queue holds our own: no record, but the peer that was told
  * is used up. */
-static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool unread)
+static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool unread, const enum part part)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_peer *stash;
 	struct kt_end peer = {};
 
-	if (!is_udp(sk, true))
+	/* of every protocol: what the first one is skipped for is counted whatever it was */
+	if (is_taken(kind == KT_UDP_SEND ? PLACE_SEND_LENGTH : PLACE_RECV_LENGTH, part) || !is_udp(sk, true))
 		return 0;
 	stash = bpf_map_lookup_elem(&udp_calls, &key);
 	if (stash && stash->end.family && stash->sock == bpf_get_socket_cookie(sk)) {
@@ -90,17 +91,20 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool 
 	return unread ? 0 : on_datagram(sk, kind, ret, &peer, STACK_ANY, true);
 }
 
-SEC("?tp_btf/sock_send_length")
-int BPF_PROG(udp__send_tp_btf, struct sock *sk, int ret, int flags)
-{
-	return on_length(sk, KT_UDP_SEND, ret, false);
-}
-
-SEC("?tp_btf/sock_recv_length")
-int BPF_PROG(udp__recv_tp_btf, struct sock *sk, int ret, int flags)
-{
-	return on_length(sk, KT_UDP_RECV, ret, flags & (MSG_PEEK | MSG_ERRQUEUE));
-}
+#define LENGTHS(suffix, part) \
+	SEC("?tp_btf/sock_send_length") \
+	int BPF_PROG(udp__send_tp_btf##suffix, struct sock *sk, int ret, int flags) \
+	{ \
+		return on_length(sk, KT_UDP_SEND, ret, false, part); \
+	} \
+	SEC("?tp_btf/sock_recv_length") \
+	int BPF_PROG(udp__recv_tp_btf##suffix, struct sock *sk, int ret, int flags) \
+	{ \
+		return on_length(sk, KT_UDP_RECV, ret, flags & (MSG_PEEK | MSG_ERRQUEUE), part); \
+	}
+LENGTHS(, FIRST_OF_MORE)
+LENGTHS(_more1, BETWEEN)
+LENGTHS(_more2, LAST)
 
 static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
 {

@@ -41,7 +41,7 @@ static VARIANTS: &[Variant] = &[
         name: "tp_btf",
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
         seconds: &[],
-        more: &[],
+        more: &["udp__send_tp_btf_more1", "udp__recv_tp_btf_more1", "udp__send_tp_btf_more2", "udp__recv_tp_btf_more2"],
         optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: &limits::UNCONNECTED_PEERS }],
         needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
         store: Store::Any,

@@ -182,7 +182,7 @@ fn configure(
     if !uses("udp__send_kprobe") && !uses("udp__send_tp_btf") {
         open.maps.udp_calls.set_max_entries(1)?;
     }
-    if !uses("udp__send_fexit_more1") {
+    if !uses("udp__send_fexit_more1") && !uses("udp__send_tp_btf_more1") {
         open.maps.udp_taken.set_max_entries(1)?;
     }
     filters::size_maps(open, plan)?;

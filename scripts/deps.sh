@@ -13,8 +13,11 @@ packages_of() {
 	arm64) echo apt binutils python3-minimal ;;
 	# the demo: namespaces, and a client and a server to trace
 	run) echo iproute2 util-linux python3-minimal ;;
-	# the live tests: resolvers, faults, other observers
-	test) echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar ;;
+	# the live tests: resolvers, faults, other observers, a container runtime
+	test)
+		echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar \
+			containerd runc containernetworking-plugins busybox-static
+		;;
 	# real kernels, booted by emulation
 	vm) echo qemu-system-x86 busybox-static cpio e2fsprogs xz-utils zstd lz4 python3-minimal binutils ;;
 	vm-arm64) echo qemu-system-arm busybox-static cpio e2fsprogs xz-utils zstd ;;

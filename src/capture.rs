@@ -148,6 +148,8 @@ impl Hint for Leftover {}
 /// See [`CaptureError`]. Nothing stays attached.
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
+    // the runtime answers while the programs are loaded
+    let homes = Homes::new(&plan.naming);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
@@ -161,12 +163,13 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         sample: (plan.sample > 1).then_some(plan.sample),
     };
     let mut head = manifest::head(plan, &first, session.reports());
-    let mut sink = start_bundle(plan, &head, context.clone())?;
+    let mut sink = start_bundle(plan, &head, context.clone(), homes)?;
     sink.tee = plan.stdout.then(Tee::to_stdout).transpose().map_err(CaptureError::Stdout)?;
     let mut degraded = session.degraded().to_vec();
     if !preflight::sees_all_processes() {
         degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
     }
+    sink.homes.wait_for_first_names();
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
 
     let sink = RefCell::new(sink);
@@ -202,6 +205,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
+    sink.homes.wait_for_last_names();
     sink.settle_overdue(None, |cookie| passes(plan, &session, cookie));
     let counters = session.counters()?;
     let missed = session.missed_by_hook();
@@ -216,19 +220,19 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     head.hooks = session.reports_at_end();
     drop(session); // detached from here on
+    sink.write_workloads();
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
         report.exit_code = command.exit_code();
     }
     seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
-fn start_bundle(plan: &Plan, head: &Head, context: Context) -> Result<Sink, CaptureError> {
+fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes) -> Result<Sink, CaptureError> {
     let name = BundleName { node: plan.node.clone(), at: context.utc };
     let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    let homes = Homes::new(&plan.pod_logs);
     Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes))
 }
 

@@ -1,6 +1,7 @@
 //! Cgroup file systems: which hierarchies are mounted where, and the path that belongs to an id. An id is the inode number of
 //! the cgroup's directory and not used again until the next boot (`kernfs_node->id`).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
@@ -29,6 +30,17 @@ impl Hierarchy {
             Some(Reason::CgroupV1(name)) if name == "memory" => Self::V1Memory,
             Some(Reason::CgroupV1(_)) => Self::V1Pids,
             _ => Self::V2,
+        }
+    }
+}
+
+impl Hierarchy {
+    /// The other way round; `None`: version 2.
+    pub const fn why(self) -> Option<Reason> {
+        match self {
+            Self::V2 => None,
+            Self::V1Memory => Some(Reason::CgroupV1(Cow::Borrowed("memory"))),
+            Self::V1Pids => Some(Reason::CgroupV1(Cow::Borrowed("pids"))),
         }
     }
 }

@@ -218,9 +218,22 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub quiet: String,
 
-    /// Where the kubelet keeps `pods` and `containers`, by which pods and containers are named
-    #[arg(long, env = "KTRACE_POD_LOGS", default_value = "/var/log", value_name = "DIR", help_heading = IDENTITY)]
-    pub pod_logs: PathBuf,
+    /// Ask the container runtime what pods and containers are called: `true` fails without one
+    #[arg(long, env = "KTRACE_WITH_CRI", default_value = "auto", value_name = "auto|BOOL", help_heading = IDENTITY,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_cri: String,
+
+    /// Socket of the runtime [default: where containerd, k3s, CRI-O and others listen]
+    #[arg(long, env = "KTRACE_CRI_SOCKET", value_name = "PATH", help_heading = IDENTITY)]
+    pub cri_socket: Option<String>,
+
+    /// Where the kubelet keeps `pods` and `containers`, by which pods and containers are named, too [default: /var/log]
+    #[arg(long, env = "KTRACE_POD_LOGS", value_name = "DIR", help_heading = IDENTITY)]
+    pub pod_logs: Option<PathBuf>,
+
+    /// The host's root directory, where ktrace runs in a container: for both defaults above
+    #[arg(long, env = "KTRACE_HOST_ROOT", default_value = "/", value_name = "DIR", help_heading = IDENTITY)]
+    pub host_root: String,
 
     /// Node name to record [default: host name]
     #[arg(long, env = "KTRACE_NODE", value_name = "NAME", help_heading = IDENTITY)]

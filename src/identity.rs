@@ -1,56 +1,166 @@
 //! Whose a process is, beyond its pid: the pod and container, or the service of the host. The cgroup that it is in tells which
-//! pod and container, by their ids; the kubelet's logs tell what these are called.
+//! pod and container, by their ids; the container runtime, or the kubelet's logs, tell what these are called.
 
+mod cri;
+mod names;
 mod place;
 mod pod_logs;
+mod source;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ktrace_bundle::attribution::{Attribution, Owner};
-use ktrace_bundle::event::Identity;
+use ktrace_bundle::event::{Identity, LINE_VERSION};
 use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
-use ktrace_bundle::workload::{Home, Via, Workload};
+use ktrace_bundle::workload::{Home, Via, Workload, WorkloadRecord};
 
 use crate::cgroup::{Hierarchy, Paths};
+use crate::plan::naming::Naming;
 use place::Place;
-use pod_logs::PodLogs;
+use source::Source;
+use watch::Watch;
+
+pub use cri::WELL_KNOWN;
 
 /// Cgroups that are remembered; a node has some hundreds. 16,384 of them are some 8 MiB.
 const MOST: usize = 1 << 14;
+/// So late after a container was seen first its names may come for its first events to wait for them.
+pub const LATEST: Duration = Duration::from_millis(500);
+/// So long after that names are asked for that the sources do not have: a runtime lists what it starts a moment later.
+const RETRIED: Duration = Duration::from_secs(10);
+
+/// The container runtimes of this machine, with their versions.
+///
+/// # Errors
+/// Why there is none that answers.
+pub fn runtimes(host_root: &Path) -> Result<String, String> {
+    let watch = Watch::start(&crate::plan::naming::well_known(host_root), host_root);
+    watch.wait_for_first(cri::LONGEST);
+    let reports: Vec<_> = watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
+    let found: Vec<_> = reports
+        .iter()
+        .filter(|it| it.outcome == "answered")
+        .filter_map(|it| Some(format!("{} (`{}`)", it.version.as_deref()?, it.address.as_deref()?)))
+        .collect();
+    if !found.is_empty() {
+        return Ok(found.join(", "));
+    }
+    Err(silent(&reports))
+}
+
+/// Why none of these answers.
+fn silent(runtimes: &[SourceReport]) -> String {
+    let why = |it: &SourceReport| Some(format!("`{}`: {}", it.address.as_deref()?, it.error.as_deref()?));
+    let why: Vec<_> = runtimes.iter().filter_map(why).collect();
+    match runtimes {
+        _ if !why.is_empty() => why.join("; "),
+        [SourceReport { address: Some(address), .. }] => format!("`{address}` is not there"),
+        _ => "no container runtime is there".into(),
+    }
+}
 
 /// What each cgroup is home to.
 pub struct Homes {
     paths: Paths,
-    logs: PodLogs,
-    known: HashMap<(Hierarchy, u64), Known>,
+    watch: Watch,
+    naming: Naming,
+    /// Of the names as [`Homes::refresh`] found them.
+    generation: u64,
+    known: HashMap<Cgroup, Known>,
     evicted: u64,
 }
 
+/// An id, and where it is one.
+pub type Cgroup = (Hierarchy, u64);
+
 struct Known {
     home: Attribution<Home>,
-    /// Nothing can be added to it.
-    is_whole: bool,
+    /// The key that a name is missing for.
+    missing: Option<&'static str>,
+    first_seen: Instant,
+    generation: u64,
 }
 
 impl Homes {
-    /// Nothing known yet; `pod_logs` is the kubelet's `/var/log`.
-    pub fn new(pod_logs: &Path) -> Self {
-        Self { paths: Paths::open(), logs: PodLogs::new(pod_logs), known: HashMap::new(), evicted: 0 }
+    /// Nothing known yet; begins to ask.
+    pub fn new(naming: &Naming) -> Self {
+        Self {
+            paths: Paths::open(),
+            watch: Watch::start(&naming.sockets, &naming.pod_logs),
+            naming: naming.clone(),
+            generation: 0,
+            known: HashMap::new(),
+            evicted: 0,
+        }
     }
 
-    /// Says in a record what its owner belongs to.
-    pub fn settle(&mut self, id: &mut Identity) {
+    /// Waits for the first answers, so that what exists already has its names from the first line on; not for long.
+    pub fn wait_for_first_names(&self) {
+        self.watch.wait_for_first(LATEST);
+    }
+
+    /// Asks for the last time if a name is missing, and waits for the answers; not for long.
+    pub fn wait_for_last_names(&mut self) {
+        if self.known.values().all(|known| known.missing.is_none()) {
+            return;
+        }
+        self.watch.ask_and_wait(LATEST);
+        self.refresh();
+        let cgroups: Vec<_> = self.known.keys().copied().collect();
+        cgroups.into_iter().for_each(|cgroup| self.look_up(cgroup));
+    }
+
+    /// What became of each cgroup of a pod, by its id.
+    pub fn workloads(&self) -> Vec<WorkloadRecord> {
+        let record = |(cgroup, known): (&Cgroup, &Known)| {
+            let Attribution::Resolved(Home::Pod(workload)) = &known.home else { return None };
+            let missing = known.missing.map(|key| (key.to_owned(), self.why_nameless().text().into_owned()));
+            let hierarchy = cgroup.0.why().map(|reason| ("cgroup_id".to_owned(), reason.text().into_owned()));
+            let why = missing.into_iter().chain(hierarchy).collect();
+            Some(WorkloadRecord { v: LINE_VERSION, cgroup_id: cgroup.1, k8s: Workload::clone(workload), why })
+        };
+        let mut records: Vec<_> = self.known.iter().filter_map(record).collect();
+        records.sort_by(|a, b| (a.cgroup_id, &a.why).cmp(&(b.cgroup_id, &b.why)));
+        records
+    }
+
+    /// Takes over what was learnt meanwhile; returns whether there is anything new.
+    pub fn refresh(&mut self) -> bool {
+        let generation = self.watch.generation();
+        let is_new = generation != self.generation;
+        self.generation = generation;
+        is_new
+    }
+
+    /// Says in a record what its owner belongs to. Returns the owner's cgroup where names are missing that may come in a
+    /// moment.
+    pub fn settle(&mut self, id: &mut Identity) -> Option<Cgroup> {
         let Attribution::Resolved(Owner { cgroup_id, .. }) = &id.owner else {
             id.home = Attribution::Unresolved(Reason::NoOwner);
-            return;
+            return None;
         };
-        id.home = match cgroup_id {
-            Some(cgroup) => self.of(Hierarchy::of(id.why.get("cgroup_id")), *cgroup),
-            None => Attribution::Unresolved(Reason::NotFound),
+        let Some(cgroup_id) = *cgroup_id else {
+            id.home = Attribution::Unresolved(Reason::NotFound);
+            return None;
         };
+        let cgroup = (Hierarchy::of(id.why.get("cgroup_id")), cgroup_id);
+        self.look_up(cgroup);
+        let known = self.known.get(&cgroup)?;
+        id.home = known.home.clone();
+        let missing = known.missing?;
+        id.why.set(missing, self.why_nameless());
+        (known.first_seen.elapsed() < LATEST && self.watch.has_anybody()).then_some(cgroup)
+    }
+
+    /// Whether all of its names are there by now.
+    pub fn is_named(&mut self, cgroup: Cgroup) -> bool {
+        self.look_up(cgroup);
+        self.known.get(&cgroup).is_none_or(|known| known.missing.is_none())
     }
 
     /// What the sources answered.
@@ -60,70 +170,97 @@ impl Homes {
             outcome: if self.paths.are_there() { "answered" } else { "absent" }.into(),
             entries: Some(self.known.len() as u64),
             evicted: Some(self.evicted),
+            ..SourceReport::default()
         };
-        let logs = SourceReport {
-            name: Via::PodLogs.as_str().into(),
-            outcome: self.logs.outcome().into(),
-            entries: Some(self.logs.entries() as u64),
-            evicted: None,
-        };
-        vec![cgroups, logs]
+        let (runtimes, logs): (Vec<_>, Vec<_>) =
+            self.watch.sources(Source::report).partition(|it| it.name == Via::Cri.as_str());
+        let mut reports = vec![cgroups];
+        // of the places where a runtime might be, those where none is say nothing one by one
+        let is_worth = |it: &SourceReport| it.outcome != "absent" || runtimes.len() == 1;
+        if runtimes.iter().any(is_worth) {
+            reports.extend(runtimes.iter().filter(|it| is_worth(it)).cloned());
+        } else {
+            let outcome = if runtimes.is_empty() { "not_requested" } else { "absent" };
+            reports.push(SourceReport {
+                name: Via::Cri.as_str().into(),
+                outcome: outcome.into(),
+                ..SourceReport::default()
+            });
+        }
+        reports.extend(logs);
+        reports
+    }
+
+    /// Why a runtime that was asked for did not do.
+    pub fn runtime_missing(&self) -> Option<String> {
+        let runtimes: Vec<_> = self.watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
+        let is_missing = self.naming.is_runtime_required && runtimes.iter().all(|it| it.latency_us.is_none());
+        is_missing
+            .then(|| format!("`--with-cri=true` asks for a container runtime, and none answers: {}", silent(&runtimes)))
+    }
+
+    /// The first source that is there says it.
+    fn why_nameless(&self) -> Reason {
+        let mut reasons = self.watch.sources(Source::reason);
+        reasons.find(|reason| *reason != Reason::SourceAbsent).unwrap_or(Reason::SourceAbsent)
     }
 
     /// A look-up takes some 6 us, once for each cgroup: its path does not change for as long as it lives. Names may come
     /// later.
-    fn of(&mut self, hierarchy: Hierarchy, cgroup: u64) -> Attribution<Home> {
-        let key = (hierarchy, cgroup);
-        match self.known.get_mut(&key) {
-            Some(known) if known.is_whole => return known.home.clone(),
-            Some(known) => {
-                if self.logs.refresh()
-                    && let Attribution::Resolved(Home::Pod(workload)) = &known.home
-                {
-                    (known.home, known.is_whole) = named(&self.logs, Workload::clone(workload));
-                }
-                return known.home.clone();
+    fn look_up(&mut self, cgroup: Cgroup) {
+        if let Some(known) = self.known.get_mut(&cgroup) {
+            if known.missing.is_none() {
+                return;
             }
-            None => {}
+            if known.generation != self.generation
+                && let Attribution::Resolved(Home::Pod(workload)) = &known.home
+            {
+                (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
+                known.generation = self.generation;
+            }
+            if known.missing.is_some() && (known.first_seen.elapsed() < RETRIED || self.watch.has_failed()) {
+                self.watch.ask();
+            }
+            return;
         }
-        let (home, is_whole) = match self.paths.path_of(hierarchy, cgroup) {
+        let (hierarchy, id) = cgroup;
+        let (home, missing) = match self.paths.path_of(hierarchy, id) {
             Ok(path) => self.home_of(&path),
-            Err(reason) => (Attribution::Unresolved(reason), true),
+            Err(reason) => (Attribution::Unresolved(reason), None),
         };
         if self.known.len() >= MOST {
             self.evicted += self.known.len() as u64;
             self.known.clear();
         }
-        self.known.insert(key, Known { home: home.clone(), is_whole });
-        home
+        if missing.is_some() {
+            self.watch.ask();
+        }
+        let known = Known { home, missing, first_seen: Instant::now(), generation: self.generation };
+        self.known.insert(cgroup, known);
     }
 
-    fn home_of(&mut self, path: &str) -> (Attribution<Home>, bool) {
+    fn home_of(&self, path: &str) -> (Attribution<Home>, Option<&'static str>) {
         match place::of(path) {
             Place::Pod { uid, container_id } => {
                 let container_id = container_id.map(str::to_owned);
-                let workload = Workload { container_id, ..Workload::of_cgroup(uid) };
-                if self.logs.pod(&workload.pod_uid).is_none() {
-                    self.logs.refresh();
-                }
-                named(&self.logs, workload)
+                named(&self.watch, Workload { container_id, ..Workload::of_cgroup(uid) })
             }
-            Place::Host { unit } => (Attribution::Resolved(Home::Host(Arc::from(unit))), true),
+            Place::Host { unit } => (Attribution::Resolved(Home::Host(Arc::from(unit))), None),
         }
     }
 }
 
-/// The same with its names, as far as they are known, and whether they all are.
-fn named(logs: &PodLogs, mut workload: Workload) -> (Attribution<Home>, bool) {
-    let Some(pod) = logs.pod(&workload.pod_uid) else {
-        return (Attribution::Resolved(Home::Pod(Arc::new(workload))), false);
+/// The same with its names, as far as they are known, and the key of the first that is not.
+fn named(watch: &Watch, workload: Workload) -> (Attribution<Home>, Option<&'static str>) {
+    let workload = std::cell::RefCell::new(workload);
+    let is_whole = watch.sources(|source| source.name(&mut workload.borrow_mut())).any(|is_whole| is_whole);
+    let workload = workload.into_inner();
+    let missing = match &workload.pod {
+        _ if is_whole => None,
+        None => Some("k8s.pod"),
+        Some(_) => Some("k8s.container"),
     };
-    workload.via = Via::PodLogs;
-    workload.namespace = Some(pod.namespace.clone());
-    workload.pod = Some(pod.pod.clone());
-    workload.container = workload.container_id.as_deref().and_then(|id| logs.container(pod, id)).map(str::to_owned);
-    let is_whole = workload.container_id.is_none() || workload.container.is_some();
-    (Attribution::Resolved(Home::Pod(Arc::new(workload))), is_whole)
+    (Attribution::Resolved(Home::Pod(Arc::new(workload))), missing)
 }
 
 #[cfg(test)]
@@ -132,6 +269,12 @@ mod tests {
 
     const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
     const ID: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
+
+    fn homes(pod_logs: &Path) -> Homes {
+        let homes = Homes::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() });
+        homes.wait_for_first_names();
+        homes
+    }
 
     fn workload(home: &Attribution<Home>) -> &Workload {
         match home {
@@ -145,25 +288,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join(format!("pods/shop_api-1_{UID}"))).unwrap();
         std::fs::create_dir(dir.path().join("containers")).unwrap();
-        let mut homes = Homes::new(dir.path());
-        let (home, is_whole) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
+        let homes = homes(dir.path());
+        let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
         let found = workload(&home);
         assert_eq!((found.namespace.as_deref(), found.pod.as_deref()), (Some("shop"), Some("api-1")));
-        assert_eq!((found.container.as_deref(), found.container_id.as_deref(), is_whole), (None, Some(ID), false));
+        assert_eq!(
+            (found.container.as_deref(), found.container_id.as_deref(), missing),
+            (None, Some(ID), Some("k8s.container"))
+        );
         // the kubelet says what it is called once it runs
         std::fs::write(dir.path().join(format!("containers/api-1_shop_api-{ID}.log")), "").unwrap();
-        let mut logs = PodLogs::new(dir.path());
-        logs.refresh();
-        let (home, is_whole) = named(&logs, found.clone());
-        assert_eq!((workload(&home).container.as_deref(), is_whole), (Some("api"), true));
+        homes.watch.ask_and_wait(LATEST);
+        let (home, missing) = named(&homes.watch, found.clone());
+        assert_eq!((workload(&home).container.as_deref(), missing), (Some("api"), None));
     }
 
     #[test]
-    fn without_logs_the_ids_are_there() {
-        let mut homes = Homes::new(Path::new("/nonexistent"));
-        let (home, is_whole) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
+    fn without_any_source_the_ids_are_there_and_nothing_waits() {
+        let homes = homes(Path::new("/nonexistent"));
+        let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
         assert_eq!(workload(&home), &Workload { container_id: Some(ID.into()), ..Workload::of_cgroup(UID.into()) });
-        assert!(!is_whole);
-        assert_eq!(homes.reports().iter().map(|it| &*it.outcome).collect::<Vec<_>>(), ["answered", "absent"]);
+        assert_eq!(missing, Some("k8s.pod"));
+        assert!(!homes.watch.has_anybody());
+        assert_eq!(homes.why_nameless(), Reason::SourceAbsent);
+        let reports = homes.reports();
+        let outcomes: Vec<_> = reports.iter().map(|it| (&*it.name, &*it.outcome)).collect();
+        assert_eq!(outcomes, [("cgroup", "answered"), ("cri", "not_requested"), ("pod_logs", "absent")]);
     }
 }

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod error;
 pub mod filters;
 pub mod names;
+pub mod naming;
 pub mod out_dir;
 pub mod ports;
 pub mod scalar;
@@ -29,6 +30,7 @@ pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
 use filters::{Filters, Listed};
+use naming::{Naming, WithCri};
 use share::Share;
 use variants::Variants;
 
@@ -79,8 +81,8 @@ pub struct Plan {
     pub with_retransmits: bool,
     /// Record `sec`.
     pub with_security: bool,
-    /// The kubelet's `/var/log`.
-    pub pod_logs: PathBuf,
+    /// Where the names of pods and containers come from.
+    pub naming: Naming,
     /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
     pub node: String,
     /// Cluster name, if given.
@@ -150,7 +152,7 @@ impl Plan {
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
-            pod_logs: draft.path("pod-logs", &args.pod_logs),
+            naming: draft.naming(args)?,
             node: draft.node(args.node.as_deref())?,
             cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,
             labels: draft.labels(&args.label)?,
@@ -266,6 +268,24 @@ impl Draft<'_> {
             pid: self.listed("pid", &args.pid, filters::pid, Listed::show)?,
             comm: self.listed("comm", &args.comm, filters::comm, Listed::show)?,
             cgroup: self.listed("cgroup", &args.cgroup, filters::cgroup, Listed::show)?,
+        })
+    }
+
+    fn naming(&mut self, args: &CaptureArgs) -> Result<Naming, PlanError> {
+        let with_cri = self.value("with-cri", &args.with_cri, naming::with_cri, |it| json!(it.as_str()))?;
+        let socket = self.optional("cri-socket", args.cri_socket.as_deref(), naming::socket, |it| json!(it))?;
+        let root = self.value("host-root", &args.host_root, naming::host_root, |it| json!(it.to_string_lossy()))?;
+        let pod_logs = args.pod_logs.clone().unwrap_or_else(|| naming::below(&root, "/var/log"));
+        let sockets = match (with_cri, socket) {
+            (WithCri::False, Some(_)) => return Err(PlanError::SocketWithoutCri),
+            (WithCri::False, None) => Vec::new(),
+            (_, Some(socket)) => vec![socket],
+            (_, None) => naming::well_known(&root),
+        };
+        Ok(Naming {
+            sockets,
+            is_runtime_required: with_cri == WithCri::True,
+            pod_logs: self.path("pod-logs", &pod_logs),
         })
     }
 

@@ -10,6 +10,7 @@ use ktrace_bundle::manifest::Host;
 
 use crate::error::Hint;
 use crate::hooks::{HOOKS, Hook, Variant};
+use crate::identity;
 use crate::kernel::features::{Answer, Features};
 use crate::kernel::ladder::{Refusals, choose, obstacle};
 use crate::kernel::trial::{self, Reading};
@@ -231,6 +232,22 @@ fn net_admin() -> (State, String) {
     }
 }
 
+fn pid_namespace() -> (State, String) {
+    if sees_all_processes() {
+        return (State::Yes, "the host's".into());
+    }
+    let lost = "sockets of processes outside of this one have no owner and are not listed";
+    (State::No, format!("a capture is degraded: {lost} (exit 4); in Kubernetes set `hostPID: true`"))
+}
+
+/// Who would say what pods and containers are called.
+fn runtime() -> (State, String) {
+    match identity::runtimes(Path::new("/")) {
+        Ok(found) => (State::Yes, format!("names of pods and containers by {found}")),
+        Err(why) => (State::No, format!("{why}: names of pods by the kubelet's logs, if it keeps any")),
+    }
+}
+
 fn facts(btf: Option<&Path>, features: &Features) -> Vec<Fact> {
     vec![
         fact("privileges", privileges()),
@@ -239,6 +256,8 @@ fn facts(btf: Option<&Path>, features: &Features) -> Vec<Fact> {
         fact("fentry", told(features.trampoline(), "the best variants of udp, connect and owner")),
         fact("kprobes", told(features.kprobe(), "")),
         fact("tracefs", told(features.tracefs(), "classic tracepoints")),
+        fact("pid_namespace", pid_namespace()),
+        fact("runtime", runtime()),
     ]
 }
 

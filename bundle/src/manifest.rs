@@ -178,15 +178,30 @@ pub struct HookReport {
 }
 
 /// Whether an optional source of annotations answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReport {
     /// Source name.
     pub name: String,
-    /// `answered`, `absent`, `failed`, or `not_asked`: there was no need.
+    /// What came of the last question: `answered`, `absent`, `failed`, or `not_asked`: there was no need.
     pub outcome: String,
+    /// Where it was asked: path of a socket or a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What it calls itself, with its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The slowest answer, us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
     /// How much it knows at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
+    /// How often it failed to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
+    /// Why it failed the last time that it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// How much of it was forgotten because a table was full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted: Option<u64>,
@@ -261,6 +276,9 @@ pub struct Cost {
     pub cpu_ns: u64,
     /// Peak resident set of the collector alone, whatever the program that started it used, bytes.
     pub peak_rss_bytes: u64,
+    /// The longest that events waited in the rings because the collector was busy with something, ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_stall_ns: Option<u64>,
 }
 
 /// A member of the bundle.

@@ -7,6 +7,7 @@
 
 mod archive;
 mod directory;
+mod documents;
 mod intake;
 mod lines;
 mod newest;
@@ -20,6 +21,7 @@ use crate::coverage::LossRecord;
 use crate::event::{Event, SocketRecord};
 use crate::manifest::{Manifest, PartialManifest};
 use crate::summary::Summary;
+use crate::workload::WorkloadRecord;
 
 pub use newest::newest_bundle;
 
@@ -34,6 +36,8 @@ pub enum Record {
     Socket(SocketRecord),
     /// A line of `coverage.jsonl`.
     Loss(LossRecord),
+    /// A line of `workloads.jsonl`. It comes after the events.
+    Workload(WorkloadRecord),
     /// `manifest.json`. A tgz holds it last, so it comes after the events; of a directory it comes first.
     Manifest(Box<Manifest>),
     /// `manifest.partial.json` of a run that was never sealed; comes before the events.

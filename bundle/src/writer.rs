@@ -4,35 +4,33 @@
 //! whatever ends the run, what is on disk can be read and judged. The writer owns the byte cap and the
 //! count of the lines that really reached the disk. It reads no clock and decides nothing about events.
 
-mod coverage;
 mod error;
 mod journal;
 mod loose;
 mod name;
 mod readme;
 mod sealed;
+mod side;
 mod tgz;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::event::{Event, EventKind, SocketRecord, bulk_share};
-use crate::line::{MAX_LINE_BYTES, write_event, write_socket};
+use crate::event::{Event, EventKind, bulk_share};
+use crate::line::{MAX_LINE_BYTES, write_event};
 use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
 
 pub use error::WriteError;
 pub use name::BundleName;
 pub use sealed::Sealed;
+pub use side::MAX_SOCKETS;
 
 use journal::Journal;
 use loose::Loose;
+use side::Sides;
 use tgz::Tgz;
-
-/// Lines that `sockets.jsonl` holds at most; more are counted as omitted.
-pub const MAX_SOCKETS: u64 = 200_000;
 
 /// Longest line with its newline, bytes.
 const MAX_LINE: u64 = MAX_LINE_BYTES as u64 + 1;
@@ -75,10 +73,7 @@ pub struct BundleWriter {
     head: Head,
     caps: WriterCaps,
     events: Journal<File, EventKind>,
-    sockets: Journal<File, ()>,
-    omitted_sockets: u64,
-    coverage: Journal<File, ()>,
-    omitted_losses: u64,
+    sides: Sides,
     /// `None` once the bundle was given up.
     tgz: Option<Tgz>,
     line: Vec<u8>,
@@ -100,18 +95,14 @@ impl BundleWriter {
         let loose = Loose::create(out_dir, name)?;
         let tgz = Tgz::create(&loose.tgz_path(), loose.stem(), name.at.timestamp(), caps.max_bytes)?;
         let events = Journal::new(loose.create_file("events.jsonl")?);
-        let sockets = Journal::new(loose.create_file("sockets.jsonl")?);
-        let coverage = Journal::new(loose.create_file("coverage.jsonl")?);
+        let sides = Sides::create(&loose)?;
         loose.reserve()?;
         let writer = Self {
             loose,
             head,
             caps,
             events,
-            sockets,
-            omitted_sockets: 0,
-            coverage,
-            omitted_losses: 0,
+            sides,
             tgz: Some(tgz),
             line: Vec::with_capacity(MAX_LINE_BYTES),
             bulk_bytes: 0,
@@ -228,22 +219,6 @@ impl BundleWriter {
         tgz.line(&self.line)
     }
 
-    /// Writes a line of `sockets.jsonl`, unless [`MAX_SOCKETS`] are there.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn push_socket(&mut self, socket: &SocketRecord) -> Result<(), WriteError> {
-        self.line.clear();
-        write_socket(&mut self.line, socket);
-        if self.sockets.lines() >= MAX_SOCKETS || self.line.len() > MAX_LINE_BYTES {
-            self.omitted_sockets += 1;
-            return Ok(());
-        }
-        self.line.push(b'\n');
-        let outcome = self.sockets.push(&self.line, ());
-        self.or_give_up(outcome.map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e)))
-    }
-
     /// Brings every line so far into its file.
     ///
     /// # Errors
@@ -264,8 +239,7 @@ impl BundleWriter {
 
     fn flush_files(&mut self) -> Result<(), WriteError> {
         self.events.flush().map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
-        self.sockets.flush().map_err(|e| WriteError::at(&self.loose.path("sockets.jsonl"), e))?;
-        self.coverage.flush().map_err(|e| WriteError::at(&self.loose.path("coverage.jsonl"), e))?;
+        self.sides.flush(&self.loose)?;
         self.tgz.as_mut().map_or(Ok(()), Tgz::flush)
     }
 
@@ -287,8 +261,7 @@ impl BundleWriter {
             tgz.remove();
         }
         self.events.settle();
-        self.sockets.settle();
-        self.coverage.settle();
+        self.sides.settle();
     }
 
     /// Completes the bundle: README, summary and manifest, first loose, then in the tgz, which gets its name
@@ -325,24 +298,19 @@ impl BundleWriter {
     }
 
     fn journal_members(&self) -> Vec<Member> {
-        let member = |name: &str, bytes, records, omitted| Member {
-            name: name.to_owned(),
-            bytes,
-            records: Some(records),
-            omitted_count: omitted,
+        let events = Member {
+            name: "events.jsonl".to_owned(),
+            bytes: self.events.bytes(),
+            records: Some(self.events.lines()),
+            omitted_count: None,
         };
-        vec![
-            member("events.jsonl", self.events.bytes(), self.events.lines(), None),
-            member("sockets.jsonl", self.sockets.bytes(), self.sockets.lines(), Some(self.omitted_sockets)),
-            member("coverage.jsonl", self.coverage.bytes(), self.coverage.lines(), Some(self.omitted_losses)),
-        ]
+        std::iter::once(events).chain(self.sides.members()).collect()
     }
 
     fn seal_manifest(&self, manifest: &Manifest) -> Result<(), WriteError> {
-        let sync = |journal: io::Result<()>, name| journal.map_err(|e| WriteError::at(&self.loose.path(name), e));
-        sync(self.events.medium().sync_all(), "events.jsonl")?;
-        sync(self.sockets.medium().sync_all(), "sockets.jsonl")?;
-        sync(self.coverage.medium().sync_all(), "coverage.jsonl")?;
+        let synced = self.events.medium().sync_all();
+        synced.map_err(|e| WriteError::at(&self.loose.path("events.jsonl"), e))?;
+        self.sides.sync(&self.loose)?;
         self.loose.replace("manifest.json", &document(manifest)?, true)?;
         self.loose.remove("manifest.partial.json")
     }

@@ -106,7 +106,7 @@ fn damaged_bundles_are_read_as_far_as_they_go() {
     let manifest = a_manifest(&events);
     let sealed = a_bundle(out.path(), &mut events, &[a_socket().build()], manifest);
     let mut chance = Chance(0x6b74_7261_6365_0002);
-    let names = ["events.jsonl", "sockets.jsonl", "coverage.jsonl", "manifest.json", "summary.json"];
+    let names = ["events.jsonl", "sockets.jsonl", "coverage.jsonl", "workloads.jsonl", "manifest.json", "summary.json"];
     let whole = names.map(|name| fs::read(sealed.dir.join(name)).unwrap());
     let packed = fs::read(&sealed.tgz).unwrap();
     let mangled = out.path().join("mangled");

@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
 use ktrace_bundle::manifest::Cost;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-/// Until now.
-pub fn cost() -> Cost {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Cost::default() };
+/// Until now, with the longest turn of the event path.
+pub fn cost(longest_turn: Duration) -> Cost {
+    let longest_stall_ns = Some(u64::try_from(longest_turn.as_nanos()).unwrap_or(u64::MAX));
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Cost { longest_stall_ns, ..Cost::default() } };
     Cost {
+        longest_stall_ns,
         cpu_ns: (usage.user_time() + usage.system_time()).num_nanoseconds().unsigned_abs(),
         // `ru_maxrss` survives `execve(2)`: it may be the peak of the program that started this one
         peak_rss_bytes: peak_rss_bytes().unwrap_or_else(|| usage.max_rss().unsigned_abs() * 1024),

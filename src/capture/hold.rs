@@ -1,58 +1,69 @@
-//! Events of connections of which it is not known yet whose they are, held until it is: between the rings and the
-//! writer, only with filters by owner.
-//!
-//! The kernel marks them. The first event of the same socket that it does not mark so settles them: they are written
-//! before it, or dropped with it. Those that wait too long, or too many, are settled by who accepted the connection,
-//! and written if nobody did.
+//! Records that wait between the rings and the writer: of connections of which it is not known yet whose they are, only
+//! with filters by owner; and of containers of which it is not known yet what they are called.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::hooks::wire::{Doubt, Mark};
 
-/// How long an event waits at most. With the time between flushes it stays within the second that a killed run may
+/// How long a record waits at most. With the time between flushes it stays within the second that a killed run may
 /// miss.
 const LONGEST: Duration = Duration::from_millis(500);
 /// Records that are held: 4 MiB.
 const MOST: usize = 1 << 14;
 
-/// What becomes of a record and of those that were held for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
-    /// It has to wait.
-    Held,
-    /// These and it are written, in this order.
-    Written(Vec<Vec<u8>>),
-    /// These and it were refused.
-    Refused(Vec<Vec<u8>>),
-}
-
-/// The records that wait.
-#[derive(Debug, Default)]
-pub struct Hold {
-    by_socket: HashMap<u64, Vec<Vec<u8>>>,
+/// Records that wait, by socket, each with what it waits for.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    by_socket: HashMap<u64, (T, Vec<Vec<u8>>)>,
     /// Since when a socket waits, oldest first; one that was settled meanwhile is not in `by_socket` any more.
     since: VecDeque<(u64, u64)>,
     count: usize,
 }
 
-impl Hold {
-    /// What this record means for itself and for those that wait. `now` is the boot time, ns.
-    pub fn settle(&mut self, record: &[u8], mark: Mark, now: u64) -> Settled {
-        match mark.doubt {
-            Doubt::None if self.count == 0 => Settled::Written(Vec::new()),
-            Doubt::None => Settled::Written(self.take(mark.cookie)),
-            Doubt::Refused => Settled::Refused(self.take(mark.cookie)),
-            Doubt::Undecided => {
-                let waiting = self.by_socket.entry(mark.cookie).or_default();
-                if waiting.is_empty() {
-                    self.since.push_back((now, mark.cookie));
-                }
-                waiting.push(record.to_vec());
-                self.count += 1;
-                Settled::Held
-            }
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { by_socket: HashMap::new(), since: VecDeque::new(), count: 0 }
+    }
+}
+
+impl<T: Copy> Waiting<T> {
+    /// Keeps a record of this socket. `now` is the boot time, ns.
+    pub fn add(&mut self, cookie: u64, record: &[u8], what_for: T, now: u64) {
+        let (_, records) = self.by_socket.entry(cookie).or_insert_with(|| (what_for, Vec::new()));
+        if records.is_empty() {
+            self.since.push_back((now, cookie));
         }
+        records.push(record.to_vec());
+        self.count += 1;
+    }
+
+    /// Whether nothing waits.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What the records of this socket wait for, if there are any.
+    pub fn of(&self, cookie: u64) -> Option<T> {
+        // as a rule nothing waits
+        if self.is_empty() { None } else { self.by_socket.get(&cookie).map(|(what_for, _)| *what_for) }
+    }
+
+    /// The records of this socket, which wait no longer.
+    pub fn take(&mut self, cookie: u64) -> Vec<Vec<u8>> {
+        let (_, records) = self.by_socket.remove(&cookie).unzip();
+        let records = records.unwrap_or_default();
+        self.count -= records.len();
+        records
+    }
+
+    /// The sockets whose records have waited for something that is there, the first one first.
+    pub fn ready(&self, mut is_there: impl FnMut(T) -> bool) -> Vec<u64> {
+        let sockets = self.since.iter().map(|(_, cookie)| *cookie);
+        let mut sockets: Vec<_> = sockets.filter(|cookie| self.of(*cookie).is_some_and(&mut is_there)).collect();
+        let mut seen = std::collections::HashSet::new();
+        sockets.retain(|cookie| seen.insert(*cookie));
+        sockets
     }
 
     /// The next socket that cannot wait any longer, with its records. Without a time none can.
@@ -70,11 +81,44 @@ impl Hold {
             }
         }
     }
+}
 
-    fn take(&mut self, cookie: u64) -> Vec<Vec<u8>> {
-        let records = self.by_socket.remove(&cookie).unwrap_or_default();
-        self.count -= records.len();
-        records
+/// What becomes of a record and of those that were held for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It has to wait.
+    Held,
+    /// These and it are written, in this order.
+    Written(Vec<Vec<u8>>),
+    /// These and it were refused.
+    Refused(Vec<Vec<u8>>),
+}
+
+/// The records about which filters have doubts.
+///
+/// The kernel marks them. The first event of the same socket that it does not mark so settles them: they are written
+/// before it, or dropped with it. Those that wait too long, or too many, are settled by who accepted the connection,
+/// and written if nobody did.
+#[derive(Debug, Default)]
+pub struct Hold(Waiting<()>);
+
+impl Hold {
+    /// What this record means for itself and for those that wait. `now` is the boot time, ns.
+    pub fn settle(&mut self, record: &[u8], mark: Mark, now: u64) -> Settled {
+        match mark.doubt {
+            Doubt::None if self.0.is_empty() => Settled::Written(Vec::new()),
+            Doubt::None => Settled::Written(self.0.take(mark.cookie)),
+            Doubt::Refused => Settled::Refused(self.0.take(mark.cookie)),
+            Doubt::Undecided => {
+                self.0.add(mark.cookie, record, (), now);
+                Settled::Held
+            }
+        }
+    }
+
+    /// See [`Waiting::overdue`].
+    pub fn overdue(&mut self, now: Option<u64>) -> Option<(u64, Vec<Vec<u8>>)> {
+        self.0.overdue(now)
     }
 }
 
@@ -137,5 +181,20 @@ mod tests {
         }
         assert_eq!(hold.overdue(Some(0)).map(|(cookie, _)| cookie), Some(0));
         assert_eq!(hold.overdue(Some(0)), None);
+    }
+
+    #[test]
+    fn what_waits_for_the_same_is_ready_together_and_in_order() {
+        let mut waiting = Waiting::default();
+        for (cookie, what_for) in [(3, 'a'), (1, 'b'), (2, 'a'), (3, 'a')] {
+            waiting.add(cookie, &[cookie as u8], what_for, 0);
+        }
+        assert_eq!((waiting.of(1), waiting.of(9)), (Some('b'), None));
+        assert_eq!(waiting.ready(|it| it == 'a'), [3, 2]);
+        assert_eq!(waiting.take(3), [vec![3], vec![3]]);
+        // a second wait of the same socket is one place in the row
+        waiting.add(3, b"x", 'a', 1);
+        assert_eq!(waiting.ready(|it| it == 'a'), [3, 2]);
+        assert_eq!(waiting.ready(|_| false), [0_u64; 0]);
     }
 }

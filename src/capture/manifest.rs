@@ -93,6 +93,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     clocks.finish(&mut head.clocks);
     head.sources = sink.homes.reports();
     degraded.extend(hooks_missing(&head.hooks));
+    degraded.extend(sink.homes.runtime_missing());
     degraded.extend(events_lost(plan, &ledger));
     degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
     degraded.extend(notes::cut_short(plan, ended_by));
@@ -110,7 +111,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
         ledger,
         audit: audit.0,
         audited: Some(audit.1),
-        cost: cost::cost(),
+        cost: cost::cost(sink.longest_turn),
         members: Vec::new(), // the writer knows them
     }
 }

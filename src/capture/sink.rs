@@ -2,6 +2,7 @@
 //! disk. Every record that comes in is counted under exactly one outcome.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ktrace_bundle::dns::DnsPairs;
 use ktrace_bundle::event::{Event, EventKind, bulk_share, bulk_spare};
@@ -10,7 +11,7 @@ use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
 
 use super::coverage::Timeline;
-use super::hold::{Hold, Settled};
+use super::hold::{Hold, Settled, Waiting};
 use super::spare::Spare;
 use super::tee::Tee;
 use crate::clock;
@@ -18,7 +19,7 @@ use crate::hooks::{
     self,
     wire::{Context, RawEvent},
 };
-use crate::identity::Homes;
+use crate::identity::{Cgroup, Homes};
 
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,8 +75,12 @@ pub struct Sink {
     context: Context,
     /// Whose the owners are.
     pub homes: Homes,
+    /// The longest time between two looks at the rings, less what was waited for them.
+    pub longest_turn: Duration,
     batch: Batch,
     hold: Hold,
+    /// Records of containers whose names may come in a moment.
+    nameless: Waiting<Cgroup>,
 }
 
 /// Raw records with their times. The rings are read one after the other, so what came in since the last turn is in
@@ -111,8 +116,10 @@ impl Sink {
             reserve_is_open: false,
             context,
             homes,
+            longest_turn: Duration::ZERO,
             batch: Batch::default(),
             hold: Hold::default(),
+            nameless: Waiting::default(),
         }
     }
 
@@ -130,6 +137,9 @@ impl Sink {
         let mut batch = std::mem::take(&mut self.batch);
         batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
         let now = clock::boot_ns();
+        if self.homes.refresh() {
+            self.write_named();
+        }
         for (_, range) in batch.index.drain(..) {
             self.filter(batch.bytes.get(range).unwrap_or_default(), now);
         }
@@ -141,9 +151,20 @@ impl Sink {
     /// Settles what cannot wait any longer at this boot time, or without one everything: `passes` says what is known
     /// about a socket by now.
     pub fn settle_overdue(&mut self, now: Option<u64>, passes: impl Fn(u64) -> Option<bool>) {
+        while let Some((_, records)) = self.nameless.overdue(now) {
+            records.iter().for_each(|record| self.write(record));
+        }
         while let Some((cookie, records)) = self.hold.overdue(now) {
             let written = passes(cookie).unwrap_or(true);
             records.iter().for_each(|record| if written { self.write(record) } else { self.drop_late(record) });
+        }
+    }
+
+    /// Writes what has waited for names that are there now.
+    fn write_named(&mut self) {
+        let homes = &mut self.homes;
+        for cookie in self.nameless.ready(|cgroup| homes.is_named(cgroup)) {
+            self.nameless.take(cookie).iter().for_each(|record| self.write(record));
         }
     }
 
@@ -153,8 +174,9 @@ impl Sink {
         match self.hold.settle(record, raw.mark(), now) {
             Settled::Held => {}
             Settled::Written(before) => {
-                before.iter().for_each(|record| self.write(record));
-                self.write(record);
+                let cookie = raw.mark().cookie;
+                before.iter().for_each(|record| self.write_when_named(record, cookie, now, false));
+                self.write_when_named(record, cookie, now, true);
             }
             Settled::Refused(before) => {
                 before.iter().for_each(|record| self.drop_late(record));
@@ -169,10 +191,25 @@ impl Sink {
         }
     }
 
+    /// Records of one socket stay in order: those that follow one that waits wait with it. Others wait unless they have
+    /// waited already.
+    fn write_when_named(&mut self, record: &[u8], cookie: u64, now: u64, may_wait: bool) {
+        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
+        let cgroup = self.homes.settle(&mut event.id).filter(|_| may_wait);
+        match self.nameless.of(cookie).or(cgroup) {
+            Some(cgroup) => self.nameless.add(cookie, record, cgroup, now),
+            None => self.admit(event),
+        }
+    }
+
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
     fn write(&mut self, record: &[u8]) {
         let Ok(mut event) = hooks::decode(record, &self.context) else { return };
         self.homes.settle(&mut event.id);
+        self.admit(event);
+    }
+
+    fn admit(&mut self, event: Event) {
         match self.cap_on(event.payload.kind()) {
             None => self.push(event),
             Some(reason) => self.refuse(event, reason),
@@ -257,6 +294,17 @@ impl Sink {
             }
         }
         self.flush_tee();
+    }
+
+    /// Writes what became of the cgroups of pods, for the lines that came before it was known.
+    pub fn write_workloads(&mut self) {
+        for workload in self.homes.workloads() {
+            if self.failure.is_none()
+                && let Err(e) = self.writer.push_workload(&workload)
+            {
+                self.failure = Some(e);
+            }
+        }
     }
 
     fn flush_tee(&mut self) {

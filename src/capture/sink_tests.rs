@@ -14,6 +14,7 @@ use super::*;
 use crate::hooks::tests::{bytes_of, context};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::PortFilter;
+use crate::plan::naming::Naming;
 
 /// One thing that can become of an event of the n-th kind, or of the whole capture.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +76,7 @@ impl Mock {
                 dns,
                 max_events,
                 context(),
-                Homes::new(Path::new("/nonexistent")),
+                Homes::new(&Naming { pod_logs: "/nonexistent".into(), ..Naming::default() }),
             ),
             counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),
             records: EventKind::ALL.into_iter().map(fixture).collect(),

@@ -53,6 +53,7 @@ impl Window<'_, '_> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
         let mut more = false;
+        let mut turn = Instant::now();
         let ended_by = loop {
             let elapsed = self.begin.elapsed();
             let signal = self.stop.asked();
@@ -66,9 +67,11 @@ impl Window<'_, '_> {
             let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
                 break EndedBy::Deadline;
             };
+            self.note_turn(turn.elapsed());
             if !more {
                 self.rings.wait(TURN.min(left));
             }
+            turn = Instant::now();
             more = drain(self.rings, self.sink)?;
             let known = |cookie| passes(self.plan, self.session, cookie);
             self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
@@ -92,6 +95,11 @@ impl Window<'_, '_> {
         };
         progress.finish();
         Ok(ended_by)
+    }
+
+    fn note_turn(&self, took: Duration) {
+        let mut sink = self.sink.borrow_mut();
+        sink.longest_turn = sink.longest_turn.max(took);
     }
 
     fn ledger(&self) -> Result<Ledger, SessionError> {

@@ -7,7 +7,7 @@ use ktrace_bundle::manifest::PlanSource;
 
 use super::{
     btf::BtfError, bytes::BytesError, duration::DurationError, filters::FilterError, names::NameError,
-    ports::PortsError, scalar::ScalarError, share::ShareError, variants::VariantError,
+    naming::NamingError, ports::PortsError, scalar::ScalarError, share::ShareError, variants::VariantError,
 };
 use crate::command::NotRunnable;
 use crate::error::Hint;
@@ -30,6 +30,9 @@ pub enum PlanError {
     /// Both filters were asked for.
     #[error("`--dns-only` and `--ports` exclude each other")]
     DnsOnlyWithPorts,
+    /// The runtime is not to be asked, and is to be asked there.
+    #[error("`--with-cri=false` and `--cri-socket` exclude each other")]
+    SocketWithoutCri,
     /// The command behind `--` is not there.
     #[error(transparent)]
     Command(#[from] NotRunnable),
@@ -65,6 +68,7 @@ impl Hint for PlanError {
             Self::DnsOnlyWithPorts => {
                 Some("pass the ports that speak DNS with `--dns-ports`, or drop one of both".into())
             }
+            Self::SocketWithoutCri => Some("drop one of both".into()),
             Self::OutDir { source, .. } => Some(match source.kind() {
                 io::ErrorKind::ReadOnlyFilesystem => {
                     "mount a writable volume and pass its path with `--out-dir`".into()
@@ -101,6 +105,9 @@ pub enum ValueError {
     /// Node, cluster or label.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Source of names.
+    #[error(transparent)]
+    Naming(#[from] NamingError),
     /// Boolean or count.
     #[error(transparent)]
     Scalar(#[from] ScalarError),
@@ -122,6 +129,7 @@ impl Hint for ValueError {
             Self::Ports(error) => error.hint(),
             Self::Filter(error) => error.hint(),
             Self::Name(error) => error.hint(),
+            Self::Naming(error) => error.hint(),
             Self::Scalar(error) => error.hint(),
             Self::Btf(error) => error.hint(),
             Self::Variant(error) => error.hint(),

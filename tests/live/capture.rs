@@ -15,6 +15,7 @@ use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
 use ktrace_bundle::summary::Summary;
 use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::workload::Workloads;
 use nix::sys::signal::Signal;
 
 use crate::program::{Ended, Program, mortal};
@@ -97,6 +98,11 @@ impl Capture {
         Self { program, dir }
     }
 
+    /// Where it writes.
+    pub fn dir(&self) -> &Workdir {
+        &self.dir
+    }
+
     /// Process id of ktrace.
     pub fn pid(&self) -> u32 {
         self.program.pid()
@@ -176,6 +182,8 @@ pub struct Bundle {
     pub sockets: Vec<SocketRecord>,
     /// When events were lost.
     pub losses: Vec<LossRecord>,
+    /// What each cgroup of a pod is, by the end.
+    pub workloads: Workloads,
     /// The manifest.
     pub manifest: Manifest,
     /// The summary.
@@ -209,7 +217,7 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, losses, manifest, summary, report, .. } = read(&path);
+        let Contents { events, sockets, losses, workloads, manifest, summary, report, .. } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
         let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
@@ -224,7 +232,7 @@ impl Bundle {
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
         assert_dated(&losses, &manifest.ledger);
-        Self { path, exit_code, events, sockets, losses, manifest, summary, dir }
+        Self { path, exit_code, events, sockets, losses, workloads, manifest, summary, dir }
     }
 
     /// Asserts that in every namespace that the audit could see it comes to 0 or is explained.
@@ -258,6 +266,8 @@ pub struct Contents {
     pub sockets: Vec<SocketRecord>,
     /// When events were lost.
     pub losses: Vec<LossRecord>,
+    /// What each cgroup of a pod is, by the end.
+    pub workloads: Workloads,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
     /// Of a sealed bundle.
@@ -271,17 +281,18 @@ pub struct Contents {
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
     let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut manifest, mut summary, mut partial) = (None, None, None);
+    let (mut workloads, mut manifest, mut summary, mut partial) = (Workloads::default(), None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
         Record::Loss(loss) => losses.push(loss),
+        Record::Workload(workload) => workloads.add(workload),
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
         Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, losses, manifest, summary, partial, report }
+    Contents { events, sockets, losses, workloads, manifest, summary, partial, report }
 }
 
 /// Asserts that `coverage.jsonl` has a date for every event that was lost, or says that it has none.

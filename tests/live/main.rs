@@ -41,6 +41,7 @@ mod privileges;
 mod program;
 mod refusal;
 mod requirements;
+mod runtime;
 mod sampling;
 mod sockets;
 mod strace;
@@ -52,6 +53,7 @@ mod udp;
 mod variants;
 mod wait;
 mod workdir;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         alone = Some(requirements::have_the_machine().expect("a lock file"));
         net::sweep();
         observer::sweep();
+        runtime::sweep();
         workdir::sweep();
     }
     let trials = modules![
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         faults,
         healthy,
         identity,
+        workloads,
         load,
         totals,
         memory,

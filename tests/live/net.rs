@@ -35,6 +35,11 @@ pub struct Netns {
 }
 
 impl Netns {
+    /// One that is linked to no other.
+    pub fn alone() -> Self {
+        Self::new(next(), "alone")
+    }
+
     fn new(lab: u32, role: &str) -> Self {
         let netns = Self { name: format!("{PREFIX}-{}-{lab}-{role}", std::process::id()) };
         succeed(Command::new("ip").args(["netns", "add", &netns.name]));
@@ -127,8 +132,7 @@ pub struct Lab {
 impl Lab {
     /// Makes the three namespaces and their links.
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let lab = NEXT.fetch_add(1, Ordering::Relaxed);
+        let lab = next();
         let [client, node, server] = ["client", "node", "server"].map(|role| Netns::new(lab, role));
         for netns in [&client, &node, &server] {
             // or the first v6 packets wait seconds for duplicates of addresses to show up
@@ -188,6 +192,12 @@ impl Lab {
     fn nft(&self, script: &str) {
         feed(self.node.command("nft").args(["-f", "-"]), script);
     }
+}
+
+/// A number that no other lab of this process has.
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Inode numbers of the namespaces that have a name.

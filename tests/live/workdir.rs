@@ -35,15 +35,21 @@ impl Drop for Workdir {
     }
 }
 
+/// What runs have kept whose process is gone.
+pub fn of_the_dead() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten();
+    let is_dead = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    entries.map(|entry| entry.path()).filter(is_dead).collect()
+}
+
 /// Removes what failed runs have kept, once their process is gone.
 pub fn sweep() {
-    let Ok(entries) = std::fs::read_dir(env!("CARGO_TARGET_TMPDIR")) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // what cannot be removed now is tried again by the next run
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+    for path in of_the_dead() {
+        // what cannot be removed now is tried again by the next run
+        let _ = std::fs::remove_dir_all(path);
     }
 }

@@ -177,6 +177,7 @@ impl Builder {
             Record::Event(event) => self.event(&event),
             Record::Socket(socket) => self.socket(&socket),
             Record::Loss(loss) => self.losses.push(&loss),
+            Record::Workload(workload) => self.processes.learn(workload),
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),
@@ -184,7 +185,8 @@ impl Builder {
     }
 
     /// The model of all that was pushed.
-    pub fn finish(self, report: &ReadReport) -> Capture {
+    pub fn finish(mut self, report: &ReadReport) -> Capture {
+        self.processes.join();
         let window = self.window();
         let (manifest, partial) = (self.manifest.as_deref(), self.partial.as_deref());
         let mut coverage = Coverage::new(report, manifest, partial, self.summary.as_deref());

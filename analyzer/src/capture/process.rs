@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::attribution::{Attribution, Owner, OwnerSource};
 use ktrace_bundle::event::Identity;
-use ktrace_bundle::workload::Home;
+use ktrace_bundle::workload::{Home, WorkloadRecord, Workloads};
 
 /// Most processes that are told apart.
 const MAX_PROCESSES: usize = 200_000;
@@ -30,6 +30,9 @@ pub struct Processes {
     by_key: BTreeMap<Process, ProcId>,
     list: Vec<Process>,
     homes: Vec<Option<Home>>,
+    /// Records of those whose names are not all known: small, as there are few, and read again when all is read.
+    nameless: BTreeMap<ProcId, Identity>,
+    workloads: Workloads,
     overflow: u64,
 }
 
@@ -37,6 +40,9 @@ impl Processes {
     /// The process behind this record, and what it belongs to; `None` if it is not known, or the table is full.
     pub fn of(&mut self, id: &Identity) -> Option<ProcId> {
         let proc = self.intern(&id.owner)?;
+        if is_nameless(&id.home) {
+            self.nameless.entry(proc).or_insert_with(|| id.clone());
+        }
         if let (Some(known), Attribution::Resolved(home)) = (self.homes.get_mut(proc.0 as usize), &id.home) {
             // names can come later than ids
             if known.as_ref().is_none_or(|known| names(known) < names(home)) {
@@ -44,6 +50,22 @@ impl Processes {
             }
         }
         Some(proc)
+    }
+
+    /// Takes a line of `workloads.jsonl`.
+    pub fn learn(&mut self, workload: WorkloadRecord) {
+        self.workloads.add(workload);
+    }
+
+    /// Names those of which the workloads tell more than their own lines.
+    pub fn join(&mut self) {
+        for (proc, id) in std::mem::take(&mut self.nameless) {
+            if let (Some(home), Some(known)) = (self.workloads.join(&id), self.homes.get_mut(proc.0 as usize))
+                && known.as_ref().is_none_or(|known| names(known) < names(&home))
+            {
+                *known = Some(home);
+            }
+        }
     }
 
     /// What a process belongs to, where that is known.
@@ -92,10 +114,19 @@ impl Processes {
     }
 }
 
+/// Whether a pod may be behind it that has names which this does not tell.
+fn is_nameless(home: &Attribution<Home>) -> bool {
+    match home {
+        Attribution::Resolved(Home::Pod(workload)) => workload.pod.is_none() || workload.container.is_none(),
+        Attribution::Resolved(Home::Host(_)) => false,
+        Attribution::Unresolved(_) => true,
+    }
+}
+
 /// How many names it has.
 fn names(home: &Home) -> usize {
     match home {
-        Home::Pod(workload) => [&workload.pod, &workload.container].into_iter().flatten().count(),
+        Home::Pod(workload) => workload.names(),
         Home::Host(_) => 0,
     }
 }

@@ -69,6 +69,7 @@ mod tests {
             via: Via::PodLogs,
             ..container.clone()
         };
+        let by_runtime = Workload { via: Via::Cri, ..named.clone() };
         for (home, part) in [
             (
                 Attribution::Resolved(Home::Pod(pod.into())),
@@ -79,6 +80,7 @@ mod tests {
                 Attribution::Resolved(Home::Pod(named.into())),
                 r#"9b10","namespace":"shop","pod":"api-1","container":"api","container_id":"4f4f"#,
             ),
+            (Attribution::Resolved(Home::Pod(by_runtime.into())), r#","via":"cri"}"#),
             (Attribution::Resolved(Home::Host("/a \u{9b}31m\"".into())), r#""unit":"/a \u009b31m\"""#),
             (Attribution::Unresolved(Reason::Gone), r#""why":{"k8s":"gone"}"#),
             (Attribution::Unresolved(Reason::NotRequested), r#""cgroup_id":3251}"#),

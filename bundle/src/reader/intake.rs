@@ -7,16 +7,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
 use super::lines::{Lines, Next};
 use super::{BadLine, Cut, Form, Limits, ReadError, ReadReport, Record};
 use crate::coverage::LossRecord;
 use crate::event::LINE_VERSION;
 use crate::ledger::Ledger;
 use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
-use crate::manifest::{Manifest, Member, PartialManifest, SCHEMA_NAME, SCHEMA_VERSION, Schema};
-use crate::summary::{SUMMARY_SCHEMA, Summary};
+use crate::manifest::Member;
+use crate::workload::WorkloadRecord;
 
 const MAX_BAD_LINES: usize = 10;
 const MAX_UNKNOWN_TYPES: usize = 32;
@@ -32,6 +30,7 @@ pub(super) enum Known {
     Events,
     Sockets,
     Coverage,
+    Workloads,
     Manifest,
     Partial,
     Summary,
@@ -40,14 +39,23 @@ pub(super) enum Known {
 
 impl Known {
     /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 7] =
-        [Self::Manifest, Self::Partial, Self::Events, Self::Sockets, Self::Coverage, Self::Summary, Self::Readme];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Manifest,
+        Self::Partial,
+        Self::Events,
+        Self::Sockets,
+        Self::Coverage,
+        Self::Workloads,
+        Self::Summary,
+        Self::Readme,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Events => "events.jsonl",
             Self::Sockets => "sockets.jsonl",
             Self::Coverage => "coverage.jsonl",
+            Self::Workloads => "workloads.jsonl",
             Self::Manifest => "manifest.json",
             Self::Partial => "manifest.partial.json",
             Self::Summary => "summary.json",
@@ -61,19 +69,19 @@ impl Known {
 }
 
 /// What was found of a member.
-struct Measured {
-    bytes: u64,
-    lines: Option<u64>,
+pub(super) struct Measured {
+    pub(super) bytes: u64,
+    pub(super) lines: Option<u64>,
 }
 
 /// Takes members in; see the module.
 pub(super) struct Intake<'a> {
     path: PathBuf,
-    limits: &'a Limits,
-    sink: &'a mut dyn FnMut(Record),
+    pub(super) limits: &'a Limits,
+    pub(super) sink: &'a mut dyn FnMut(Record),
     report: ReadReport,
-    measured: BTreeMap<Known, Measured>,
-    stated: Option<(Ledger, Vec<Member>)>,
+    pub(super) measured: BTreeMap<Known, Measured>,
+    pub(super) stated: Option<(Ledger, Vec<Member>)>,
     skewed: u64,
 }
 
@@ -134,7 +142,7 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events | Known::Sockets | Known::Coverage => self.jsonl(member, input, len),
+            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads => self.jsonl(member, input, len),
             Known::Manifest | Known::Partial | Known::Summary => self.document(member, input, len),
             Known::Readme => {
                 self.measured.insert(member, Measured { bytes: len, lines: None });
@@ -179,6 +187,7 @@ impl<'a> Intake<'a> {
         match member {
             Known::Events => parse_event(text, 0).is_ok(),
             Known::Coverage => loss_of(text).is_ok(),
+            Known::Workloads => workload_of(text).is_ok(),
             _ => parse_socket(text).is_ok(),
         }
     }
@@ -187,6 +196,7 @@ impl<'a> Intake<'a> {
         let outcome = match member {
             Known::Events => self.event(number, text),
             Known::Coverage => self.loss(text),
+            Known::Workloads => self.workload(text),
             _ => self.socket(text),
         };
         match outcome {
@@ -223,6 +233,12 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
+    fn workload(&mut self, text: &[u8]) -> Result<(), LineError> {
+        let workload = workload_of(text)?;
+        (self.sink)(Record::Workload(workload));
+        Ok(())
+    }
+
     fn unknown_type(&mut self, name: &str) {
         let types = &mut self.report.unknown_types;
         let name = printable(name);
@@ -246,68 +262,11 @@ impl<'a> Intake<'a> {
         self.report.form == Form::Events && self.report.events == 0 && self.report.unknown_types.is_empty()
     }
 
-    fn newer(&self, found: u32, known: u32) -> ReadError {
+    pub(super) fn newer(&self, found: u32, known: u32) -> ReadError {
         ReadError::Newer { path: self.path.clone(), found, known }
     }
 
-    fn document(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
-        self.measured.insert(member, Measured { bytes: len, lines: None });
-        if len > self.limits.max_document_bytes {
-            self.cut(member.name(), 0, "it is longer than this reader accepts");
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        let end = input.take(len).read_to_end(&mut text);
-        match end {
-            Err(e) => self.cut(member.name(), 0, &e.to_string()),
-            Ok(n) if (n as u64) < len => self.cut(member.name(), 0, &format!("{} bytes are missing", len - n as u64)),
-            Ok(_) => return self.parse_document(member, &text),
-        }
-        Ok(())
-    }
-
-    fn parse_document(&mut self, member: Known, text: &[u8]) -> Result<(), ReadError> {
-        let Some(schema) = self.json::<Headed>(member, text).map(|h| h.schema) else { return Ok(()) };
-        let wanted = if member == Known::Summary { SUMMARY_SCHEMA } else { SCHEMA_NAME };
-        if schema.name != wanted {
-            self.distrust(format!("`{}` is a `{}`, not a `{wanted}`", member.name(), printable(schema.name)));
-            return Ok(());
-        }
-        if schema.version > SCHEMA_VERSION {
-            return Err(self.newer(schema.version, SCHEMA_VERSION));
-        }
-        match member {
-            Known::Manifest => {
-                if let Some(manifest) = self.json::<Manifest>(member, text) {
-                    self.stated = Some((manifest.ledger.clone(), manifest.members.clone()));
-                    (self.sink)(Record::Manifest(Box::new(manifest)));
-                }
-            }
-            Known::Summary => {
-                if let Some(summary) = self.json::<Summary>(member, text) {
-                    (self.sink)(Record::Summary(Box::new(summary)));
-                }
-            }
-            _ => {
-                if let Some(partial) = self.json::<PartialManifest>(member, text) {
-                    (self.sink)(Record::Partial(Box::new(partial)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn json<T: DeserializeOwned>(&mut self, member: Known, text: &[u8]) -> Option<T> {
-        match serde_json::from_slice(text) {
-            Ok(value) => Some(value),
-            Err(e) => {
-                self.distrust(format!("`{}` cannot be read: {}", member.name(), printable(e)));
-                None
-            }
-        }
-    }
-
-    fn distrust(&mut self, sentence: String) {
+    pub(super) fn distrust(&mut self, sentence: String) {
         if self.report.integrity.len() < MAX_INTEGRITY {
             self.report.integrity.push(sentence);
         }
@@ -378,14 +337,13 @@ fn loss_of(text: &[u8]) -> Result<LossRecord, LineError> {
     if loss.v > LINE_VERSION { Err(LineError::Version(loss.v)) } else { Ok(loss) }
 }
 
-/// The part of a document that says what it is.
-#[derive(serde::Deserialize)]
-struct Headed {
-    schema: Schema,
+fn workload_of(text: &[u8]) -> Result<WorkloadRecord, LineError> {
+    let workload: WorkloadRecord = serde_json::from_slice(text)?;
+    if workload.v > LINE_VERSION { Err(LineError::Version(workload.v)) } else { Ok(workload) }
 }
 
 /// A stranger's text, safe to print: control characters escaped, at most 200 characters.
-fn printable(text: impl std::fmt::Display) -> String {
+pub(super) fn printable(text: impl std::fmt::Display) -> String {
     let mut out = String::new();
     for c in text.to_string().chars().take(MAX_REPORT_TEXT) {
         if c.is_control() {

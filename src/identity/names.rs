@@ -1,0 +1,204 @@
+//! What pods and containers are called, by their ids: what each source of names fills and what events are looked up in.
+//!
+//! Ids are given once and never again (a UUID, 256 random bits), so what was true of one stays true: a container that is
+//! removed keeps its name here, for the events of it that are still on their way.
+
+use std::collections::HashMap;
+
+use super::place::{is_container_id, is_pod_uid};
+
+/// Pods, and containers, that are remembered; a node has some hundreds. 16,384 of each are some 8 MiB.
+const MOST: usize = 1 << 14;
+/// RFC 1123, and so Kubernetes: names of pods are at most this long, the others shorter.
+const LONGEST: usize = 253;
+
+/// What a pod is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its own.
+    pub pod: String,
+}
+
+impl PodName {
+    /// `None`: Kubernetes would allow no such names.
+    pub fn new(namespace: &str, pod: &str) -> Option<Self> {
+        (is_name(namespace) && is_name(pod)).then(|| Self { namespace: namespace.into(), pod: pod.into() })
+    }
+}
+
+/// What has the id of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called<'a> {
+    /// A container of this name.
+    Container(&'a str),
+    /// What holds the pod's namespaces; nobody has named it.
+    Sandbox,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Container {
+    of: PodName,
+    /// `None`: the sandbox.
+    name: Option<String>,
+}
+
+/// Names by ids.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    pods: HashMap<String, PodName>,
+    containers: HashMap<String, Container>,
+    forgotten: u64,
+}
+
+impl Names {
+    /// Adds a pod, if its uid is one.
+    pub fn add_pod(&mut self, uid: &str, name: PodName) {
+        if is_pod_uid(uid) && self.pods.len() < MOST {
+            self.pods.insert(uid.into(), name);
+        }
+    }
+
+    /// Adds a container of a pod, if its id and its name are such.
+    pub fn add_container(&mut self, id: &str, of: PodName, name: &str) {
+        if is_name(name) {
+            self.add(id, Container { of, name: Some(name.into()) });
+        }
+    }
+
+    /// Adds the sandbox of a pod, if its id is one.
+    pub fn add_sandbox(&mut self, id: &str, of: PodName) {
+        self.add(id, Container { of, name: None });
+    }
+
+    fn add(&mut self, id: &str, container: Container) {
+        if is_container_id(id) && self.containers.len() < MOST {
+            self.containers.insert(id.into(), container);
+        }
+    }
+
+    /// What a pod is called.
+    pub fn pod(&self, uid: &str) -> Option<&PodName> {
+        self.pods.get(uid)
+    }
+
+    /// What a container of this pod is called.
+    pub fn container(&self, of: &PodName, id: &str) -> Option<Called<'_>> {
+        let container = self.containers.get(id).filter(|container| container.of == *of)?;
+        Some(container.name.as_deref().map_or(Called::Sandbox, Called::Container))
+    }
+
+    /// Takes over what was learnt later, and returns whether any of it is new. When there is no room, what the later
+    /// ones do not have is forgotten.
+    pub fn learn(&mut self, later: Self) -> bool {
+        let room = |known: usize, new: usize| known + new <= MOST;
+        let new_pods = later.pods.iter().filter(|(uid, name)| self.pods.get(*uid) != Some(name)).count();
+        let new_containers = later.containers.iter().filter(|(id, it)| self.containers.get(*id) != Some(it)).count();
+        if !room(self.pods.len(), new_pods) {
+            self.forgotten += forget(&mut self.pods, &later.pods);
+        }
+        if !room(self.containers.len(), new_containers) {
+            self.forgotten += forget(&mut self.containers, &later.containers);
+        }
+        self.pods.extend(later.pods);
+        self.containers.extend(later.containers);
+        new_pods + new_containers > 0
+    }
+
+    /// How many pods and containers are known.
+    pub fn len(&self) -> usize {
+        self.pods.len() + self.containers.len()
+    }
+
+    /// How many there was no room for any more.
+    pub const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+}
+
+/// Removes what is only in `known`, and returns how much that was.
+fn forget<V>(known: &mut HashMap<String, V>, later: &HashMap<String, V>) -> u64 {
+    let before = known.len();
+    known.retain(|id, _| later.contains_key(id));
+    (before - known.len()) as u64
+}
+
+/// A DNS name, as names in Kubernetes are: small letters, digits, `-` and `.`.
+fn is_name(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(n: usize) -> String {
+        format!("0b1c6c2e-4a77-4d8a-9d2b-{n:012x}")
+    }
+
+    fn id(n: usize) -> String {
+        format!("{n:064x}")
+    }
+
+    fn name(pod: &str) -> PodName {
+        PodName::new("shop", pod).unwrap()
+    }
+
+    #[test]
+    fn a_container_is_looked_up_within_its_pod() {
+        let mut names = Names::default();
+        names.add_pod(&uid(1), name("api-1"));
+        names.add_sandbox(&id(1), name("api-1"));
+        names.add_container(&id(2), name("api-1"), "api");
+        assert_eq!(names.pod(&uid(1)), Some(&name("api-1")));
+        assert_eq!(names.container(&name("api-1"), &id(1)), Some(Called::Sandbox));
+        assert_eq!(names.container(&name("api-1"), &id(2)), Some(Called::Container("api")));
+        assert_eq!(names.container(&name("api-2"), &id(2)), None, "it lends its name to nobody");
+        assert_eq!(names.container(&name("api-1"), &id(3)), None);
+    }
+
+    #[test]
+    fn what_kubernetes_would_not_allow_is_not_known() {
+        for text in ["", "Shop", "a_b", "a/b", "a b", "\u{1b}[31m", "caf\u{e9}", &"x".repeat(254), &"x".repeat(1 << 20)]
+        {
+            assert_eq!(PodName::new(text, "api"), None, "{text:?}");
+            assert_eq!(PodName::new("shop", text), None, "{text:?}");
+            let mut names = Names::default();
+            names.add_container(&id(1), name("api"), text);
+            names.add_pod(text, name("api"));
+            names.add_sandbox(text, name("api"));
+            assert_eq!(names.len(), 0, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_keeps_its_name() {
+        let mut names = Names::default();
+        let mut first = Names::default();
+        first.add_pod(&uid(1), name("api-1"));
+        assert!(names.learn(first.clone()));
+        assert!(!names.learn(first), "nothing new");
+        assert!(!names.learn(Names::default()), "nothing new");
+        let mut second = Names::default();
+        second.add_pod(&uid(2), name("api-2"));
+        assert!(names.learn(second));
+        assert_eq!((names.pod(&uid(1)), names.pod(&uid(2))), (Some(&name("api-1")), Some(&name("api-2"))));
+        assert_eq!(names.forgotten(), 0);
+    }
+
+    #[test]
+    fn without_room_the_later_ones_stay_and_the_others_are_counted() {
+        let of = |range: std::ops::Range<usize>| {
+            let mut names = Names::default();
+            range.for_each(|n| names.add_container(&id(n), name("api"), "api"));
+            names
+        };
+        let mut names = of(0..2 * MOST);
+        assert_eq!(names.len(), MOST, "no source fills more");
+        assert!(names.learn(of(MOST - 10..MOST + 10)));
+        assert_eq!((names.len(), names.forgotten()), (20, MOST as u64 - 10));
+        assert!(names.container(&name("api"), &id(MOST + 9)).is_some());
+    }
+}

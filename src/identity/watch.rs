@@ -1,0 +1,312 @@
+//! Asks the sources of names, in the background: on a thread of its own, so that one that is slow, stopped or gone never
+//! keeps an event waiting. They are asked at the start, when a container is seen whose name is not known, and at the end.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ktrace_bundle::workload::Via;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::cri::{self, Runtime};
+use super::names::Names;
+use super::pod_logs;
+use super::source::{Failure, Source};
+
+/// Between two looks at a source: longer where a look takes long, but never so long that the events of a new container, which
+/// wait for its name, would wait in vain.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
+/// The same after one that failed, and where nobody is.
+const PAUSE_OF_FAILED: Duration = Duration::from_millis(500);
+const PAUSE_OF_ABSENT: Duration = Duration::from_secs(1);
+
+/// An answer: names, and the source's version if it has one.
+type Answer = Result<(Names, Option<String>), Failure>;
+
+/// The sources and the thread that asks them. Dropped, it ends at once, whatever they do.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    slots: Vec<Slot>,
+    /// Looks that are over, of all sources.
+    looks: Mutex<u64>,
+    looked: Condvar,
+    /// Grows when a name is learnt.
+    generation: AtomicU64,
+    /// Whether there is anybody to ask, as far as is known.
+    anybody: AtomicBool,
+    /// Whether the last look at any failed.
+    failed: AtomicBool,
+    over: Notify,
+}
+
+#[derive(Debug)]
+struct Slot {
+    source: Mutex<Source>,
+    asked: Notify,
+}
+
+impl Watch {
+    /// Begins to ask the runtimes at these sockets, and to read the kubelet's directories of logs. What an earlier one knows
+    /// is not asked of a later one.
+    pub fn start(sockets: &[String], pod_logs: &Path) -> Self {
+        let runtimes = sockets.iter().map(|socket| Source::new(Via::Cri, socket.clone()));
+        let logs = Source::new(Via::PodLogs, pod_logs.to_string_lossy().into_owned());
+        let slot = |source| Slot { source: Mutex::new(source), asked: Notify::new() };
+        let shared = Arc::new(Shared {
+            slots: runtimes.chain([logs]).map(slot).collect(),
+            looks: Mutex::new(0),
+            looked: Condvar::new(),
+            generation: AtomicU64::new(0),
+            anybody: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
+            over: Notify::new(),
+        });
+        let (of_thread, root) = (Arc::clone(&shared), pod_logs.to_owned());
+        let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(of_thread, &root));
+        let watch = match thread {
+            Ok(thread) => Self { shared, thread: Some(thread) },
+            Err(e) => {
+                shared.fail(&Failure::io(&e));
+                Self { shared, thread: None }
+            }
+        };
+        watch.ask();
+        watch
+    }
+
+    /// Asks all sources again; returns at once.
+    pub fn ask(&self) {
+        self.shared.slots.iter().for_each(|slot| slot.asked.notify_one());
+    }
+
+    /// Asks all sources again, and waits until each has answered or failed to, but not longer than this.
+    pub fn ask_and_wait(&self, longest: Duration) {
+        let wanted: Vec<u64> = self.sources(|source| source.next_look()).collect();
+        self.ask();
+        self.wait(&wanted, longest);
+    }
+
+    /// Waits until each source has been asked once, but not longer than this.
+    pub fn wait_for_first(&self, longest: Duration) {
+        self.wait(&vec![1; self.shared.slots.len()], longest);
+    }
+
+    fn wait(&self, wanted: &[u64], longest: Duration) {
+        let begin = Instant::now();
+        let has_looked = |(slot, number): (&Slot, &u64)| lock(&slot.source).has_looked(*number);
+        let mut looks = lock(&self.shared.looks);
+        while self.thread.is_some() && !self.shared.slots.iter().zip(wanted).all(has_looked) {
+            let Some(left) = longest.checked_sub(begin.elapsed()) else { return };
+            looks = self.shared.looked.wait_timeout(looks, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Grows when a name is learnt.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether there is anybody to ask.
+    pub fn has_anybody(&self) -> bool {
+        self.shared.anybody.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last look at any source failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Each source, one after the other.
+    pub fn sources<T>(&self, f: impl Fn(&Source) -> T) -> impl Iterator<Item = T> {
+        self.shared.slots.iter().map(move |slot| f(&lock(&slot.source)))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.over.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // that it panicked has been said on stderr
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn take(&self, slot: &Slot, answer: Answer, took: Duration) -> Duration {
+        let mut source = lock(&slot.source);
+        let is_new = source.take(answer, took);
+        let pause = match (source.is_absent(), source.has_failed()) {
+            (true, _) => PAUSE_OF_ABSENT,
+            (_, true) => PAUSE_OF_FAILED,
+            _ => took.clamp(PAUSES[0], PAUSES[1]),
+        };
+        drop(source);
+        if is_new {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        let count = |of: fn(&Source) -> bool| self.slots.iter().filter(|slot| of(&lock(&slot.source))).count();
+        let absent = count(Source::is_absent);
+        self.anybody.store(absent < self.slots.len(), Ordering::Relaxed);
+        self.failed.store(count(Source::has_failed) > 0, Ordering::Relaxed);
+        *lock(&self.looks) += 1;
+        self.looked.notify_all();
+        pause
+    }
+
+    /// Nobody can be asked.
+    fn fail(&self, failure: &Failure) {
+        for slot in &self.slots {
+            lock(&slot.source).begin();
+            self.take(slot, Err(failure.clone()), Duration::ZERO);
+        }
+    }
+}
+
+fn tend(shared: Arc<Shared>, pod_logs: &Path) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return shared.fail(&Failure::io(&e)),
+    };
+    runtime.block_on(async {
+        let runtimes = shared.slots.len().saturating_sub(1);
+        for at in 0..runtimes {
+            tokio::spawn(tend_runtime(Arc::clone(&shared), at));
+        }
+        tokio::spawn(tend_logs(Arc::clone(&shared), runtimes, pod_logs.to_owned()));
+        shared.over.notified().await;
+    });
+}
+
+async fn tend_runtime(shared: Arc<Shared>, at: usize) {
+    let Some(slot) = shared.slots.get(at) else { return };
+    let socket = lock(&slot.source).address().to_owned();
+    let mut runtime = None;
+    loop {
+        let began = slot.begin().await;
+        let answer = timeout(cri::LONGEST, ask(&mut runtime, &socket)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Failure::timeout(cri::LONGEST)));
+        if answer.is_err() {
+            // whoever answers next may be another one
+            runtime = None;
+        }
+        let pause = shared.take(slot, answer, began.elapsed());
+        sleep(pause).await;
+    }
+}
+
+async fn ask(runtime: &mut Option<Runtime>, socket: &str) -> Answer {
+    let runtime = match runtime {
+        Some(runtime) => runtime,
+        None => runtime.insert(Runtime::connect(socket).await?),
+    };
+    Ok((runtime.names().await?, Some(runtime.version.clone())))
+}
+
+async fn tend_logs(shared: Arc<Shared>, at: usize, root: std::path::PathBuf) {
+    let Some(slot) = shared.slots.get(at) else { return };
+    loop {
+        let began = slot.begin().await;
+        let answer = pod_logs::read(&root).map(|names| (names, None)).map_err(|e| Failure::io(&e));
+        let pause = shared.take(slot, answer, began.elapsed());
+        sleep(pause).await;
+    }
+}
+
+impl Slot {
+    /// Waits until it is asked for.
+    async fn begin(&self) -> Instant {
+        self.asked.notified().await;
+        lock(&self.source).begin();
+        Instant::now()
+    }
+}
+
+/// What a panic left behind is still whole: names are replaced one by one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn sockets(paths: &[&Path]) -> Vec<String> {
+        paths.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn one_that_never_answers_keeps_nobody_waiting_and_is_said_to_be_slow() {
+        let dir = tempfile::tempdir().unwrap();
+        let silent = dir.path().join("silent.sock");
+        let _listener = UnixListener::bind(&silent).unwrap();
+        let begin = Instant::now();
+        let watch = Watch::start(&sockets(&[&silent]), dir.path());
+        assert!(begin.elapsed() < cri::LONGEST / 2, "{:?}", begin.elapsed());
+        watch.wait_for_first(3 * cri::LONGEST);
+        let report = watch.sources(Source::report).next().unwrap();
+        assert_eq!((&*report.outcome, report.errors), ("failed", Some(1)));
+        assert_eq!(report.error.as_deref(), Some("no answer within 2 s"));
+        // it is asked again, and nobody waits for the answer
+        let begin = Instant::now();
+        watch.ask();
+        drop(watch);
+        assert!(begin.elapsed() < cri::LONGEST / 2, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn where_nobody_is_nothing_is_waited_for() {
+        let begin = Instant::now();
+        let nowhere = Path::new("/nonexistent");
+        let watch = Watch::start(&sockets(&[nowhere]), nowhere);
+        watch.wait_for_first(cri::LONGEST);
+        watch.ask_and_wait(cri::LONGEST);
+        assert!(begin.elapsed() < cri::LONGEST / 2, "{:?}", begin.elapsed());
+        assert!(!watch.has_anybody());
+        let outcomes: Vec<_> = watch.sources(Source::report).map(|it| it.outcome).collect();
+        assert_eq!(outcomes, ["absent", "absent"]);
+    }
+
+    #[test]
+    fn what_closes_every_connection_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let rude = dir.path().join("rude.sock");
+        let listener = UnixListener::bind(&rude).unwrap();
+        let thread = std::thread::spawn(move || drop(listener.accept()));
+        let watch = Watch::start(&sockets(&[&rude]), dir.path());
+        watch.wait_for_first(3 * cri::LONGEST);
+        let report = watch.sources(Source::report).next().unwrap();
+        assert_eq!((&*report.outcome, report.errors), ("failed", Some(1)), "{report:?}");
+        drop(watch);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn names_that_come_later_are_told_by_the_generation() {
+        const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pods")).unwrap();
+        std::fs::create_dir(dir.path().join("containers")).unwrap();
+        let watch = Watch::start(&[], dir.path());
+        watch.wait_for_first(cri::LONGEST);
+        let before = watch.generation();
+        std::fs::create_dir(dir.path().join(format!("pods/shop_api-1_{UID}"))).unwrap();
+        watch.ask_and_wait(cri::LONGEST);
+        assert!(watch.generation() > before);
+        let mut workload = ktrace_bundle::workload::Workload::of_cgroup(UID.into());
+        assert!(watch.sources(|source| source.has_looked(2)).all(|it| it));
+        let named: Vec<_> = watch.shared.slots.iter().map(|slot| lock(&slot.source).name(&mut workload)).collect();
+        assert_eq!((named, workload.pod.as_deref()), (vec![true], Some("api-1")));
+    }
+}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# vmtest.sh [--only GROUP]... [KERNEL...]: the live tests on real kernels in QEMU, those named or all of tests/vm/kernels, as
-# many at a time as there are processors. Prints kernel x hook x variant x result, and the results of each group of tests:
+# vmtest.sh [--only GROUP]... [KERNEL[:GROUP,...]...]: the live tests on real kernels in QEMU, those named or all of
+# tests/vm/kernels, in this order as many at a time as there are processors. Prints kernel x hook x variant x result, and the
+# results of each group of tests, of all or of those that are named:
 #   fixture         variants and verified instructions are those of fixtures/kernels/NAME.json
 #   equivalence     each variant of each hook yields what the programs did
 #   chosen          the tests of owners, DNS, connections, faults and the ledger, with the variants that the kernel gets
@@ -84,28 +85,45 @@ machine() {
 	[ "$code" = 0 ]
 }
 
-# KERNEL: all its groups, `lockdown` on a machine of its own.
+# KERNEL GROUP...: all these groups, `lockdown` on a machine of its own.
 run() {
 	local name="$1" here=() group code=0
-	for group in "${groups[@]}"; do [ "$group" = lockdown ] || here+=("$group"); done
+	shift
+	for group in "$@"; do [ "$group" = lockdown ] || here+=("$group"); done
 	[ ${#here[@]} -eq 0 ] || machine "$name" "$VM/$name.log" "${here[@]}" || code=$?
-	if [[ " ${groups[*]} " = *" lockdown "* ]] && [ "$code" != 3 ] && [ "${KTRACE_BLESS:-}" != 1 ]; then
+	if [[ " $* " = *" lockdown "* ]] && [ "$code" != 3 ] && [ "${KTRACE_BLESS:-}" != 1 ]; then
 		KTRACE_VM_APPEND="${KTRACE_VM_APPEND:-} lockdown=confidentiality" machine "$name" "$VM/$name-lockdown.log" lockdown || code=$?
 	fi
 	return "$code"
 }
 
+# GROUP...: whether there are such
+known() {
+	local group
+	for group in "$@"; do
+		[[ " ${ALL_GROUPS[*]} " = *" $group "* ]] || die "no group \`$group\`; there are ${ALL_GROUPS[*]}"
+	done
+}
+
 groups=()
 while [ "${1:-}" = --only ]; do
-	[[ " ${ALL_GROUPS[*]} " = *" ${2:-} "* ]] || die "--only takes one of ${ALL_GROUPS[*]}"
-	groups+=("$2")
+	groups+=("${2:-}")
 	shift 2
 done
 [ ${#groups[@]} -gt 0 ] || groups=("${ALL_GROUPS[@]}")
-names=("$@")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(kernels | cut -d' ' -f1)
-for name in "${names[@]}"; do
+known "${groups[@]}"
+wanted=("$@")
+[ ${#wanted[@]} -gt 0 ] || mapfile -t wanted < <(kernels | cut -d' ' -f1)
+names=()
+declare -A groups_of
+for each in "${wanted[@]}"; do
+	name="${each%%:*}"
+	names+=("$name")
 	kernels | grep -q "^$name " || die "no kernel \`$name\` in tests/vm/kernels: $(kernels | cut -d' ' -f1 | tr '\n' ' ')"
+	groups_of[$name]="${groups[*]}"
+	[ "$each" = "$name" ] || groups_of[$name]="$(tr ',' ' ' <<<"${each#*:}")"
+	read -ra own <<<"${groups_of[$name]}"
+	known "${own[@]}"
 done
 
 need_cargo
@@ -126,7 +144,8 @@ for name in "${names[@]}"; do
 	while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n || true; done
 	{
 		code=0
-		run "$name" >"$out/$name" || code=$?
+		read -ra own <<<"${groups_of[$name]}"
+		run "$name" "${own[@]}" >"$out/$name" || code=$?
 		echo "$code" >"$out/$name.code"
 	} &
 done

@@ -151,6 +151,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     // the runtime answers while the programs are loaded
     let homes = Homes::new(&plan.naming);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
+    give_back_memory();
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
     // before the sockets are read, which takes a while: see the audit's tolerance
@@ -225,6 +226,16 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         report.exit_code = command.exit_code();
     }
     seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
+}
+
+/// Loading takes several MiB for the kernel's types. They are free from here on, and the rings, which are mapped next, would
+/// come on top of them.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes) -> Result<Sink, CaptureError> {

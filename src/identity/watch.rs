@@ -1,7 +1,9 @@
 //! Asks the sources of names, in the background: on a thread of its own, so that one that is slow, stopped or gone never
 //! keeps an event waiting. They are asked at the start, when a container is seen whose name is not known, and at the end.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,11 +28,14 @@ const PAUSE_OF_ABSENT: Duration = Duration::from_secs(1);
 /// An answer: names, and the source's version if it has one.
 type Answer = Result<(Names, Option<String>), Failure>;
 
-/// The sources and the thread that asks them. Dropped, it ends at once, whatever they do.
+/// The sources and the thread that asks them, which begins when there is anybody to ask. Dropped, it ends at once, whatever
+/// they do.
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    pod_logs: PathBuf,
+    /// `None` where it could not be started.
+    thread: OnceCell<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +61,7 @@ struct Slot {
 
 impl Watch {
     /// Begins to ask the runtimes at these sockets, and to read the kubelet's directories of logs. What an earlier one knows
-    /// is not asked of a later one.
+    /// is not asked of a later one. Where neither is there, nothing begins before a name is missing.
     pub fn start(sockets: &[String], pod_logs: &Path) -> Self {
         let runtimes = sockets.iter().map(|socket| Source::new(Via::Cri, socket.clone()));
         let logs = Source::new(Via::PodLogs, pod_logs.to_string_lossy().into_owned());
@@ -70,22 +75,25 @@ impl Watch {
             failed: AtomicBool::new(false),
             over: Notify::new(),
         });
-        let (of_thread, root) = (Arc::clone(&shared), pod_logs.to_owned());
-        let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(of_thread, &root));
-        let watch = match thread {
-            Ok(thread) => Self { shared, thread: Some(thread) },
-            Err(e) => {
-                shared.fail(&Failure::io(&e));
-                Self { shared, thread: None }
-            }
-        };
-        watch.ask();
+        let watch = Self { shared, pod_logs: pod_logs.to_owned(), thread: OnceCell::new() };
+        if sockets.iter().any(|path| Path::new(path).exists()) || pod_logs.join("pods").exists() {
+            watch.ask();
+        } else {
+            watch.shared.fail(&Failure::io(&io::ErrorKind::NotFound.into()));
+        }
         watch
     }
 
     /// Asks all sources again; returns at once.
     pub fn ask(&self) {
+        self.thread.get_or_init(|| self.begin());
         self.shared.slots.iter().for_each(|slot| slot.asked.notify_one());
+    }
+
+    fn begin(&self) -> Option<JoinHandle<()>> {
+        let (shared, root) = (Arc::clone(&self.shared), self.pod_logs.clone());
+        let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(shared, &root));
+        thread.map_err(|e| self.shared.fail(&Failure::io(&e))).ok()
     }
 
     /// Asks all sources again, and waits until each has answered or failed to, but not longer than this.
@@ -104,10 +112,14 @@ impl Watch {
         let begin = Instant::now();
         let has_looked = |(slot, number): (&Slot, &u64)| lock(&slot.source).has_looked(*number);
         let mut looks = lock(&self.shared.looks);
-        while self.thread.is_some() && !self.shared.slots.iter().zip(wanted).all(has_looked) {
+        while self.is_asking() && !self.shared.slots.iter().zip(wanted).all(has_looked) {
             let Some(left) = longest.checked_sub(begin.elapsed()) else { return };
             looks = self.shared.looked.wait_timeout(looks, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn is_asking(&self) -> bool {
+        self.thread.get().is_some_and(Option::is_some)
     }
 
     /// Grows when a name is learnt.
@@ -134,7 +146,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.shared.over.notify_one();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take().flatten() {
             // that it panicked has been said on stderr
             let _ = thread.join();
         }
@@ -212,7 +224,7 @@ async fn ask(runtime: &mut Option<Runtime>, socket: &str) -> Answer {
     Ok((runtime.names().await?, Some(runtime.version.clone())))
 }
 
-async fn tend_logs(shared: Arc<Shared>, at: usize, root: std::path::PathBuf) {
+async fn tend_logs(shared: Arc<Shared>, at: usize, root: PathBuf) {
     let Some(slot) = shared.slots.get(at) else { return };
     loop {
         let began = slot.begin().await;

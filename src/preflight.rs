@@ -13,13 +13,12 @@ use crate::hooks::{HOOKS, Hook, Variant};
 use crate::identity;
 use crate::kernel::features::{Answer, Features};
 use crate::kernel::ladder::{Refusals, choose, obstacle};
+use crate::kernel::lockdown::{self, FILE as LOCKDOWN};
 use crate::kernel::trial::{self, Reading};
 use crate::kernel::types::{BTF_PATH, Types};
 use crate::report::check::{CheckReport, Fact, HookCheck, State, VariantCheck};
 use privileges::{capabilities, in_user_namespace, missing};
 pub use privileges::{has_seccomp_filter, may_attach_to_cgroups, sees_all_processes};
-
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Why a capture cannot start on this host.
 #[derive(Debug, thiserror::Error)]
@@ -134,10 +133,7 @@ pub fn require(btf: Option<&Path>) -> Result<(), PreflightError> {
         return Err(PreflightError::Unparsed);
     }
     match trial::reading(&types) {
-        Reading::Refused(why) => {
-            let lockdown = std::fs::read_to_string(LOCKDOWN).ok().map(|line| line.trim().to_owned());
-            Err(PreflightError::Locked { why, lockdown })
-        }
+        Reading::Refused(why) => Err(PreflightError::Locked { why, lockdown: lockdown::line() }),
         Reading::Wrong(what) => {
             let path = btf.map(Path::to_owned).unwrap_or_default();
             Err(PreflightError::OtherKernel { path, kernel: release(), what })

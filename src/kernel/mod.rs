@@ -10,6 +10,7 @@ pub mod features;
 pub mod filters;
 pub mod ladder;
 pub mod loader;
+pub mod lockdown;
 pub mod log;
 pub mod observed;
 mod refused;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::lockdown;
+
 /// libbpf looks in these two, and nowhere else.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
@@ -21,9 +23,8 @@ pub fn has_event(category: &str, name: &str) -> bool {
     events_dir().is_some_and(|dir| dir.join(category).join(name).join("id").exists())
 }
 
-/// Makes tracefs visible to this process. Never where the kernel is locked down, which preflight looks at before:
-/// Linux 6.12 dies when a tracefs that was mounted there is unmounted. To be called while there is only one thread: a mount namespace
-/// belongs to the thread that makes it and to those that it starts later.
+/// Makes tracefs visible to this thread, and to those that it starts later. Never where lockdown keeps it empty: Linux 6.12
+/// and 7.3 die when the last mount of an empty tracefs goes.
 ///
 /// # Errors
 /// Why classic tracepoints are not available, and what to do.
@@ -34,7 +35,7 @@ pub fn ensure() -> Result<(), TracefsError> {
     let closed = PLACES.iter().find(|p| fs::read_dir(p).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied));
     match closed {
         Some(place) => Err(TracefsError::Closed(place)),
-        None => mount_here().map_err(TracefsError::Mount),
+        None => mount_here(),
     }
 }
 
@@ -48,13 +49,19 @@ pub enum TracefsError {
     #[error(
         "tracefs is not mounted and cannot be ({0}): mount it on the node, and in a container `/sys/kernel/tracing`"
     )]
-    Mount(io::Error),
+    Mount(#[from] nix::errno::Errno),
+    /// There would be nothing in it.
+    #[error("the kernel is locked down (`lockdown=confidentiality`), which keeps tracefs empty")]
+    LockedDown,
 }
 
-fn mount_here() -> io::Result<()> {
+fn mount_here() -> Result<(), TracefsError> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // from here on nothing that we mount reaches anybody else
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    if lockdown::hides_tracefs() {
+        return Err(TracefsError::LockedDown);
+    }
     mount(Some("tracefs"), PLACES[0], Some("tracefs"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, None::<&str>)?;
     Ok(())
 }

@@ -109,12 +109,11 @@ pub fn reading(types: &Types) -> Reading {
         Ok(loaded) => loaded,
         Err(e) => {
             let lines = log::take();
+            if let Some(line) = lines.iter().flat_map(|it| it.lines()).find(|line| is_withheld(line)) {
+                return Reading::Refused(line.trim().to_owned());
+            }
             let why = log::culprit(&lines, std::iter::once(NAME)).map_or_else(|| log::chain(&e), |(_, why)| why);
-            // lockdown withholds the helper; libbpf then tries its older name
-            return match why.contains("bpf_probe_read") {
-                true => Reading::Refused(why),
-                false => Reading::Unfit(why),
-            };
+            return Reading::Unfit(why);
         }
     };
     match known {
@@ -122,6 +121,12 @@ pub fn reading(types: &Types) -> Reading {
         None if types.file().is_some() => Reading::Unknown("there is no loopback to listen on".into()),
         None => Reading::Right,
     }
+}
+
+/// Whether the verifier says here that it withholds the helper that reads memory, as it does under lockdown; libbpf then
+/// tries its older name.
+fn is_withheld(line: &str) -> bool {
+    line.contains("bpf_probe_read") && ["unknown func", "cannot use helper"].iter().any(|it| line.contains(it))
 }
 
 fn run(loaded: &PreflightSkel<'_>, name: &str) -> Reading {
@@ -153,4 +158,21 @@ fn open<'a>(
 
 fn refusal(step: &str, error: &libbpf_rs::Error) -> String {
     format!("the kernel refuses to {step} it: {}", log::chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_verifiers_own_words_say_that_reading_is_withheld() {
+        for line in
+            ["unknown func bpf_probe_read_kernel#113", "program of this type cannot use helper bpf_probe_read#4"]
+        {
+            assert!(is_withheld(line), "{line}");
+        }
+        for line in ["12: (85) call bpf_probe_read_kernel#113", "unknown func bpf_get_socket_cookie#46", ""] {
+            assert!(!is_withheld(line), "{line}");
+        }
+    }
 }

@@ -58,6 +58,7 @@ mod workloads;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Trial};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// A test: the behaviour that it shows, and the function that shows it.
 struct Test {
@@ -94,7 +95,16 @@ macro_rules! modules {
     ($($module:ident),* $(,)?) => { [$($module::tests().into_iter().map(|t| t.of(stringify!($module))).collect::<Vec<_>>()),*] };
 }
 
+/// A shell that puts this into the background without job control has these ignored, and so would all that is started here.
+fn heed_signals() {
+    for it in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is set, and no other thread runs yet.
+        unsafe { signal(it, SigHandler::SigDfl) }.unwrap();
+    }
+}
+
 fn main() -> ExitCode {
+    heed_signals();
     let mut args = Arguments::from_args();
     // a capture sees the whole machine: two tests at a time would see each other
     args.test_threads.get_or_insert(1);

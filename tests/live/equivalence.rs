@@ -43,7 +43,7 @@ const LOSSES: [&str; 6] = [
 /// Ports that a step of the workload has for itself.
 const FIXED_PORTS: RangeInclusive<u16> = 8001..=9004;
 
-/// How many of them may be unseen by every program.
+/// In how many of them the machine may stand in the way.
 const MOST_LEFT_OUT: usize = 3;
 
 /// One for each variant of each hook.
@@ -176,21 +176,42 @@ fn yields_what_the_programs_did() {
     let observed = observer.finish_with_resent();
     assert_just_what_was_on_top_of_process_1_is_missing(&bundle.events, &observed);
     let unseen = observed.ports_over_init();
-    eprintln!("ports that are left out, because no program sees what happens on top of process 1: {unseen:?}");
-    let seen = |line: &Line| {
-        ["lport", "rport"].iter().filter_map(|key| line.get(*key)?.parse().ok()).all(|port| !unseen.contains(&port))
-    };
-    let left_out = unseen.iter().filter(|port| FIXED_PORTS.contains(port)).count();
-    assert!(left_out <= MOST_LEFT_OUT, "{left_out} steps cannot be checked on this machine");
+    let stalled = sent_again_without_a_loss(&observed, &expected);
+    if !(unseen.is_empty() && stalled.is_empty()) {
+        eprintln!("left out: ports {unseen:?}, where no program sees what happens on top of process 1");
+        eprintln!("left out: ports {stalled:?}, where the machine stood still until the kernel sent again");
+    }
+    let left_out: BTreeSet<u16> = unseen.union(&stalled).copied().collect();
+    let steps = left_out.iter().filter(|port| FIXED_PORTS.contains(port)).count();
+    assert!(steps <= MOST_LEFT_OUT, "{steps} steps cannot be checked on this machine");
+    let checked = |line: &Line| ports(line).all(|port| !left_out.contains(&port));
     let mut recorded = recorded(&bundle, &scene.names());
     let mut expected = less_what_is_not_seen(&bundle, expected);
-    recorded.retain(seen);
-    expected.retain(seen);
+    recorded.retain(checked);
+    expected.retain(checked);
     let difference = difference(&recorded, &expected);
     assert!(difference.is_empty(), "not what the programs did:\n{difference}");
     bundle.assert_audited_but(|entry| observed.counted_over_init(&entry.counter));
     scene.go(2, "all");
     assert!(scene.client.wait().status.success());
+}
+
+fn ports(line: &Line) -> impl Iterator<Item = u16> {
+    ["lport", "rport"].into_iter().filter_map(|key| line.get(key)?.parse().ok())
+}
+
+/// Ports of the steps in which the witness saw more segments sent again than the workload loses: an emulated machine can
+/// stand still for longer than a second. That each of these is recorded is for the audit to say.
+fn sent_again_without_a_loss(observed: &Observed, expected: &[Line]) -> BTreeSet<u16> {
+    let fixed = |port: &u16| FIXED_PORTS.contains(port);
+    let mut more: BTreeMap<u16, i64> = BTreeMap::new();
+    for resent in &observed.resent {
+        *more.entry([resent.lport, resent.rport].into_iter().find(fixed).unwrap()).or_default() += 1;
+    }
+    for line in expected.iter().filter(|line| line.get("type").is_some_and(|it| it == "tcp_retransmit")) {
+        *more.entry(ports(line).find(fixed).unwrap()).or_default() -= 1;
+    }
+    more.into_iter().filter(|(_, n)| *n > 0).map(|(port, _)| port).collect()
 }
 
 /// Proof that this kernel runs no program on top of process 1, wherever something is put down to that: what the witness

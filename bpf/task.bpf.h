@@ -190,6 +190,18 @@ static __always_inline bool refresh_owner(struct kt_task *t, __u8 source)
 	return false;
 }
 
+/* Whether it is the running process, under its name of now. For programs of kernels that have
+ * bpf_get_current_task_btf. */
+static __always_inline bool is_current(const struct kt_task *t)
+{
+	struct task_struct *leader = bpf_get_current_task_btf()->group_leader;
+	char comm[16] = {};
+
+	bpf_probe_read_kernel_str(comm, sizeof(comm), leader->comm);
+	return t->pid == bpf_get_current_pid_tgid() >> 32 && *(__u64 *)comm == *(__u64 *)t->comm &&
+	       *(__u64 *)&comm[8] == *(__u64 *)&t->comm[8];
+}
+
 static __always_inline bool current_is_kernel(void)
 {
 	if (kt_config.task_btf)

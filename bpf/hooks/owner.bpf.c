@@ -1,14 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * owner: whose is an accepted TCP socket? Serves tcp_state and makes no records of its own.
+ * owner: whose is a TCP socket that a process got from another one, or from the kernel? Serves tcp_state and makes no
+ * records of its own.
  *
  * A child is born in softirq with its listener's owner. The task that accepts it, or failing that (io_uring)
- * the first one that sends or receives on it, is its owner. Context: the task's own system call.
- * Cost: 0.3 us per accept, 0.05 us per TCP send or receive.
+ * the first one that sends or receives on it, is its owner. Any other process that sends or receives later, to whom it was
+ * left by fork or handed in a message (SCM_RIGHTS), is the owner from then on; so is the same one under a new name (exec).
+ * Context: the task's own system call. Cost: 0.3 us per accept, 0.05 us per TCP send or receive.
  */
 #include "ktrace.bpf.h"
 
-static __always_inline int on_first_io(struct sock *sk, const bool direct)
+/* The kernel moves data for those who opened the socket. */
+static __always_inline bool is_settled(const struct kt_task *owner)
+{
+	switch (owner->source) {
+	case KT_OWNER_NONE:
+	case KT_OWNER_INHERITED:
+	case KT_OWNER_ACCEPT:
+		return false;
+	}
+	return is_current(owner) || current_is_kernel();
+}
+
+static __always_inline int on_io(struct sock *sk, const bool direct)
 {
 	struct kt_task owner = {};
 	struct kt_sock *s;
@@ -18,8 +32,7 @@ static __always_inline int on_first_io(struct sock *sk, const bool direct)
 		return 0;
 	/* made here for a connection that waited in the accept queue when the capture started */
 	s = sock_of(sk, true, direct);
-	if (!s || (s->owner.source != KT_OWNER_INHERITED && s->owner.source != KT_OWNER_NONE &&
-		   s->owner.source != KT_OWNER_ACCEPT))
+	if (!s || is_settled(&s->owner))
 		return 0;
 	latch_acceptor(sk, s, direct);
 	set_owner(&owner, KT_OWNER_FIRST_IO);
@@ -37,13 +50,13 @@ static __always_inline int on_first_io(struct sock *sk, const bool direct)
 SEC("?tp_btf/sock_send_length")
 int BPF_PROG(owner__send, struct sock *sk, int ret, int flags)
 {
-	return on_first_io(sk, true);
+	return on_io(sk, true);
 }
 
 SEC("?tp_btf/sock_recv_length")
 int BPF_PROG(owner__recv, struct sock *sk, int ret, int flags)
 {
-	return on_first_io(sk, true);
+	return on_io(sk, true);
 }
 
 static __always_inline int on_accept(struct sock *sk)

@@ -35,7 +35,7 @@ pub enum OwnerSource {
     Accept,
     /// The task that called `listen(2)`.
     Listen,
-    /// The first task that sent or received on the socket.
+    /// The first task of its process that sent or received on the socket.
     FirstIo,
     /// The task that closed the socket.
     Close,

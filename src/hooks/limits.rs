@@ -115,12 +115,17 @@ pub static NESTED: Limit = Limit {
 const FIRST_IO: &[Effect] = &[Effect::Reads { on: &[Is::Key("owner", "first_io")], key: "owner", value: "accept" }];
 
 /// Of variants that see every accept.
-pub static FIRST_USE: Limit =
-    Limit { text: "the first use of a connection by another process than the one that accepted it", effects: FIRST_IO };
+pub static HANDED_OVER: Limit = Limit {
+    text: "the owner of a connection that another process opened or accepted, until it closes it",
+    effects: FIRST_IO,
+};
 
 /// Of variants that see accepts by system call.
-pub static URING_ACCEPTS: Limit =
-    Limit { text: "the owner of a connection accepted through io_uring until it closes it", effects: FIRST_IO };
+pub static URING_ACCEPTS: Limit = Limit {
+    text: "the owner of a connection that another process opened or accepted, or that was accepted through io_uring, until \
+           it closes it",
+    effects: FIRST_IO,
+};
 
 /// Of variants that hook how a datagram is taken from its queue.
 pub static FAILED_RECEIVES: Limit = Limit {
@@ -169,7 +174,7 @@ pub static ALL: &[&Limit] = &[
     &LISTENERS_OWNER,
     &HASHED_OWNERS,
     &NESTED,
-    &FIRST_USE,
+    &HANDED_OVER,
     &URING_ACCEPTS,
     &FAILED_RECEIVES,
     &UNNAMED_PEERS,

@@ -1,4 +1,4 @@
-//! `owner`: whose an accepted TCP socket is. Serves `tcp_state`; makes no events of its own.
+//! `owner`: whose a TCP socket is that was accepted or handed over. Serves `tcp_state`; makes no events of its own.
 
 use ktrace_bundle::event::EventKind;
 
@@ -24,7 +24,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["owner__fentry"],
         seconds: &[],
         more: &["owner__fentry_more1", "owner__fentry_more2", "owner__fentry_more3"],
-        optional: &[first_io(&limits::FIRST_USE)],
+        optional: &[first_io(&limits::HANDED_OVER)],
         needs: &[Need::Trampoline("security_sock_graft")],
         store: Store::Any,
         limits: &[],
@@ -44,7 +44,7 @@ static VARIANTS: &[Variant] = &[
         programs: &["owner__kprobe"],
         seconds: &[],
         more: &[],
-        optional: &[first_io(&limits::FIRST_USE)],
+        optional: &[first_io(&limits::HANDED_OVER)],
         needs: &[Need::Kprobe("security_sock_graft")],
         store: Store::Any,
         limits: &[],
@@ -57,7 +57,7 @@ impl Hook for Owner {
     }
 
     fn question(&self) -> &'static str {
-        "which process accepted a connection?"
+        "which process has a connection that it did not open itself?"
     }
 
     fn kinds(&self) -> &'static [EventKind] {

@@ -37,6 +37,7 @@ mod missed;
 mod net;
 mod observer;
 mod outputs;
+mod owners;
 mod privileges;
 mod program;
 mod refusal;
@@ -127,6 +128,7 @@ fn main() -> ExitCode {
         tcp,
         connect,
         sockets,
+        owners,
         faults,
         healthy,
         identity,

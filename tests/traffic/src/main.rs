@@ -14,6 +14,7 @@ mod udp;
 mod udp_batch;
 mod udp_pump;
 mod uring;
+mod uring_tcp;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     UdpBatch(udp_batch::Args),
     /// Send datagrams to itself in batches, as fast as possible.
     UdpPump(udp_pump::Args),
+    /// Make or serve one TCP connection through io_uring.
+    TcpUring(uring_tcp::Args),
     /// Send and receive datagrams through io_uring.
     UdpUring(uring::Args),
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::UdpPaced(args) => udp::paced(&args),
         Command::UdpBatch(args) => udp_batch::run(&args),
         Command::UdpPump(args) => udp_pump::run(&args),
+        Command::TcpUring(args) => uring_tcp::run(&args, cli.limit_s),
         Command::UdpUring(args) => uring::run(&args),
     });
     match done {

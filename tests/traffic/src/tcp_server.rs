@@ -84,7 +84,8 @@ pub fn run(args: &Args, limit_s: u32) -> io::Result<()> {
     }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+/// A listener with the longest queue that the kernel allows.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;

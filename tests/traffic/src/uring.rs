@@ -53,8 +53,8 @@ fn tell(ring: &mut IoUring, entry: &Entry, dir: Dir, socket: &std::net::UdpSocke
 }
 
 /// What the operation returned.
-fn run_one(ring: &mut IoUring, entry: &Entry) -> io::Result<usize> {
-    // SAFETY: the buffer and the socket of `entry` outlive this call, which waits for its completion.
+pub fn run_one(ring: &mut IoUring, entry: &Entry) -> io::Result<usize> {
+    // SAFETY: what `entry` points to outlives this call, which waits for its completion: all callers keep it.
     unsafe { ring.submission().push(entry) }.map_err(io::Error::other)?;
     ring.submit_and_wait(1)?;
     let done = ring.completion().next().ok_or_else(|| io::Error::other("io_uring has no completion"))?;

@@ -342,6 +342,7 @@ struct kt_state {
 	__u32 when; /* enum kt_when, for the iterator */
 	__u64 late; /* those of them that may still be refused, so that no cap counts them yet */
 	__u64 rescued[KT_CHAIN_MAX]; /* what the first program was skipped for and a later one took */
+	__u64 unmarked; /* of the chain of udp: what the first one saw, and left to a later one for want of a mark */
 };
 
 #define KT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is part of the wire contract")

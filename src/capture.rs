@@ -221,6 +221,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     head.hooks = session.reports_at_end();
     drop(session); // detached from here on
+    sink.homes.wait_for_last_names();
     sink.write_workloads();
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
         report.exit_code = command.exit_code();

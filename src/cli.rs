@@ -5,19 +5,18 @@
 
 pub mod layers;
 pub mod nearest;
+pub mod origins;
 pub mod usage;
 pub mod variables;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use ktrace_bundle::manifest::PlanSource;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use layers::{Layer, LayerError};
+pub use origins::Origins;
 
 /// Source commit, set by the build; `None` when built from a tarball.
 pub const COMMIT: Option<&str> = option_env!("KTRACE_COMMIT");
@@ -90,17 +89,29 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print what this machine supports; changes nothing
-    Check {
-        /// Types of this kernel, as for a capture
-        #[arg(long, env = "KTRACE_BTF", value_name = "FILE")]
-        btf: Option<String>,
-    },
+    Check(CheckArgs),
     /// Print what can be watched, and what each hook sees, needs and costs
     Hooks {
         /// What about them [default: list]
         #[command(subcommand)]
         about: Option<About>,
     },
+}
+
+/// The flags of `ktrace check`, as text; each as for a capture.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Types of this kernel
+    #[arg(long, env = "KTRACE_BTF", value_name = "FILE")]
+    pub btf: Option<String>,
+
+    /// Socket of the container runtime [default: where containerd, k3s, CRI-O and others listen]
+    #[arg(long, env = "KTRACE_CRI_SOCKET", value_name = "PATH")]
+    pub cri_socket: Option<String>,
+
+    /// The host's root directory, where ktrace runs in a container: for the default above
+    #[arg(long, env = "KTRACE_HOST_ROOT", default_value = "/", value_name = "DIR")]
+    pub host_root: String,
 }
 
 /// What `ktrace hooks` prints.
@@ -218,7 +229,7 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub quiet: String,
 
-    /// Ask the container runtime what pods and containers are called: `true` fails without one
+    /// Ask the container runtime what pods and containers are called: with `true` a capture without its answer is degraded
     #[arg(long, env = "KTRACE_WITH_CRI", default_value = "auto", value_name = "auto|BOOL", help_heading = IDENTITY,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_cri: String,
@@ -269,35 +280,11 @@ pub struct CaptureArgs {
     pub command: Vec<OsString>,
 }
 
-/// Where each flag's value came from, by the flag's name without dashes in front.
-#[derive(Debug, Default)]
-pub struct Origins(BTreeMap<String, PlanSource>);
-
-impl Origins {
-    fn of(matches: &ArgMatches, layer: &Layer) -> Self {
-        let origin = |id: &clap::Id| {
-            let flag = id.as_str().replace('_', "-");
-            let from = match matches.value_source(id.as_str())? {
-                ValueSource::CommandLine => PlanSource::Flag,
-                ValueSource::EnvVariable => PlanSource::Env,
-                _ => layer.get(&flag).map_or(PlanSource::Default, |(_, from)| *from),
-            };
-            Some((flag, from))
-        };
-        Self(matches.ids().filter_map(origin).collect())
-    }
-
-    /// Origin of `flag`; a flag that nobody gave has its default.
-    pub fn get(&self, flag: &str) -> PlanSource {
-        self.0.get(flag).copied().unwrap_or(PlanSource::Default)
-    }
-}
-
 /// What the user wants.
 #[derive(Debug)]
 pub enum Request {
-    /// `ktrace check`, with the value of its `--btf`.
-    Check(Option<String>, Origins),
+    /// `ktrace check [flags]`.
+    Check(CheckArgs, Origins),
     /// `ktrace hooks …`.
     Hooks(About),
     /// `ktrace [flags]`.
@@ -328,9 +315,9 @@ where
     let matches = command().try_get_matches_from(&args)?;
     let cli = Cli::from_arg_matches(&matches)?;
     match cli.command {
-        Some(Command::Check { btf }) => {
+        Some(Command::Check(args)) => {
             let origins = matches.subcommand().map(|(_, of_check)| Origins::of(of_check, &Layer::new()));
-            Ok(Request::Check(btf, origins.unwrap_or_default()))
+            Ok(Request::Check(args, origins.unwrap_or_default()))
         }
         Some(Command::Hooks { about }) => Ok(Request::Hooks(about.unwrap_or(About::List))),
         None => {

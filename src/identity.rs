@@ -32,15 +32,18 @@ const MOST: usize = 1 << 14;
 /// So late after a container was seen first its names may come for its first events to wait for them.
 pub const LATEST: Duration = Duration::from_millis(500);
 /// So long after that names are asked for that the sources do not have: a runtime lists what it starts a moment later.
+/// After that only those are asked that did not answer.
 const RETRIED: Duration = Duration::from_secs(10);
+/// Longer than a look at a source may take.
+const LOOKED: Duration = cri::LONGEST.saturating_add(Duration::from_millis(500));
 
-/// The container runtimes of this machine, with their versions.
+/// The container runtimes at these sockets, with their versions.
 ///
 /// # Errors
 /// Why there is none that answers.
-pub fn runtimes(host_root: &Path) -> Result<String, String> {
-    let watch = Watch::start(&crate::plan::naming::well_known(host_root), host_root);
-    watch.wait_for_first(cri::LONGEST);
+pub fn runtimes(sockets: &[String]) -> Result<String, String> {
+    let watch = Watch::start(sockets, Path::new("/nonexistent"));
+    watch.wait_for_first(LOOKED);
     let reports: Vec<_> = watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
     let found: Vec<_> = reports
         .iter()
@@ -73,6 +76,11 @@ pub struct Homes {
     generation: u64,
     known: HashMap<Cgroup, Known>,
     evicted: u64,
+    /// Why names are missing, and whether they were asked for again, since [`Homes::refresh`].
+    why_nameless: Option<Reason>,
+    has_asked_again: bool,
+    /// When names were asked for at the end.
+    asked_at_end: Option<Instant>,
 }
 
 /// An id, and where it is one.
@@ -96,6 +104,9 @@ impl Homes {
             generation: 0,
             known: HashMap::new(),
             evicted: 0,
+            why_nameless: None,
+            has_asked_again: false,
+            asked_at_end: None,
         }
     }
 
@@ -104,22 +115,25 @@ impl Homes {
         self.watch.wait_for_first(LATEST);
     }
 
-    /// Asks for the last time if a name is missing, and waits for the answers; not for long.
+    /// Asks once more if names are missing that were not missing the last time, and waits for the answers; not for long.
     pub fn wait_for_last_names(&mut self) {
-        if self.known.values().all(|known| known.missing.is_none()) {
+        let before = self.asked_at_end.replace(Instant::now());
+        let is_new = |known: &Known| before.is_none_or(|before| known.first_seen > before);
+        if !self.known.values().any(|known| known.missing.is_some() && is_new(known)) {
             return;
         }
         self.watch.ask_and_wait(LATEST);
-        self.refresh();
+        self.refresh(false);
         let cgroups: Vec<_> = self.known.keys().copied().collect();
         cgroups.into_iter().for_each(|cgroup| self.look_up(cgroup));
     }
 
     /// What became of each cgroup of a pod, by its id.
-    pub fn workloads(&self) -> Vec<WorkloadRecord> {
+    pub fn workloads(&mut self) -> Vec<WorkloadRecord> {
+        let why = self.why_nameless();
         let record = |(cgroup, known): (&Cgroup, &Known)| {
             let Attribution::Resolved(Home::Pod(workload)) = &known.home else { return None };
-            let missing = known.missing.map(|key| (key.to_owned(), self.why_nameless().text().into_owned()));
+            let missing = known.missing.map(|key| (key.to_owned(), why.text().into_owned()));
             let hierarchy = cgroup.0.why().map(|reason| ("cgroup_id".to_owned(), reason.text().into_owned()));
             let why = missing.into_iter().chain(hierarchy).collect();
             Some(WorkloadRecord { v: LINE_VERSION, cgroup_id: cgroup.1, k8s: Workload::clone(workload), why })
@@ -129,8 +143,14 @@ impl Homes {
         records
     }
 
-    /// Takes over what was learnt meanwhile; returns whether there is anything new.
-    pub fn refresh(&mut self) -> bool {
+    /// Takes over what was learnt meanwhile, once for each turn of the event path; returns whether there is anything new.
+    /// `is_waited_for`: what is still missing is asked for again.
+    pub fn refresh(&mut self, is_waited_for: bool) -> bool {
+        self.why_nameless = None;
+        self.has_asked_again = is_waited_for;
+        if is_waited_for {
+            self.watch.ask();
+        }
         let generation = self.watch.generation();
         let is_new = generation != self.generation;
         self.generation = generation;
@@ -152,9 +172,9 @@ impl Homes {
         self.look_up(cgroup);
         let known = self.known.get(&cgroup)?;
         id.home = known.home.clone();
-        let missing = known.missing?;
+        let (missing, first_seen) = (known.missing?, known.first_seen);
         id.why.set(missing, self.why_nameless());
-        (known.first_seen.elapsed() < LATEST && self.watch.has_anybody()).then_some(cgroup)
+        (first_seen.elapsed() < LATEST && self.watch.has_anybody()).then_some(cgroup)
     }
 
     /// Whether all of its names are there by now.
@@ -200,9 +220,12 @@ impl Homes {
     }
 
     /// The first source that is there says it.
-    fn why_nameless(&self) -> Reason {
-        let mut reasons = self.watch.sources(Source::reason);
-        reasons.find(|reason| *reason != Reason::SourceAbsent).unwrap_or(Reason::SourceAbsent)
+    fn why_nameless(&mut self) -> Reason {
+        let ask = || {
+            let mut reasons = self.watch.sources(Source::reason);
+            reasons.find(|reason| *reason != Reason::SourceAbsent).unwrap_or(Reason::SourceAbsent)
+        };
+        self.why_nameless.get_or_insert_with(ask).clone()
     }
 
     /// A look-up takes some 6 us, once for each cgroup: its path does not change for as long as it lives. Names may come
@@ -218,8 +241,13 @@ impl Homes {
                 (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
                 known.generation = self.generation;
             }
-            if known.missing.is_some() && (known.first_seen.elapsed() < RETRIED || self.watch.has_failed()) {
-                self.watch.ask();
+            if known.missing.is_some() && !self.has_asked_again {
+                self.has_asked_again = true;
+                if known.first_seen.elapsed() < RETRIED {
+                    self.watch.ask();
+                } else {
+                    self.watch.ask_those_that_failed();
+                }
             }
             return;
         }
@@ -264,6 +292,19 @@ fn named(watch: &Watch, workload: Workload) -> (Attribution<Home>, Option<&'stat
 }
 
 #[cfg(test)]
+impl Homes {
+    /// Those of a machine with this `/var/log` and no runtime, on which the cgroup is of this pod.
+    pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &Path) -> Self {
+        let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() });
+        homes.wait_for_first_names();
+        let (home, missing) = homes.home_of(&format!("/kubepods/pod{uid}"));
+        let known = Known { home, missing, first_seen: Instant::now(), generation: homes.watch.generation() };
+        homes.known.insert(cgroup, known);
+        homes
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -305,7 +346,7 @@ mod tests {
 
     #[test]
     fn without_any_source_the_ids_are_there_and_nothing_waits() {
-        let homes = homes(Path::new("/nonexistent"));
+        let mut homes = homes(Path::new("/nonexistent"));
         let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
         assert_eq!(workload(&home), &Workload { container_id: Some(ID.into()), ..Workload::of_cgroup(UID.into()) });
         assert_eq!(missing, Some("k8s.pod"));
@@ -314,5 +355,14 @@ mod tests {
         let reports = homes.reports();
         let outcomes: Vec<_> = reports.iter().map(|it| (&*it.name, &*it.outcome)).collect();
         assert_eq!(outcomes, [("cgroup", "answered"), ("cri", "not_requested"), ("pod_logs", "absent")]);
+    }
+
+    #[test]
+    fn a_runtime_that_hangs_is_not_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("silent.sock").to_string_lossy().into_owned();
+        assert_eq!(runtimes(std::slice::from_ref(&socket)), Err(format!("`{socket}` is not there")));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(runtimes(std::slice::from_ref(&socket)), Err(format!("`{socket}`: no answer within 2 s")));
     }
 }

@@ -16,12 +16,12 @@ mod plan;
 mod preflight;
 mod report;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use cli::Request;
 use error::{Exit, Hint};
 use plan::Plan;
+use plan::looking::Looking;
 use report::closing::Style;
 
 fn main() -> ExitCode {
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
     };
     kernel::log::install();
     match request {
-        Request::Check(btf, origins) => match Plan::btf_from_args(btf.as_deref(), &origins) {
-            Ok(btf) => check(btf.as_deref()),
+        Request::Check(args, origins) => match Looking::from_args(&args, &origins) {
+            Ok(looking) => check(&looking),
             Err(error) => failed(&error, Exit::Usage),
         },
         Request::Hooks(about) => match report::hooks::text(&about) {
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn check(btf: Option<&Path>) -> Exit {
-    let (report, unmet) = preflight::check(btf);
+fn check(looking: &Looking) -> Exit {
+    let (report, unmet) = preflight::check(looking);
     if report::to_stdout(report.render().as_bytes()).is_err() {
         return Exit::Error;
     }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod duration;
 pub mod error;
 pub mod filters;
+pub mod looking;
 pub mod names;
 pub mod naming;
 pub mod out_dir;
@@ -170,14 +171,6 @@ impl Plan {
         })
     }
 
-    /// The `--btf` of a command that needs nothing else.
-    ///
-    /// # Errors
-    /// The value cannot be used.
-    pub fn btf_from_args(btf: Option<&str>, origins: &Origins) -> Result<Option<PathBuf>, PlanError> {
-        Draft { origins, entries: BTreeMap::new() }.optional("btf", btf, btf::parse, |it| json!(it.to_string_lossy()))
-    }
-
     /// How long the user wants the window to be; `None` if he leaves that to his command.
     pub fn stated_duration(&self) -> Option<Duration> {
         (self.command.is_none() || self.is_given("duration")).then_some(self.duration)
@@ -271,10 +264,16 @@ impl Draft<'_> {
         })
     }
 
+    /// The socket of `--cri-socket`, and the root below which others are looked for.
+    fn runtime(&mut self, socket: Option<&str>, root: &str) -> Result<(Option<String>, PathBuf), PlanError> {
+        let socket = self.optional("cri-socket", socket, naming::socket, |it| json!(it))?;
+        let root = self.value("host-root", root, naming::host_root, |it| json!(it.to_string_lossy()))?;
+        Ok((socket, root))
+    }
+
     fn naming(&mut self, args: &CaptureArgs) -> Result<Naming, PlanError> {
         let with_cri = self.value("with-cri", &args.with_cri, naming::with_cri, |it| json!(it.as_str()))?;
-        let socket = self.optional("cri-socket", args.cri_socket.as_deref(), naming::socket, |it| json!(it))?;
-        let root = self.value("host-root", &args.host_root, naming::host_root, |it| json!(it.to_string_lossy()))?;
+        let (socket, root) = self.runtime(args.cri_socket.as_deref(), &args.host_root)?;
         let pod_logs = args.pod_logs.clone().unwrap_or_else(|| naming::below(&root, "/var/log"));
         let sockets = match (with_cri, socket) {
             (WithCri::False, Some(_)) => return Err(PlanError::SocketWithoutCri),

@@ -16,6 +16,7 @@ use crate::kernel::ladder::{Refusals, choose, obstacle};
 use crate::kernel::lockdown::{self, FILE as LOCKDOWN};
 use crate::kernel::trial::{self, Reading};
 use crate::kernel::types::{BTF_PATH, Types};
+use crate::plan::looking::Looking;
 use crate::report::check::{CheckReport, Fact, HookCheck, State, VariantCheck};
 use privileges::{capabilities, in_user_namespace, missing};
 pub use privileges::{has_seccomp_filter, may_attach_to_cgroups, sees_all_processes};
@@ -166,7 +167,8 @@ pub fn host(btf: Option<&Path>) -> Host {
 }
 
 /// What `ktrace check` prints, and why no capture could start, if so. Nothing is tried then.
-pub fn check(btf: Option<&Path>) -> (CheckReport, Option<PreflightError>) {
+pub fn check(looking: &Looking) -> (CheckReport, Option<PreflightError>) {
+    let btf = looking.btf.as_deref();
     let host = host(btf);
     if let Err(error) = require(btf) {
         let facts = vec![fact("privileges", privileges()), fact("btf", types(btf))];
@@ -191,7 +193,7 @@ pub fn check(btf: Option<&Path>) -> (CheckReport, Option<PreflightError>) {
         limits: choice.limits.clone(),
     });
     let report =
-        CheckReport { kernel: host.kernel, arch: host.arch, facts: facts(btf, &features), hooks: hooks.collect() };
+        CheckReport { kernel: host.kernel, arch: host.arch, facts: facts(looking, &features), hooks: hooks.collect() };
     (report, None)
 }
 
@@ -237,23 +239,23 @@ fn pid_namespace() -> (State, String) {
 }
 
 /// Who would say what pods and containers are called.
-fn runtime() -> (State, String) {
-    match identity::runtimes(Path::new("/")) {
+fn runtime(sockets: &[String]) -> (State, String) {
+    match identity::runtimes(sockets) {
         Ok(found) => (State::Yes, format!("names of pods and containers by {found}")),
         Err(why) => (State::No, format!("{why}: names of pods by the kubelet's logs, if it keeps any")),
     }
 }
 
-fn facts(btf: Option<&Path>, features: &Features) -> Vec<Fact> {
+fn facts(looking: &Looking, features: &Features) -> Vec<Fact> {
     vec![
         fact("privileges", privileges()),
         fact("cap_net_admin", net_admin()),
-        fact("btf", types(btf)),
+        fact("btf", types(looking.btf.as_deref())),
         fact("fentry", told(features.trampoline(), "the best variants of udp, connect and owner")),
         fact("kprobes", told(features.kprobe(), "")),
         fact("tracefs", told(features.tracefs(), "classic tracepoints")),
         fact("pid_namespace", pid_namespace()),
-        fact("runtime", runtime()),
+        fact("runtime", runtime(&looking.sockets)),
     ]
 }
 

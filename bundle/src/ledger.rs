@@ -83,8 +83,8 @@ pub struct Ledger {
     /// The same account by event type.
     #[serde(default)]
     pub by_type: BTreeMap<EventKind, TypeLedger>,
-    /// How far a line's `boot_ns` steps back behind an earlier line's, at most, in ns; UDP events that waited for
-    /// what rare events left of a cap stand last and are left out.
+    /// How far a line's `boot_ns` steps back behind an earlier line's, at most, in ns; events that were
+    /// held back on purpose are left out.
     #[serde(default)]
     pub max_disorder_ns: u64,
 }

@@ -342,7 +342,7 @@ pub struct Checkpoint {
     pub at: DateTime<Utc>,
     /// `CLOCK_BOOTTIME` of that moment, ns.
     pub boot_ns: u64,
-    /// Ledger at that moment. Events still in the ring make it unbalanced by their number.
+    /// Ledger at that moment. Events still in the ring, or that wait, make it unbalanced by their number.
     pub ledger: Ledger,
 }
 

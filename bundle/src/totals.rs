@@ -22,6 +22,7 @@ use crate::summary::{
     CloseWaitRow, ConnectSummary, MAX_ROWS, RetransmitTables, SUMMARY_SCHEMA, Summary, TcpStates, TopTalkers, TypeTotal,
 };
 use crate::tcp::TcpState;
+use crate::workload::Workload;
 
 use connections::Connections;
 use keys::{Flow, Names, Who};
@@ -127,6 +128,11 @@ impl SummaryBuilder {
                 When::End => group.end += 1,
             }
         }
+    }
+
+    /// Takes over what a pod is called, where that came after the events of its processes.
+    pub fn learn(&mut self, workload: &Workload) {
+        self.homes.learn(workload);
     }
 
     /// The summary of a capture that ended as this manifest says.

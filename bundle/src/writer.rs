@@ -140,7 +140,7 @@ impl BundleWriter {
         self.events.bytes()
     }
 
-    /// How far an event's `boot_ns` stepped back behind an earlier line's, at most, ns.
+    /// How far an event's `boot_ns` stepped back behind an earlier line's, at most, ns; those that waited left out.
     pub fn max_disorder_ns(&self) -> u64 {
         self.max_disorder_ns
     }
@@ -161,6 +161,19 @@ impl BundleWriter {
     /// # Errors
     /// If the disk fails. Whether this event was written is then for [`BundleWriter::written_by_type`] to say.
     pub fn push(&mut self, event: &mut Event) -> Result<Pushed, WriteError> {
+        let outcome = self.push_waited(event)?;
+        if outcome == Pushed::Written {
+            self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
+            self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
+        }
+        Ok(outcome)
+    }
+
+    /// The same for an event that was held back on purpose, so that its place is no sign of disorder.
+    ///
+    /// # Errors
+    /// As [`BundleWriter::push`].
+    pub fn push_waited(&mut self, event: &mut Event) -> Result<Pushed, WriteError> {
         let kind = event.payload.kind();
         if self.capped.all || (self.capped.bulk && kind.is_bulk()) {
             return Ok(Pushed::ByteCap);
@@ -177,10 +190,6 @@ impl BundleWriter {
         if let Some(refused) = refused {
             event.seq = 0;
             return Ok(refused);
-        }
-        if !self.reserve_is_open {
-            self.max_disorder_ns = self.max_disorder_ns.max(self.newest_boot_ns.saturating_sub(event.boot_ns));
-            self.newest_boot_ns = self.newest_boot_ns.max(event.boot_ns);
         }
         let outcome = self.append(kind);
         self.or_give_up(outcome)?;

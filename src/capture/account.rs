@@ -32,6 +32,14 @@ pub fn ledger(
     ledger
 }
 
+/// Takes the undecodable out of a ledger that was made before the rings were drained for the last time.
+pub fn leave_out_what_is_under_way(ledger: &mut Ledger) {
+    for of_type in ledger.by_type.values_mut() {
+        of_type.dropped.remove(&DropReason::Undecodable);
+    }
+    ledger.dropped.insert(DropReason::Undecodable, 0);
+}
+
 /// By `enum kt_filter`.
 fn filter_names(filter: &PortFilter) -> [&'static str; kt_filter::KT_FILTER_MAX.0 as usize] {
     let ports = match filter {

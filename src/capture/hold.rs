@@ -15,10 +15,17 @@ const MOST: usize = 1 << 14;
 /// Records that wait, by socket, each with what it waits for.
 #[derive(Debug)]
 pub struct Waiting<T> {
-    by_socket: HashMap<u64, (T, Vec<Vec<u8>>)>,
-    /// Since when a socket waits, oldest first; one that was settled meanwhile is not in `by_socket` any more.
+    by_socket: HashMap<u64, Wait<T>>,
+    /// Since when each socket waits, oldest first; a wait that is over is not in `by_socket` any more.
     since: VecDeque<(u64, u64)>,
     count: usize,
+}
+
+#[derive(Debug)]
+struct Wait<T> {
+    what_for: T,
+    since: u64,
+    records: Vec<Vec<u8>>,
 }
 
 impl<T> Default for Waiting<T> {
@@ -30,11 +37,11 @@ impl<T> Default for Waiting<T> {
 impl<T: Copy> Waiting<T> {
     /// Keeps a record of this socket. `now` is the boot time, ns.
     pub fn add(&mut self, cookie: u64, record: &[u8], what_for: T, now: u64) {
-        let (_, records) = self.by_socket.entry(cookie).or_insert_with(|| (what_for, Vec::new()));
-        if records.is_empty() {
+        let wait = self.by_socket.entry(cookie).or_insert_with(|| {
             self.since.push_back((now, cookie));
-        }
-        records.push(record.to_vec());
+            Wait { what_for, since: now, records: Vec::new() }
+        });
+        wait.records.push(record.to_vec());
         self.count += 1;
     }
 
@@ -46,31 +53,32 @@ impl<T: Copy> Waiting<T> {
     /// What the records of this socket wait for, if there are any.
     pub fn of(&self, cookie: u64) -> Option<T> {
         // as a rule nothing waits
-        if self.is_empty() { None } else { self.by_socket.get(&cookie).map(|(what_for, _)| *what_for) }
+        if self.is_empty() { None } else { self.by_socket.get(&cookie).map(|wait| wait.what_for) }
     }
 
     /// The records of this socket, which wait no longer.
     pub fn take(&mut self, cookie: u64) -> Vec<Vec<u8>> {
-        let (_, records) = self.by_socket.remove(&cookie).unzip();
-        let records = records.unwrap_or_default();
+        let records = self.by_socket.remove(&cookie).map(|wait| wait.records).unwrap_or_default();
         self.count -= records.len();
         records
     }
 
     /// The sockets whose records have waited for something that is there, the first one first.
     pub fn ready(&self, mut is_there: impl FnMut(T) -> bool) -> Vec<u64> {
-        let sockets = self.since.iter().map(|(_, cookie)| *cookie);
-        let mut sockets: Vec<_> = sockets.filter(|cookie| self.of(*cookie).is_some_and(&mut is_there)).collect();
-        let mut seen = std::collections::HashSet::new();
-        sockets.retain(|cookie| seen.insert(*cookie));
-        sockets
+        let waits = self.since.iter().filter_map(|at| Some((at.1, self.wait(*at)?.what_for)));
+        waits.filter(|(_, what_for)| is_there(*what_for)).map(|(cookie, _)| cookie).collect()
+    }
+
+    /// A wait of the row that is not over.
+    fn wait(&self, (since, cookie): (u64, u64)) -> Option<&Wait<T>> {
+        self.by_socket.get(&cookie).filter(|wait| wait.since == since)
     }
 
     /// The next socket that cannot wait any longer, with its records. Without a time none can.
     pub fn overdue(&mut self, now: Option<u64>) -> Option<(u64, Vec<Vec<u8>>)> {
         loop {
             let (since, cookie) = *self.since.front()?;
-            let is_gone = !self.by_socket.contains_key(&cookie);
+            let is_gone = self.wait((since, cookie)).is_none();
             let waited = now.map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(since)));
             if !is_gone && waited < LONGEST && self.count <= MOST {
                 return None;
@@ -192,9 +200,19 @@ mod tests {
         assert_eq!((waiting.of(1), waiting.of(9)), (Some('b'), None));
         assert_eq!(waiting.ready(|it| it == 'a'), [3, 2]);
         assert_eq!(waiting.take(3), [vec![3], vec![3]]);
-        // a second wait of the same socket is one place in the row
+        // a second wait of the same socket stands at its own place in the row
         waiting.add(3, b"x", 'a', 1);
-        assert_eq!(waiting.ready(|it| it == 'a'), [3, 2]);
+        assert_eq!(waiting.ready(|it| it == 'a'), [2, 3]);
         assert_eq!(waiting.ready(|_| false), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_second_wait_is_as_long_as_the_first() {
+        let mut waiting = Waiting::default();
+        waiting.add(1, b"a", (), 0);
+        assert_eq!(waiting.take(1), [b"a"]);
+        waiting.add(1, b"b", (), 400 * MS);
+        assert_eq!(waiting.overdue(Some(899 * MS)), None);
+        assert_eq!(waiting.overdue(Some(900 * MS)), Some((1, vec![b"b".to_vec()])));
     }
 }

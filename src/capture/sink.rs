@@ -137,7 +137,7 @@ impl Sink {
         let mut batch = std::mem::take(&mut self.batch);
         batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
         let now = clock::boot_ns();
-        if self.homes.refresh() {
+        if self.homes.refresh(!self.nameless.is_empty()) {
             self.write_named();
         }
         for (_, range) in batch.index.drain(..) {
@@ -152,11 +152,11 @@ impl Sink {
     /// about a socket by now.
     pub fn settle_overdue(&mut self, now: Option<u64>, passes: impl Fn(u64) -> Option<bool>) {
         while let Some((_, records)) = self.nameless.overdue(now) {
-            records.iter().for_each(|record| self.write(record));
+            records.iter().for_each(|record| self.write_waited(record));
         }
         while let Some((cookie, records)) = self.hold.overdue(now) {
             let written = passes(cookie).unwrap_or(true);
-            records.iter().for_each(|record| if written { self.write(record) } else { self.drop_late(record) });
+            records.iter().for_each(|record| if written { self.write_waited(record) } else { self.drop_late(record) });
         }
     }
 
@@ -164,7 +164,7 @@ impl Sink {
     fn write_named(&mut self) {
         let homes = &mut self.homes;
         for cookie in self.nameless.ready(|cgroup| homes.is_named(cgroup)) {
-            self.nameless.take(cookie).iter().for_each(|record| self.write(record));
+            self.nameless.take(cookie).iter().for_each(|record| self.write_waited(record));
         }
     }
 
@@ -175,8 +175,8 @@ impl Sink {
             Settled::Held => {}
             Settled::Written(before) => {
                 let cookie = raw.mark().cookie;
-                before.iter().for_each(|record| self.write_when_named(record, cookie, now, false));
-                self.write_when_named(record, cookie, now, true);
+                before.iter().for_each(|record| self.write_when_named(record, cookie, now, true));
+                self.write_when_named(record, cookie, now, false);
             }
             Settled::Refused(before) => {
                 before.iter().for_each(|record| self.drop_late(record));
@@ -192,26 +192,26 @@ impl Sink {
     }
 
     /// Records of one socket stay in order: those that follow one that waits wait with it. Others wait unless they have
-    /// waited already.
-    fn write_when_named(&mut self, record: &[u8], cookie: u64, now: u64, may_wait: bool) {
+    /// waited already, or nobody knows which socket they are of.
+    fn write_when_named(&mut self, record: &[u8], cookie: u64, now: u64, has_waited: bool) {
         let Ok(mut event) = hooks::decode(record, &self.context) else { return };
-        let cgroup = self.homes.settle(&mut event.id).filter(|_| may_wait);
+        let cgroup = self.homes.settle(&mut event.id).filter(|_| !has_waited && cookie != 0);
         match self.nameless.of(cookie).or(cgroup) {
             Some(cgroup) => self.nameless.add(cookie, record, cgroup, now),
-            None => self.admit(event),
+            None => self.admit(event, has_waited),
         }
     }
 
     /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
-    fn write(&mut self, record: &[u8]) {
+    fn write_waited(&mut self, record: &[u8]) {
         let Ok(mut event) = hooks::decode(record, &self.context) else { return };
         self.homes.settle(&mut event.id);
-        self.admit(event);
+        self.admit(event, true);
     }
 
-    fn admit(&mut self, event: Event) {
+    fn admit(&mut self, event: Event, has_waited: bool) {
         match self.cap_on(event.payload.kind()) {
-            None => self.push(event),
+            None => self.push(event, has_waited),
             Some(reason) => self.refuse(event, reason),
         }
     }
@@ -241,7 +241,7 @@ impl Sink {
         }
     }
 
-    fn push(&mut self, mut event: Event) {
+    fn push(&mut self, mut event: Event, has_waited: bool) {
         let kind = event.payload.kind();
         if self.failure.is_none() {
             self.dns.annotate(&mut event, self.writer.next_seq());
@@ -252,7 +252,8 @@ impl Sink {
             self.summary.push_refused(&event);
             return;
         }
-        match self.writer.push(&mut event) {
+        let outcome = if has_waited { self.writer.push_waited(&mut event) } else { self.writer.push(&mut event) };
+        match outcome {
             Ok(Pushed::Written) => {
                 tally.written += 1;
                 self.written += 1;
@@ -289,7 +290,7 @@ impl Sink {
         for (event, reason) in self.spare.release() {
             *self.tally.entry(event.payload.kind()).or_default().capped(reason) -= 1;
             match self.cap_on(event.payload.kind()) {
-                None => self.push(event),
+                None => self.push(event, true),
                 Some(reason) => self.refuse(event, reason),
             }
         }
@@ -299,6 +300,7 @@ impl Sink {
     /// Writes what became of the cgroups of pods, for the lines that came before it was known.
     pub fn write_workloads(&mut self) {
         for workload in self.homes.workloads() {
+            self.summary.learn(&workload.k8s);
             if self.failure.is_none()
                 && let Err(e) = self.writer.push_workload(&workload)
             {

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::super::account;
 use super::*;
+use crate::cgroup::Hierarchy;
 use crate::hooks::tests::{bytes_of, context};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::PortFilter;
@@ -190,6 +191,58 @@ fn what_the_reserve_had_room_for_is_on_stdout_too() {
     reader.read_to_string(&mut text).unwrap();
     let lines = std::fs::read_to_string(mock.sink.writer.dir().join("events.jsonl")).unwrap();
     assert_eq!((lines.lines().count(), text), (40, lines));
+}
+
+/// A datagram of this socket, by a process in this cgroup.
+fn datagram(mock: &Mock, boot_ns: u64, cookie: u64, cgroup_id: u64) -> Vec<u8> {
+    let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
+    let mut record = mock.records[udp].clone();
+    // struct kt_header: boot_ns, kind, cpu, flow (cookie, …), owner (start_ns, cgroup_id, …)
+    for (at, number) in [(0, boot_ns), (16, cookie), (80, cgroup_id)] {
+        record[at..at + 8].copy_from_slice(&number.to_ne_bytes());
+    }
+    record
+}
+
+#[test]
+fn events_of_a_container_wait_for_its_name_and_nothing_is_lost_or_out_of_order_by_it() {
+    const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
+    const CGROUP: u64 = 1 << 60;
+    let (out, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    ["pods", "containers"].iter().for_each(|it| std::fs::create_dir(logs.path().join(it)).unwrap());
+    let mut mock = Mock::new(out.path(), 100, 1 << 20);
+    mock.sink.homes = Homes::of_pod((Hierarchy::V2, CGROUP), UID, logs.path());
+    let submit = |mock: &mut Mock, boot_ns, cookie, cgroup| {
+        let record = datagram(mock, boot_ns, cookie, cgroup);
+        let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
+        mock.seen(udp).submitted += 1;
+        mock.sink.take(&record);
+    };
+    // two of the container's socket and one without a socket, then others
+    submit(&mut mock, 1_000_000, 1, CGROUP);
+    submit(&mut mock, 2_000_000, 1, CGROUP);
+    submit(&mut mock, 3_000_000, 0, CGROUP);
+    submit(&mut mock, 4_000_000, 2, CGROUP + 1);
+    mock.sink.write_batch();
+    let mut ledger = mock.ledger();
+    assert_eq!((ledger.written, ledger.dropped[&DropReason::Undecodable]), (2, 2));
+    account::leave_out_what_is_under_way(&mut ledger);
+    assert_eq!(ledger.dropped_total(), 0, "what waits is not lost");
+
+    std::fs::create_dir(logs.path().join(format!("pods/shop_api-1_{UID}"))).unwrap();
+    mock.sink.homes.wait_for_last_names();
+    submit(&mut mock, 200_000_000, 2, CGROUP + 1);
+    mock.sink.write_batch();
+    mock.sink.settle_overdue(None, |_| None);
+    mock.sink.flush();
+    let ledger = mock.ledger();
+    assert_eq!((ledger.check(), ledger.written, ledger.dropped_total()), (Ok(()), 5, 0));
+    assert_eq!(mock.sink.writer.max_disorder_ns(), 0);
+    let lines = std::fs::read_to_string(mock.sink.writer.dir().join("events.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_socket: Vec<_> = lines.iter().filter(|it| it["socket"] == 1).collect();
+    assert_eq!(of_socket.iter().map(|it| it["boot_ns"].as_u64().unwrap()).collect::<Vec<_>>(), [1_000_000, 2_000_000]);
+    assert!(of_socket.iter().all(|it| it["k8s"]["pod"] == "api-1"), "{of_socket:?}");
 }
 
 /// What the kernel refused for the byte cap in these steps.

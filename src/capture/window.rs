@@ -53,8 +53,9 @@ impl Window<'_, '_> {
         let mut progress = Progress::new(self.plan);
         let mut checkpointed = self.begin;
         let mut more = false;
-        let mut turn = Instant::now();
+        let mut turn = self.begin;
         let ended_by = loop {
+            self.note_turn(turn.elapsed());
             let elapsed = self.begin.elapsed();
             let signal = self.stop.asked();
             let over = match command {
@@ -67,7 +68,6 @@ impl Window<'_, '_> {
             let Some(left) = self.plan.duration.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
                 break EndedBy::Deadline;
             };
-            self.note_turn(turn.elapsed());
             if !more {
                 self.rings.wait(TURN.min(left));
             }
@@ -102,11 +102,14 @@ impl Window<'_, '_> {
         sink.longest_turn = sink.longest_turn.max(took);
     }
 
+    /// So far: what is in the rings, or waits, is in no sum yet.
     fn ledger(&self) -> Result<Ledger, SessionError> {
         let sink = self.sink.borrow();
         let missed = self.session.missed();
         let disorder = sink.writer.max_disorder_ns();
-        Ok(account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder))
+        let mut ledger = account::ledger(&self.session.counters()?, &sink.tally, &self.plan.filter, missed, disorder);
+        account::leave_out_what_is_under_way(&mut ledger);
+        Ok(ledger)
     }
 
     fn checkpoint(&mut self) -> Result<(), SessionError> {

@@ -1,5 +1,7 @@
 //! What the command line means.
 
+use ktrace_bundle::manifest::PlanSource;
+
 use super::*;
 
 fn capture(args: &[&str]) -> (Box<CaptureArgs>, Origins) {
@@ -51,7 +53,7 @@ fn a_given_value_is_told_from_a_default() {
 }
 
 #[test]
-fn check_is_a_request_of_its_own_without_flags() {
-    assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check(None, _))));
+fn check_is_a_request_of_its_own_without_the_flags_of_a_capture() {
+    assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check(CheckArgs { btf: None, .. }, _))));
     assert!(parse(["ktrace", "--quiet", "check"]).is_err());
 }

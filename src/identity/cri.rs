@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 
 use super::names::{Names, PodName};
 use super::source::Failure;
-use messages::{Everything, ListContainersResponse, ListPodSandboxResponse, VersionRequest, VersionResponse};
+use messages::{Container, Everything, List, PodSandbox, VersionRequest, VersionResponse};
 
 /// Where runtimes listen if nobody has told them otherwise: containerd, the one of k3s and rke2, those of k0s and MicroK8s,
 /// CRI-O, cri-dockerd.
@@ -63,9 +63,8 @@ impl Runtime {
     /// It does not answer.
     pub async fn names(&mut self) -> Result<Names, Failure> {
         // in this order every container that is listed has its pod in the other list
-        let containers: ListContainersResponse =
-            self.ask("/runtime.v1.RuntimeService/ListContainers", Everything {}).await?;
-        let pods: ListPodSandboxResponse = self.ask("/runtime.v1.RuntimeService/ListPodSandbox", Everything {}).await?;
+        let containers: List<Container> = self.ask("/runtime.v1.RuntimeService/ListContainers", Everything {}).await?;
+        let pods: List<PodSandbox> = self.ask("/runtime.v1.RuntimeService/ListPodSandbox", Everything {}).await?;
         Ok(named(&pods, &containers))
     }
 
@@ -90,17 +89,17 @@ impl Runtime {
     }
 }
 
-fn named(pods: &ListPodSandboxResponse, containers: &ListContainersResponse) -> Names {
+fn named(pods: &List<PodSandbox>, containers: &List<Container>) -> Names {
     let mut names = Names::default();
     let mut by_sandbox = std::collections::HashMap::new();
-    for sandbox in &pods.items {
+    for sandbox in &pods.0 {
         let Some(metadata) = &sandbox.metadata else { continue };
         let Some(name) = PodName::new(&metadata.namespace, &metadata.name) else { continue };
         names.add_pod(&metadata.uid, name.clone());
         names.add_sandbox(&sandbox.id, name.clone());
         by_sandbox.insert(&sandbox.id, name);
     }
-    for container in &containers.containers {
+    for container in &containers.0 {
         let of = by_sandbox.get(&container.pod_sandbox_id).cloned();
         if let (Some(of), Some(metadata)) = (of, &container.metadata) {
             names.add_container(&container.id, of, &metadata.name);
@@ -143,22 +142,18 @@ mod tests {
 
     #[test]
     fn containers_get_the_name_of_the_pod_that_their_sandbox_is() {
-        let pods = ListPodSandboxResponse {
-            items: vec![
-                sandbox('a', UID, "api-1"),
-                sandbox('b', "not a uid", "api-2"),
-                sandbox('c', UID, "api\u{1b}[31m"),
-                PodSandbox { id: "d".repeat(64), metadata: None },
-            ],
-        };
-        let containers = ListContainersResponse {
-            containers: vec![
-                container('1', 'a', "api"),
-                container('2', 'e', "api"),
-                container('3', 'a', &"x".repeat(1 << 20)),
-                container('4', 'c', "api"),
-            ],
-        };
+        let pods = List(vec![
+            sandbox('a', UID, "api-1"),
+            sandbox('b', "not a uid", "api-2"),
+            sandbox('c', UID, "api\u{1b}[31m"),
+            PodSandbox { id: "d".repeat(64), metadata: None },
+        ]);
+        let containers = List(vec![
+            container('1', 'a', "api"),
+            container('2', 'e', "api"),
+            container('3', 'a', &"x".repeat(1 << 20)),
+            container('4', 'c', "api"),
+        ]);
         let names = named(&pods, &containers);
         let pod = names.pod(UID).unwrap();
         assert_eq!((&*pod.namespace, &*pod.pod), ("shop", "api-1"));

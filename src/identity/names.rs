@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::place::{is_container_id, is_pod_uid};
 
 /// Pods, and containers, that are remembered; a node has some hundreds. 16,384 of each are some 8 MiB.
-const MOST: usize = 1 << 14;
+pub const MOST: usize = 1 << 14;
 /// RFC 1123, and so Kubernetes: names of pods are at most this long, the others shorter.
 const LONGEST: usize = 253;
 
@@ -111,7 +111,7 @@ impl Names {
         self.pods.len() + self.containers.len()
     }
 
-    /// How many there was no room for any more.
+    /// How many that were known had to make room for later ones. What one answer has beyond [`MOST`] was never known.
     pub const fn forgotten(&self) -> u64 {
         self.forgotten
     }

@@ -1,7 +1,7 @@
 //! Who can tell what pods and containers are called, what he has told so far, and how that went.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
@@ -11,6 +11,8 @@ use super::names::{Called, Names};
 
 /// Longest text of others that goes into a report, bytes.
 const LONGEST: usize = 256;
+/// So long a look may take before what the source does not know is put down to that.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// Why there was no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct Source {
     /// Looks that were begun, and that are over.
     begun: u64,
     over: u64,
+    /// When the one began that is not over.
+    since: Option<Instant>,
 }
 
 impl Source {
@@ -74,6 +78,7 @@ impl Source {
             errors: 0,
             begun: 0,
             over: 0,
+            since: None,
         }
     }
 
@@ -83,13 +88,15 @@ impl Source {
     }
 
     /// It is being asked.
-    pub const fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.begun += 1;
+        self.since = Some(Instant::now());
     }
 
     /// Takes what came of it, and returns whether any name is new.
     pub fn take(&mut self, answer: Result<(Names, Option<String>), Failure>, took: Duration) -> bool {
         self.over = self.begun;
+        self.since = None;
         match answer {
             Ok((names, version)) => {
                 self.version = version.map(|text| clip(&text)).or(self.version.take());
@@ -133,9 +140,13 @@ impl Source {
     pub fn reason(&self) -> Reason {
         match &self.failure {
             Some(failure) => failure.reason.clone(),
-            None if self.slowest.is_none() => Reason::SourceTimeout,
+            None if self.slowest.is_none() || self.is_slow() => Reason::SourceTimeout,
             None => Reason::NotFound,
         }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() > SLOW)
     }
 
     /// Adds to a workload of which only the ids are known what they are called; returns whether that is all there is.
@@ -161,9 +172,11 @@ impl Source {
         let outcome = match &self.failure {
             Some(_) if self.is_absent() && self.errors == 0 => "absent",
             Some(_) => "failed",
-            None if self.over == 0 => "not_asked",
-            None => "answered",
+            None if self.over > 0 => "answered",
+            None if self.begun > 0 => "failed",
+            None => "not_asked",
         };
+        let unanswered = (self.begun > 0 && self.over == 0).then(|| "no answer yet".to_owned());
         SourceReport {
             name: self.via.as_str().into(),
             outcome: outcome.into(),
@@ -172,7 +185,7 @@ impl Source {
             latency_us: self.slowest.map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX)),
             entries: Some(self.names.len() as u64),
             errors: Some(self.errors),
-            error: self.last_failure.as_ref().map(|failure| failure.text.clone()),
+            error: self.last_failure.as_ref().map(|failure| failure.text.clone()).or(unanswered),
             evicted: Some(self.names.forgotten()),
         }
     }
@@ -187,4 +200,42 @@ fn clip(text: &str) -> String {
             (*len <= LONGEST).then_some(c)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Source {
+        let mut source = Source::new(Via::Cri, "/run/a.sock".into());
+        source.begin();
+        source
+    }
+
+    fn slow(mut source: Source) -> Source {
+        source.since = source.since.and_then(|since| since.checked_sub(2 * SLOW));
+        source
+    }
+
+    #[test]
+    fn one_that_was_asked_and_has_not_answered_is_not_one_that_was_not_there() {
+        let report = asked().report();
+        assert_eq!((&*report.outcome, report.error.as_deref()), ("failed", Some("no answer yet")));
+        let report = Source::new(Via::Cri, "/run/a.sock".into()).report();
+        assert_eq!((&*report.outcome, report.error), ("not_asked", None));
+    }
+
+    #[test]
+    fn what_a_source_does_not_have_is_not_found_only_while_it_answers() {
+        let mut source = asked();
+        assert_eq!(source.reason(), Reason::SourceTimeout);
+        source.take(Ok((Names::default(), None)), Duration::ZERO);
+        assert_eq!(source.reason(), Reason::NotFound);
+        source.begin();
+        assert_eq!(source.reason(), Reason::NotFound, "the look has just begun");
+        let mut source = slow(source);
+        assert_eq!(source.reason(), Reason::SourceTimeout);
+        source.take(Err(Failure::timeout(Duration::from_secs(2))), Duration::from_secs(2));
+        assert_eq!(source.reason(), Reason::SourceTimeout);
+    }
 }

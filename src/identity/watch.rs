@@ -1,4 +1,4 @@
-//! Asks the sources of names, in the background: on a thread of its own, so that one that is slow, stopped or gone never
+//! Asks the sources of names, in the background: on threads of its own, so that one that is slow, stopped or gone never
 //! keeps an event waiting. They are asked at the start, when a container is seen whose name is not known, and at the end.
 
 use std::cell::OnceCell;
@@ -6,11 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::workload::Via;
 use tokio::sync::Notify;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::cri::{self, Runtime};
@@ -28,14 +28,14 @@ const PAUSE_OF_ABSENT: Duration = Duration::from_secs(1);
 /// An answer: names, and the source's version if it has one.
 type Answer = Result<(Names, Option<String>), Failure>;
 
-/// The sources and the thread that asks them, which begins when there is anybody to ask. Dropped, it ends at once, whatever
-/// they do.
+/// The sources and the thread that asks them, which begins when there is anybody to ask. Dropped, it is not waited for, as
+/// nobody knows what they do: it ends by itself, or with the process.
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
     pod_logs: PathBuf,
-    /// `None` where it could not be started.
-    thread: OnceCell<Option<JoinHandle<()>>>,
+    /// Whether the thread could be started.
+    is_asking: OnceCell<bool>,
 }
 
 #[derive(Debug)]
@@ -48,8 +48,6 @@ struct Shared {
     generation: AtomicU64,
     /// Whether there is anybody to ask, as far as is known.
     anybody: AtomicBool,
-    /// Whether the last look at any failed.
-    failed: AtomicBool,
     over: Notify,
 }
 
@@ -72,10 +70,9 @@ impl Watch {
             looked: Condvar::new(),
             generation: AtomicU64::new(0),
             anybody: AtomicBool::new(true),
-            failed: AtomicBool::new(false),
             over: Notify::new(),
         });
-        let watch = Self { shared, pod_logs: pod_logs.to_owned(), thread: OnceCell::new() };
+        let watch = Self { shared, pod_logs: pod_logs.to_owned(), is_asking: OnceCell::new() };
         if sockets.iter().any(|path| Path::new(path).exists()) || pod_logs.join("pods").exists() {
             watch.ask();
         } else {
@@ -86,14 +83,20 @@ impl Watch {
 
     /// Asks all sources again; returns at once.
     pub fn ask(&self) {
-        self.thread.get_or_init(|| self.begin());
+        self.is_asking.get_or_init(|| self.begin());
         self.shared.slots.iter().for_each(|slot| slot.asked.notify_one());
     }
 
-    fn begin(&self) -> Option<JoinHandle<()>> {
+    /// The same of those that did not answer the last time.
+    pub fn ask_those_that_failed(&self) {
+        let failed = self.shared.slots.iter().filter(|slot| lock(&slot.source).has_failed());
+        failed.for_each(|slot| slot.asked.notify_one());
+    }
+
+    fn begin(&self) -> bool {
         let (shared, root) = (Arc::clone(&self.shared), self.pod_logs.clone());
         let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(shared, &root));
-        thread.map_err(|e| self.shared.fail(&Failure::io(&e))).ok()
+        thread.map_err(|e| self.shared.fail(&Failure::io(&e))).is_ok()
     }
 
     /// Asks all sources again, and waits until each has answered or failed to, but not longer than this.
@@ -119,7 +122,7 @@ impl Watch {
     }
 
     fn is_asking(&self) -> bool {
-        self.thread.get().is_some_and(Option::is_some)
+        self.is_asking.get() == Some(&true)
     }
 
     /// Grows when a name is learnt.
@@ -132,11 +135,6 @@ impl Watch {
         self.shared.anybody.load(Ordering::Relaxed)
     }
 
-    /// Whether the last look at any source failed.
-    pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Relaxed)
-    }
-
     /// Each source, one after the other.
     pub fn sources<T>(&self, f: impl Fn(&Source) -> T) -> impl Iterator<Item = T> {
         self.shared.slots.iter().map(move |slot| f(&lock(&slot.source)))
@@ -146,10 +144,6 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.shared.over.notify_one();
-        if let Some(thread) = self.thread.take().flatten() {
-            // that it panicked has been said on stderr
-            let _ = thread.join();
-        }
     }
 }
 
@@ -166,10 +160,8 @@ impl Shared {
         if is_new {
             self.generation.fetch_add(1, Ordering::Release);
         }
-        let count = |of: fn(&Source) -> bool| self.slots.iter().filter(|slot| of(&lock(&slot.source))).count();
-        let absent = count(Source::is_absent);
-        self.anybody.store(absent < self.slots.len(), Ordering::Relaxed);
-        self.failed.store(count(Source::has_failed) > 0, Ordering::Relaxed);
+        let anybody = self.slots.iter().any(|slot| !lock(&slot.source).is_absent());
+        self.anybody.store(anybody, Ordering::Relaxed);
         *lock(&self.looks) += 1;
         self.looked.notify_all();
         pause
@@ -197,6 +189,8 @@ fn tend(shared: Arc<Shared>, pod_logs: &Path) {
         tokio::spawn(tend_logs(Arc::clone(&shared), runtimes, pod_logs.to_owned()));
         shared.over.notified().await;
     });
+    // directories that are still being read are left to themselves
+    runtime.shutdown_background();
 }
 
 async fn tend_runtime(shared: Arc<Shared>, at: usize) {
@@ -226,9 +220,21 @@ async fn ask(runtime: &mut Option<Runtime>, socket: &str) -> Answer {
 
 async fn tend_logs(shared: Arc<Shared>, at: usize, root: PathBuf) {
     let Some(slot) = shared.slots.get(at) else { return };
+    // a disk can hang: one look at a time, on a thread that nobody waits for longer than for an answer
+    let mut reading: Option<JoinHandle<io::Result<Names>>> = None;
     loop {
         let began = slot.begin().await;
-        let answer = pod_logs::read(&root).map(|names| (names, None)).map_err(|e| Failure::io(&e));
+        let root = root.clone();
+        let look = reading.get_or_insert_with(|| spawn_blocking(move || pod_logs::read(&root)));
+        let answer = match timeout(cri::LONGEST, look).await {
+            Err(_) => Err(Failure::timeout(cri::LONGEST)),
+            Ok(looked) => {
+                reading = None;
+                // that it panicked has been said on stderr
+                let names = looked.unwrap_or_else(|e| Err(io::Error::other(e)));
+                names.map(|names| (names, None)).map_err(|e| Failure::io(&e))
+            }
+        };
         let pause = shared.take(slot, answer, began.elapsed());
         sleep(pause).await;
     }

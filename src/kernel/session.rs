@@ -58,6 +58,8 @@ pub struct Session {
     degraded: Vec<String>,
     /// How often each of `programs` had been skipped, and others had taken their place by [`CHAINS`], when the gate opened.
     missed_before: (Vec<Option<u64>>, [u64; CHAINS.len()]),
+    /// See [`Session::unmarked`].
+    unmarked_before: u64,
     pub(super) skel: KtraceSkel<'static>,
 }
 
@@ -99,7 +101,8 @@ impl Session {
     /// Takes over what the loader attached. The gate is closed.
     pub fn new(attached: Attached, skel: KtraceSkel<'static>) -> Self {
         let Attached { programs, reports, degraded } = attached;
-        let mut session = Self { programs, reports, degraded, missed_before: Default::default(), skel };
+        let mut session =
+            Self { programs, reports, degraded, missed_before: Default::default(), unmarked_before: 0, skel };
         // in a pid namespace of our own this number is somebody else's; the iterator knows it in any case
         if preflight::sees_all_processes() {
             session.set(Setting::SelfPid(std::process::id()));
@@ -120,6 +123,7 @@ impl Session {
     /// From now on events are observed.
     pub fn open_gate(&mut self) {
         self.missed_before = (self.programs.iter().map(Attachment::missed).collect(), self.rescued());
+        self.unmarked_before = self.unmarked();
         self.set(Setting::Gate(true));
     }
 
@@ -244,6 +248,9 @@ impl Session {
                 it.rescued = now.saturating_sub(before);
             }
         }
+        if let Some(it) = by_hook.get_mut("udp") {
+            it.skipped += self.unmarked().saturating_sub(self.unmarked_before);
+        }
         by_hook
     }
 
@@ -270,6 +277,13 @@ impl Session {
         // SAFETY: a reference to the mapping of .bss, which lives as long as `skel`; programs add to it at any time.
         let rescued = unsafe { rescued.read_volatile() };
         CHAINS.map(|(_, chain)| rescued.get(chain.0 as usize).copied().unwrap_or(0))
+    }
+
+    /// What the first program of `udp` left to others although it was not skipped.
+    fn unmarked(&self) -> u64 {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return 0 };
+        // SAFETY: as in `rescued`.
+        unsafe { (&raw const bss.kt_state.unmarked).read_volatile() }
     }
 
     fn set(&mut self, setting: Setting) {

@@ -10,9 +10,14 @@ use crate::event::Identity;
 use crate::summary::RowKey;
 use crate::workload::{Home, Workload};
 
-/// What each process belongs to, by pid and start, or 0; nothing stands for the host. Small, as there is one for each process.
+/// What the processes belong to, and what pods are called that had no name when these were seen.
 #[derive(Debug, Default)]
-pub(super) struct Homes(HashMap<(u32, u64), Option<Arc<Workload>>>);
+pub(super) struct Homes {
+    /// By pid and start, or 0; nothing stands for the host. Small, as there is one for each process.
+    of: HashMap<(u32, u64), Option<Arc<Workload>>>,
+    /// By the pod's uid.
+    late: HashMap<String, String>,
+}
 
 /// What a row is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,20 +36,30 @@ impl Homes {
             Home::Pod(workload) => Some(workload),
             Home::Host(_) => None,
         };
-        let is_room = self.0.len() < MAX_TABLE;
-        match self.0.get_mut(&key) {
+        let is_room = self.of.len() < MAX_TABLE;
+        match self.of.get_mut(&key) {
             Some(known) if is_named(known.as_ref()) || !is_named(pod) => {}
             Some(known) => *known = pod.cloned(),
-            None if is_room => drop(self.0.insert(key, pod.cloned())),
+            None if is_room => drop(self.of.insert(key, pod.cloned())),
             None => {}
+        }
+    }
+
+    /// Takes over what a pod is called.
+    pub(super) fn learn(&mut self, workload: &Workload) {
+        if self.late.len() < MAX_TABLE
+            && let Some(name) = name(workload)
+        {
+            self.late.insert(workload.pod_uid.clone(), name);
         }
     }
 
     /// The rows of processes by what these belong to.
     pub(super) fn sums(&self, processes: &Table<Who, Numbers>) -> Table<impl Label + std::hash::Hash + Eq, Numbers> {
         // one process of a pod may have been seen before the name was known
-        let pods = self.0.values().flatten();
-        let names: HashMap<&str, String> = pods.filter_map(|it| Some((&*it.pod_uid, name(it)?))).collect();
+        let pods = self.of.values().flatten();
+        let mut names: HashMap<&str, String> = pods.filter_map(|it| Some((&*it.pod_uid, name(it)?))).collect();
+        names.extend(self.late.iter().map(|(uid, name)| (&**uid, name.clone())));
         let mut sums: Table<Place, Numbers> = Table::default();
         for (who, numbers) in processes.iter() {
             sums.row(self.place(who, &names)).add(numbers);
@@ -54,7 +69,7 @@ impl Homes {
 
     fn place(&self, who: &Who, names: &HashMap<&str, String>) -> Place {
         let key = who.process().map(|(pid, start_ns)| (pid, start_ns.unwrap_or(0)));
-        match key.and_then(|key| self.0.get(&key)) {
+        match key.and_then(|key| self.of.get(&key)) {
             Some(Some(it)) => Place::Pod { uid: it.pod_uid.clone(), name: names.get(&*it.pod_uid).cloned() },
             Some(None) => Place::Host,
             None => Place::Unknown,

@@ -287,3 +287,15 @@ fn processes_add_up_to_their_pods_and_to_the_host() {
     ];
     assert_eq!(rows, expected);
 }
+
+#[test]
+fn a_name_that_comes_after_all_events_is_in_the_summary() {
+    let nameless = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b11".into());
+    let named = Workload { namespace: Some("shop".into()), pod: Some("api-1".into()), ..nameless.clone() };
+    let event = an_event().udp_send().bytes(1).by("api", 1).home(Home::Pod(nameless.into())).build();
+    let mut builder = SummaryBuilder::new();
+    builder.push_event(&event);
+    builder.learn(&named);
+    let s = builder.build(&a_manifest(&[event]), &no_dns());
+    assert_eq!(talkers(&s.top_talkers.by_pod), [("shop/api-1", 1, 0, 1)]);
+}

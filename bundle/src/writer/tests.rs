@@ -238,6 +238,9 @@ fn disorder_is_how_far_time_steps_back() {
         writer.push(&mut an_event().at_ms(ms).build()).unwrap();
     }
     assert_eq!(writer.max_disorder_ns(), 2_000_000);
+    writer.push_waited(&mut an_event().at_ms(1).build()).unwrap();
+    writer.push(&mut an_event().at_ms(13).build()).unwrap();
+    assert_eq!(writer.max_disorder_ns(), 2_000_000, "what waited is not out of order");
 }
 
 #[test]

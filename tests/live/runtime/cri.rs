@@ -1,5 +1,6 @@
 //! What a kubelet asks of a container runtime: the calls of CRI v1 (`k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`) that make
-//! pods and remove them.
+//! pods and remove them. None of it is taken from `src/identity/cri/messages.rs`, so that a field with a wrong number there does
+//! not meet the same mistake here: containerd has to understand both.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -6,7 +6,7 @@
  * A child is born in softirq with its listener's owner. The task that accepts it, or failing that (io_uring)
  * the first one that sends or receives on it, is its owner. Any other process that sends or receives later, to whom it was
  * left by fork or handed in a message (SCM_RIGHTS), is the owner from then on; so is the same one under a new name (exec).
- * Context: the task's own system call. Cost: 0.3 us per accept, 0.05 us per TCP send or receive.
+ * Context: the task's own system call. Cost: 0.3 us per accept, 0.1 us per TCP send or receive.
  */
 #include "ktrace.bpf.h"
 

@@ -30,7 +30,7 @@ pub struct Processes {
     by_key: BTreeMap<Process, ProcId>,
     list: Vec<Process>,
     homes: Vec<Option<Home>>,
-    /// Records of those whose names are not all known: small, as there are few, and read again when all is read.
+    /// Records of those whose names are not all known, one of each at most; read again when all is read.
     nameless: BTreeMap<ProcId, Identity>,
     workloads: Workloads,
     overflow: u64,
@@ -171,6 +171,9 @@ const fn trust(source: OwnerSource) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use ktrace_bundle::testing::an_event;
+    use ktrace_bundle::workload::Workload;
+
     use super::*;
 
     fn owner(pid: u32, source: OwnerSource) -> Attribution<Owner> {
@@ -208,5 +211,25 @@ mod tests {
             so_far.weigh(proc, &owner, at);
         }
         assert_eq!(so_far.get().and_then(|id| processes.get(id)).map(|p| p.pid), Some(12));
+    }
+
+    #[test]
+    fn a_process_is_named_by_what_was_learnt_after_its_lines() {
+        let nameless = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into());
+        let named = Workload { namespace: Some("shop".into()), pod: Some("api-1".into()), ..nameless.clone() };
+        let record = |pid: u32, cgroup_id: u64| {
+            let mut id = an_event().by("api", pid).home(Home::Pod(nameless.clone().into())).build().id;
+            if let Attribution::Resolved(owner) = &mut id.owner {
+                owner.cgroup_id = Some(cgroup_id);
+            }
+            id
+        };
+        let mut processes = Processes::default();
+        let [mine, other] = [record(1, 7), record(2, 8)].map(|id| processes.of(&id).unwrap());
+        processes.learn(WorkloadRecord { v: 1, cgroup_id: 7, k8s: named.clone(), why: BTreeMap::new() });
+        assert_eq!(processes.home(mine), Some(&Home::Pod(nameless.clone().into())), "not before all is read");
+        processes.join();
+        assert_eq!(processes.home(mine), Some(&Home::Pod(named.into())));
+        assert_eq!(processes.home(other), Some(&Home::Pod(nameless.clone().into())), "of another cgroup");
     }
 }

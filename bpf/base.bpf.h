@@ -43,9 +43,15 @@ static __always_inline bool filter_is_on(__u32 filter)
 	return (kt_config.wants | kt_config.refuses) >> filter & 1;
 }
 
+static __always_inline bool filters_homes(void)
+{
+	return filter_is_on(KT_FILTER_NAMESPACE) || filter_is_on(KT_FILTER_POD) || filter_is_on(KT_FILTER_CONTAINER);
+}
+
 static __always_inline bool filters_owners(void)
 {
-	return filter_is_on(KT_FILTER_PID) || filter_is_on(KT_FILTER_COMM) || filter_is_on(KT_FILTER_CGROUP);
+	return filter_is_on(KT_FILTER_PID) || filter_is_on(KT_FILTER_COMM) || filter_is_on(KT_FILTER_CGROUP) ||
+	       filters_homes();
 }
 
 #include "compat.bpf.h"

@@ -23,6 +23,7 @@ struct filter_netns_map filter_netns SEC(".maps");
 struct filter_pids_map filter_pids SEC(".maps");
 struct filter_comms_map filter_comms SEC(".maps");
 struct filter_cgroups_map filter_cgroups SEC(".maps");
+struct filter_homes_map filter_homes SEC(".maps");
 struct failed_ends_map failed_ends SEC(".maps");
 
 const volatile struct kt_config kt_config = {};

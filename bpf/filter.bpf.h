@@ -47,6 +47,16 @@ struct filter_comms_map {
 };
 extern struct filter_comms_map filter_comms SEC(".maps");
 
+/* --namespace, --pod, --container: what user space has said of the cgroups that it knows. value: enum kt_filter, the one
+ * that refuses, or KT_FILTER_MAX. 16,384 of them; what finds no room is asked again, event by event. */
+struct filter_homes_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct kt_cgroup_key);
+	__type(value, __u8);
+};
+extern struct filter_homes_map filter_homes SEC(".maps");
+
 /* What the ends of a socket said whose connect failed: connect(2) returns when the kernel has cleared its local end.
  * key: cookie, which no other socket will ever have, so a stale entry can only age out. 4,096 x 1 byte. */
 struct failed_ends_map {
@@ -157,7 +167,16 @@ static __always_inline __u32 flow_refused_by(const struct kt_flow *f, __u8 *ends
 	return KT_FILTER_MAX;
 }
 
-/* The filter by owner that refuses, or KT_FILTER_MAX. src/capture/owners.rs asks the same in user space. */
+static __always_inline __u32 home_refused_by(const struct kt_task *t)
+{
+	struct kt_cgroup_key key = { .id = t->cgroup_id, .hierarchy = t->cgroup };
+	__u8 *answer = bpf_map_lookup_elem(&filter_homes, &key);
+
+	return answer ? *answer : KT_FILTER_LATER;
+}
+
+/* The filter by owner that refuses, or KT_FILTER_MAX, or KT_FILTER_LATER. src/capture/owners.rs asks the same in user
+ * space. */
 KT_FUNC __u32 owner_refused_by(const struct kt_task *t)
 {
 	if (filter_is_on(KT_FILTER_PID) && !passes(KT_FILTER_PID, listed_in(&filter_pids, &t->pid)))
@@ -167,16 +186,21 @@ KT_FUNC __u32 owner_refused_by(const struct kt_task *t)
 		return KT_FILTER_COMM;
 	if (filter_is_on(KT_FILTER_CGROUP) && !passes(KT_FILTER_CGROUP, t->cgroup_listed))
 		return KT_FILTER_CGROUP;
-	return KT_FILTER_MAX;
+	return filters_homes() ? home_refused_by(t) : KT_FILTER_MAX;
 }
 
 /* A connection is recorded whole or not at all: the first owner that was found in its own context, or in a file table,
  * answers for good. 0: there was none yet. */
 static __always_inline __u8 latched_answer(struct kt_sock *s)
 {
-	if (!s->answer && s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_INHERITED)
-		s->answer = owner_refused_by(&s->owner);
-	return s->answer;
+	__u8 answer = s->answer;
+
+	if (!answer && s->owner.source != KT_OWNER_NONE && s->owner.source != KT_OWNER_INHERITED) {
+		answer = owner_refused_by(&s->owner);
+		if (answer != KT_FILTER_LATER)
+			s->answer = answer;
+	}
+	return answer;
 }
 
 /* The same for an event: a datagram and a call answer for themselves, by the task that made them. */
@@ -196,7 +220,8 @@ static __always_inline void forget_answers(struct kt_sock *s)
 	s->ends = s->answer = s->undecided = 0;
 }
 
-/* Before another task can become the owner: the one that accepted answers. */
+/* Before another task can become the owner: the one that accepted answers. Where that is still to be asked, the next
+ * one does, in the same pod but for a descriptor that was handed to another. */
 static __always_inline void latch_acceptor(struct sock *sk, struct kt_sock *s, const bool direct)
 {
 	if (!filters_owners() || s->answer)
@@ -218,6 +243,10 @@ static __always_inline __u32 event_refused_by(struct kt_flow *f, const struct kt
 		f->flags |= KT_FLOW_UNDECIDED;
 		if (s && s->role != KT_ROLE_LISTENER)
 			s->undecided = 1;
+	} else if (answer == KT_FILTER_LATER) {
+		f->flags |= KT_FLOW_UNNAMED;
+		if (s)
+			s->undecided = 0;
 	} else if (answer < KT_FILTER_MAX) {
 		if (f->proto == IPPROTO_UDP || !s || !s->undecided)
 			return answer;
@@ -226,7 +255,7 @@ static __always_inline __u32 event_refused_by(struct kt_flow *f, const struct kt
 	} else if (s) {
 		s->undecided = 0;
 	}
-	if (f->flags & (KT_FLOW_UNDECIDED | KT_FLOW_REFUSED))
+	if (f->flags & (KT_FLOW_UNDECIDED | KT_FLOW_REFUSED | KT_FLOW_UNNAMED))
 		__sync_fetch_and_add(&kt_state.late, 1);
 	return KT_FILTER_MAX;
 }

@@ -62,7 +62,12 @@ enum kt_filter {
 	KT_FILTER_PID = 4,
 	KT_FILTER_COMM = 5,
 	KT_FILTER_CGROUP = 6,
-	KT_FILTER_MAX = 7,
+	/* What user space knows of cgroups, see filter_homes. */
+	KT_FILTER_NAMESPACE = 7,
+	KT_FILTER_POD = 8,
+	KT_FILTER_CONTAINER = 9,
+	KT_FILTER_MAX = 10,
+	KT_FILTER_LATER = 11, /* no filter's number: user space has yet to say whether one refuses */
 };
 
 /* What the values of a filter say about something; several values may say several things. */
@@ -77,7 +82,7 @@ struct kt_prefix {
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 };
 
-/* Key of the filter by cgroups: ids are unique within a hierarchy. */
+/* Key of what is said about cgroups: ids are unique within a hierarchy. */
 struct kt_cgroup_key {
 	__u64 id;
 	__u64 hierarchy; /* enum kt_cgroup */
@@ -126,6 +131,7 @@ enum kt_flow_flags {
 	KT_FLOW_LADDR_GONE = 2, /* the kernel cleared the local end before it could be read */
 	KT_FLOW_UNDECIDED = 4, /* filters by owner could not decide yet: a later event of this socket will */
 	KT_FLOW_REFUSED = 8, /* a filter refuses this one; it settles the undecided ones before it */
+	KT_FLOW_UNNAMED = 16, /* user space decides by its owner's cgroup, also about the undecided ones before it */
 };
 
 /* kt_tcp_state.flags */
@@ -358,7 +364,7 @@ KT_SIZE(struct kt_amount, 64);
 KT_SIZE(struct kt_process_key, 16);
 KT_SIZE(struct kt_process_row, 80);
 KT_SIZE(struct kt_flow_key, 48);
-KT_SIZE(struct kt_counters, 176);
+KT_SIZE(struct kt_counters, 200);
 KT_SIZE(struct kt_audit_counts, 112);
 KT_SIZE(struct kt_prefix, 20);
 KT_SIZE(struct kt_cgroup_key, 16);

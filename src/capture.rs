@@ -34,7 +34,10 @@ use crate::audit::Audit;
 use crate::clock::{self, Readings};
 use crate::command::{self, Running};
 use crate::error::Hint;
-use crate::hooks::{decode_socket, wire::Context};
+use crate::hooks::{
+    decode_socket,
+    wire::{self, Context},
+};
 use crate::identity::Homes;
 use crate::kernel::features::Features;
 use crate::kernel::loader::{self, LoadError};
@@ -43,7 +46,7 @@ use crate::kernel::skel::types::kt_when;
 use crate::plan::Plan;
 use crate::preflight;
 use coverage::Timeline;
-use sink::Sink;
+use sink::{Acceptor, Sink};
 use stop::Stop;
 pub use tee::Tee;
 use window::Window;
@@ -149,7 +152,7 @@ impl Hint for Leftover {}
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     // the runtime answers while the programs are loaded
-    let homes = Homes::new(&plan.naming);
+    let homes = Homes::new(&plan.naming, &plan.filters.homes);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
     give_back_memory();
     let mut clocks = Readings::new(clock::sample());
@@ -172,6 +175,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     }
     sink.homes.wait_for_first_names();
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
+    tell_homes(&session, &mut sink)?;
 
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
@@ -207,7 +211,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
 
     let mut sink = sink.into_inner();
     sink.homes.wait_for_last_names();
-    sink.settle_overdue(None, |cookie| passes(plan, &session, cookie));
+    sink.settle_overdue(None, |cookie| acceptor(plan, &session, cookie));
     let counters = session.counters()?;
     let missed = session.missed_by_hook();
     let ledger = |sink: &Sink| account::ledger(&counters, &sink.tally, &plan.filter, 0, 0);
@@ -284,6 +288,9 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
         Ok(socket) if socket.id.socket.is_some_and(|cookie| !seen.insert(cookie)) => {}
         Ok(mut socket) => {
             sink.homes.settle(&mut socket.id);
+            if sink.homes.refuses(&socket.id) {
+                return;
+            }
             sink.summary.push_socket(&socket);
             if let Err(e) = sink.writer.push_socket(&socket) {
                 // the first one says why: what follows is only refused
@@ -304,9 +311,15 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
     }
 }
 
-/// Whether a connection passes the filters by owner, by who accepted it.
-fn passes(plan: &Plan, session: &Session, cookie: u64) -> Option<bool> {
-    session.acceptor(cookie).map(|task| owners::pass(&plan.filters, &task))
+/// What is known about who accepted a connection.
+fn acceptor(plan: &Plan, session: &Session, cookie: u64) -> Option<Acceptor> {
+    let task = session.acceptor(cookie)?;
+    Some(Acceptor { passes: owners::pass(&plan.filters, &task), cgroup: wire::cgroup(&task) })
+}
+
+/// What the filters by pod say of cgroups that were met meanwhile, the kernel need not ask any more.
+fn tell_homes(session: &Session, sink: &mut Sink) -> Result<(), SessionError> {
+    sink.homes.decided().into_iter().try_for_each(|(cgroup, answer)| session.tell_home(cgroup, answer))
 }
 
 /// One turn of the event path; returns whether there may be more.

@@ -41,6 +41,7 @@ repeated is separated by commas there. A flag wins over its variable.
 Examples:
   ktrace --duration 60s --dns-only            all DNS here for a minute
   ktrace --ports 5432 --label incident=4711   one database, labelled
+  ktrace --namespace shop --pod 'api-*'       some pods, new ones included
   ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
   ktrace -- curl -s http://example.org/       all that happens while curl runs
   ktrace check                                what this machine supports
@@ -165,6 +166,18 @@ pub struct CaptureArgs {
     /// Only sockets of processes in these cgroups and below: path or `cgroup_id`
     #[arg(long, env = "KTRACE_CGROUP", value_name = "CGROUPS", help_heading = FILTERS)]
     pub cgroup: Vec<String>,
+
+    /// Only sockets of pods in these namespaces, such as `shop,!kube-system`
+    #[arg(long, env = "KTRACE_NAMESPACE", value_name = "NAMES", help_heading = FILTERS)]
+    pub namespace: Vec<String>,
+
+    /// Only sockets of these pods, such as `'api-*'`; those that start in mid-capture included
+    #[arg(long, env = "KTRACE_POD", value_name = "NAMES", help_heading = FILTERS)]
+    pub pod: Vec<String>,
+
+    /// Only sockets of containers with these names in their pods, such as `'!istio-proxy'`
+    #[arg(long, env = "KTRACE_CONTAINER", value_name = "NAMES", help_heading = FILTERS)]
+    pub container: Vec<String>,
 
     /// Time connect calls and handshakes
     #[arg(long, env = "KTRACE_WITH_CONNECT_LATENCY", default_value = "true", value_name = "BOOL", help_heading = WHAT,

@@ -20,6 +20,7 @@ use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Home, Via, Workload, WorkloadRecord};
 
 use crate::cgroup::{Hierarchy, Paths};
+use crate::plan::filters::home::{Answer, HomeFilters};
 use crate::plan::naming::Naming;
 use place::Place;
 use source::Source;
@@ -72,6 +73,9 @@ pub struct Homes {
     paths: Paths,
     watch: Watch,
     naming: Naming,
+    filters: HomeFilters,
+    /// What the filters say of cgroups, since [`Homes::decided`].
+    decided: Vec<(Cgroup, Answer)>,
     /// Of the names as [`Homes::refresh`] found them.
     generation: u64,
     known: HashMap<Cgroup, Known>,
@@ -90,17 +94,21 @@ struct Known {
     home: Attribution<Home>,
     /// The key that a name is missing for.
     missing: Option<&'static str>,
+    /// What the filters by pod say.
+    answer: Answer,
     first_seen: Instant,
     generation: u64,
 }
 
 impl Homes {
     /// Nothing known yet; begins to ask.
-    pub fn new(naming: &Naming) -> Self {
+    pub fn new(naming: &Naming, filters: &HomeFilters) -> Self {
         Self {
             paths: Paths::open(),
             watch: Watch::start(&naming.sockets, &naming.pod_logs),
             naming: naming.clone(),
+            filters: filters.clone(),
+            decided: Vec::new(),
             generation: 0,
             known: HashMap::new(),
             evicted: 0,
@@ -177,6 +185,30 @@ impl Homes {
         (first_seen.elapsed() < LATEST && self.watch.has_anybody()).then_some(cgroup)
     }
 
+    /// What the filters by pod say about processes in this cgroup, and whether that may be known in a moment if it is not.
+    pub fn answer(&mut self, cgroup: Option<Cgroup>) -> (Answer, bool) {
+        if self.filters.is_off() {
+            return (Answer::Passes, false);
+        }
+        let Some(cgroup) = cgroup else { return (Answer::Unknown, false) };
+        self.look_up(cgroup);
+        let Some(known) = self.known.get(&cgroup) else { return (Answer::Unknown, false) };
+        let may_come = known.missing.is_some() && known.first_seen.elapsed() < LATEST && self.watch.has_anybody();
+        (known.answer, may_come)
+    }
+
+    /// Whether the filters by pod refuse what this owner belongs to.
+    pub fn refuses(&mut self, id: &Identity) -> bool {
+        let cgroup =
+            id.owner.value().and_then(|owner| Some((Hierarchy::of(id.why.get("cgroup_id")), owner.cgroup_id?)));
+        matches!(self.answer(cgroup).0, Answer::Refused(_))
+    }
+
+    /// What the filters by pod say of cgroups and had not said before: once for each.
+    pub fn decided(&mut self) -> Vec<(Cgroup, Answer)> {
+        std::mem::take(&mut self.decided)
+    }
+
     /// Whether all of its names are there by now.
     pub fn is_named(&mut self, cgroup: Cgroup) -> bool {
         self.look_up(cgroup);
@@ -240,6 +272,10 @@ impl Homes {
             {
                 (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
                 known.generation = self.generation;
+                if known.answer == Answer::Unknown {
+                    known.answer = self.filters.answer(&known.home, known.missing.is_none());
+                    self.decided.extend((known.answer != Answer::Unknown).then_some((cgroup, known.answer)));
+                }
             }
             if known.missing.is_some() && !self.has_asked_again {
                 self.has_asked_again = true;
@@ -263,7 +299,11 @@ impl Homes {
         if missing.is_some() {
             self.watch.ask();
         }
-        let known = Known { home, missing, first_seen: Instant::now(), generation: self.generation };
+        let answer = self.filters.answer(&home, missing.is_none());
+        if !self.filters.is_off() && answer != Answer::Unknown {
+            self.decided.push((cgroup, answer));
+        }
+        let known = Known { home, missing, answer, first_seen: Instant::now(), generation: self.generation };
         self.known.insert(cgroup, known);
     }
 
@@ -294,11 +334,12 @@ fn named(watch: &Watch, workload: Workload) -> (Attribution<Home>, Option<&'stat
 #[cfg(test)]
 impl Homes {
     /// Those of a machine with this `/var/log` and no runtime, on which the cgroup is of this pod.
-    pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &Path) -> Self {
-        let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() });
+    pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &Path, filters: &HomeFilters) -> Self {
+        let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() }, filters);
         homes.wait_for_first_names();
         let (home, missing) = homes.home_of(&format!("/kubepods/pod{uid}"));
-        let known = Known { home, missing, first_seen: Instant::now(), generation: homes.watch.generation() };
+        let answer = homes.filters.answer(&home, missing.is_none());
+        let known = Known { home, missing, answer, first_seen: Instant::now(), generation: homes.watch.generation() };
         homes.known.insert(cgroup, known);
         homes
     }
@@ -312,7 +353,8 @@ mod tests {
     const ID: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
 
     fn homes(pod_logs: &Path) -> Homes {
-        let homes = Homes::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() });
+        let naming = Naming { pod_logs: pod_logs.into(), ..Naming::default() };
+        let homes = Homes::new(&naming, &HomeFilters::default());
         homes.wait_for_first_names();
         homes
     }

@@ -30,6 +30,7 @@ use crate::cli::{CaptureArgs, Origins};
 pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
+use filters::home::HomeFilters;
 use filters::{Filters, Listed};
 use naming::{Naming, WithCri};
 use share::Share;
@@ -261,6 +262,11 @@ impl Draft<'_> {
             pid: self.listed("pid", &args.pid, filters::pid, Listed::show)?,
             comm: self.listed("comm", &args.comm, filters::comm, Listed::show)?,
             cgroup: self.listed("cgroup", &args.cgroup, filters::cgroup, Listed::show)?,
+            homes: HomeFilters {
+                namespace: self.listed("namespace", &args.namespace, filters::name, Listed::show)?,
+                pod: self.listed("pod", &args.pod, filters::name, Listed::show)?,
+                container: self.listed("container", &args.container, filters::name, Listed::show)?,
+            },
         })
     }
 

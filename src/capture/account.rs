@@ -46,7 +46,7 @@ fn filter_names(filter: &PortFilter) -> [&'static str; kt_filter::KT_FILTER_MAX.
         PortFilter::Dns(_) => "dns_only",
         PortFilter::Ports(_) | PortFilter::All => "ports",
     };
-    ["self", "netns", ports, "cidr", "pid", "comm", "cgroup"]
+    ["self", "netns", ports, "cidr", "pid", "comm", "cgroup", "namespace", "pod", "container"]
 }
 
 fn of_type(seen: u64, submitted: u64, kernel: &[u64; kt_drop::KT_DROP_MAX.0 as usize], user: Tally) -> TypeLedger {
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn kernel_and_user_drops_add_up_to_what_was_seen() {
         let kernel = kt_counters {
-            observed: 120,
-            filtered: [5, 0, 15, 0, 0, 0, 0],
+            observed: 124,
+            filtered: [5, 0, 15, 0, 0, 0, 0, 0, 0, 4],
             seen: 100,
             submitted: 80,
             dropped: [9, 1, 10, 0],
@@ -86,7 +86,10 @@ mod tests {
             0,
         );
         assert_eq!(ledger.check(), Ok(()));
-        assert_eq!(ledger.filtered, BTreeMap::from([("self".into(), 5), ("dns_only".into(), 15)]));
+        assert_eq!(
+            ledger.filtered,
+            BTreeMap::from([("self".into(), 5), ("dns_only".into(), 15), ("container".into(), 4)])
+        );
         assert_eq!(ledger.dropped[&DropReason::EventCap], 11);
         assert_eq!(ledger.dropped[&DropReason::ByteCap], 5);
         assert_eq!(ledger.dropped[&DropReason::FilteredLate], 7);

@@ -74,18 +74,18 @@ impl<T: Copy> Waiting<T> {
         self.by_socket.get(&cookie).filter(|wait| wait.since == since)
     }
 
-    /// The next socket that cannot wait any longer, with its records. Without a time none can.
-    pub fn overdue(&mut self, now: Option<u64>) -> Option<(u64, Vec<Vec<u8>>)> {
+    /// The next socket that cannot wait any longer, with what it waited for and its records. Without a time none can.
+    pub fn overdue(&mut self, now: Option<u64>) -> Option<(u64, T, Vec<Vec<u8>>)> {
         loop {
             let (since, cookie) = *self.since.front()?;
-            let is_gone = self.wait((since, cookie)).is_none();
+            let what_for = self.wait((since, cookie)).map(|wait| wait.what_for);
             let waited = now.map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(since)));
-            if !is_gone && waited < LONGEST && self.count <= MOST {
+            if what_for.is_some() && waited < LONGEST && self.count <= MOST {
                 return None;
             }
             self.since.pop_front();
-            if !is_gone {
-                return Some((cookie, self.take(cookie)));
+            if let Some(what_for) = what_for {
+                return Some((cookie, what_for, self.take(cookie)));
             }
         }
     }
@@ -114,8 +114,8 @@ impl Hold {
     /// What this record means for itself and for those that wait. `now` is the boot time, ns.
     pub fn settle(&mut self, record: &[u8], mark: Mark, now: u64) -> Settled {
         match mark.doubt {
-            Doubt::None if self.0.is_empty() => Settled::Written(Vec::new()),
-            Doubt::None => Settled::Written(self.0.take(mark.cookie)),
+            Doubt::None | Doubt::Unnamed if self.0.is_empty() => Settled::Written(Vec::new()),
+            Doubt::None | Doubt::Unnamed => Settled::Written(self.0.take(mark.cookie)),
             Doubt::Refused => Settled::Refused(self.0.take(mark.cookie)),
             Doubt::Undecided => {
                 self.0.add(mark.cookie, record, (), now);
@@ -126,7 +126,7 @@ impl Hold {
 
     /// See [`Waiting::overdue`].
     pub fn overdue(&mut self, now: Option<u64>) -> Option<(u64, Vec<Vec<u8>>)> {
-        self.0.overdue(now)
+        self.0.overdue(now).map(|(cookie, (), records)| (cookie, records))
     }
 }
 
@@ -213,6 +213,6 @@ mod tests {
         assert_eq!(waiting.take(1), [b"a"]);
         waiting.add(1, b"b", (), 400 * MS);
         assert_eq!(waiting.overdue(Some(899 * MS)), None);
-        assert_eq!(waiting.overdue(Some(900 * MS)), Some((1, vec![b"b".to_vec()])));
+        assert_eq!(waiting.overdue(Some(900 * MS)), Some((1, (), vec![b"b".to_vec()])));
     }
 }

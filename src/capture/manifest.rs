@@ -95,6 +95,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(sink.homes.runtime_missing());
     degraded.extend(events_lost(plan, &ledger));
+    degraded.extend(unjudged(sink.unjudged));
     degraded.extend(notes::byte_cap(plan, &head, &ledger, false));
     degraded.extend(notes::cut_short(plan, ended_by));
     degraded.extend(sink.tee.as_ref().and_then(Tee::failure));
@@ -125,6 +126,12 @@ fn hooks_missing(hooks: &[HookReport]) -> Vec<String> {
         }
     };
     hooks.iter().filter_map(sentence).collect()
+}
+
+/// More was recorded than was asked for.
+fn unjudged(count: u64) -> Option<String> {
+    let why = "nobody could say whether the filters by pod refuse them: see `sources` in the manifest";
+    (count > 0).then(|| format!("{count} events are recorded although {why}"))
 }
 
 /// A cap that the user set counts as asked; one that is only a default does not.

@@ -7,7 +7,7 @@ use crate::plan::filters::comm::Comm;
 
 /// Whether what this task owns passes.
 pub fn pass(filters: &Filters, task: &kt_task) -> bool {
-    let Filters { pid, comm, cgroup, cidr: _, netns: _ } = filters;
+    let Filters { pid, comm, cgroup, cidr: _, netns: _, homes: _ } = filters;
     let names = [task.comm, task.thread].map(|name| name.map(i8::cast_unsigned));
     let named = |list: &std::collections::BTreeSet<_>| names.iter().any(|name| list.contains(&Comm(*name)));
     // only the kernel can walk up from a cgroup

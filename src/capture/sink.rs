@@ -1,6 +1,8 @@
 //! The event path: ring → decode → pair DNS → line. One record at a time, on one thread, nothing blocks but the
 //! disk. Every record that comes in is counted under exactly one outcome.
 
+mod filtered;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,9 +19,10 @@ use super::tee::Tee;
 use crate::clock;
 use crate::hooks::{
     self,
-    wire::{Context, RawEvent},
+    wire::{Context, Doubt, RawEvent},
 };
 use crate::identity::{Cgroup, Homes};
+pub use filtered::Acceptor;
 
 /// What user space did with the events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub struct Sink {
     hold: Hold,
     /// Records of containers whose names may come in a moment.
     nameless: Waiting<Cgroup>,
+    /// Events that were written although nobody could say whether a filter by pod refuses them: absence would be no evidence.
+    pub unjudged: u64,
 }
 
 /// Raw records with their times. The rings are read one after the other, so what came in since the last turn is in
@@ -120,6 +125,7 @@ impl Sink {
             batch: Batch::default(),
             hold: Hold::default(),
             nameless: Waiting::default(),
+            unjudged: 0,
         }
     }
 
@@ -130,83 +136,6 @@ impl Sink {
         // every record begins with its time; one that is too short for that fails to decode later
         let boot_ns = record.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
         self.batch.index.push((boot_ns, start..self.batch.bytes.len()));
-    }
-
-    /// Writes what was taken, in kernel order.
-    pub fn write_batch(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.index.sort_by_key(|(boot_ns, _)| *boot_ns);
-        let now = clock::boot_ns();
-        if self.homes.refresh(!self.nameless.is_empty()) {
-            self.write_named();
-        }
-        for (_, range) in batch.index.drain(..) {
-            self.filter(batch.bytes.get(range).unwrap_or_default(), now);
-        }
-        batch.bytes.clear();
-        self.flush_tee();
-        self.batch = batch;
-    }
-
-    /// Settles what cannot wait any longer at this boot time, or without one everything: `passes` says what is known
-    /// about a socket by now.
-    pub fn settle_overdue(&mut self, now: Option<u64>, passes: impl Fn(u64) -> Option<bool>) {
-        while let Some((_, records)) = self.nameless.overdue(now) {
-            records.iter().for_each(|record| self.write_waited(record));
-        }
-        while let Some((cookie, records)) = self.hold.overdue(now) {
-            let written = passes(cookie).unwrap_or(true);
-            records.iter().for_each(|record| if written { self.write_waited(record) } else { self.drop_late(record) });
-        }
-    }
-
-    /// Writes what has waited for names that are there now.
-    fn write_named(&mut self) {
-        let homes = &mut self.homes;
-        for cookie in self.nameless.ready(|cgroup| homes.is_named(cgroup)) {
-            self.nameless.take(cookie).iter().for_each(|record| self.write_waited(record));
-        }
-    }
-
-    /// What no filter had doubts about is written at once.
-    fn filter(&mut self, record: &[u8], now: u64) {
-        let Ok(raw) = RawEvent::new(record) else { return };
-        match self.hold.settle(record, raw.mark(), now) {
-            Settled::Held => {}
-            Settled::Written(before) => {
-                let cookie = raw.mark().cookie;
-                before.iter().for_each(|record| self.write_when_named(record, cookie, now, true));
-                self.write_when_named(record, cookie, now, false);
-            }
-            Settled::Refused(before) => {
-                before.iter().for_each(|record| self.drop_late(record));
-                self.drop_late(record);
-            }
-        }
-    }
-
-    fn drop_late(&mut self, record: &[u8]) {
-        if let Ok(raw) = RawEvent::new(record) {
-            self.tally.entry(raw.kind()).or_default().filtered_late += 1;
-        }
-    }
-
-    /// Records of one socket stay in order: those that follow one that waits wait with it. Others wait unless they have
-    /// waited already, or nobody knows which socket they are of.
-    fn write_when_named(&mut self, record: &[u8], cookie: u64, now: u64, has_waited: bool) {
-        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
-        let cgroup = self.homes.settle(&mut event.id).filter(|_| !has_waited && cookie != 0);
-        match self.nameless.of(cookie).or(cgroup) {
-            Some(cgroup) => self.nameless.add(cookie, record, cgroup, now),
-            None => self.admit(event, has_waited),
-        }
-    }
-
-    /// A record that cannot be decoded is in no tally: what the kernel submitted and no tally has is undecodable.
-    fn write_waited(&mut self, record: &[u8]) {
-        let Ok(mut event) = hooks::decode(record, &self.context) else { return };
-        self.homes.settle(&mut event.id);
-        self.admit(event, true);
     }
 
     fn admit(&mut self, event: Event, has_waited: bool) {

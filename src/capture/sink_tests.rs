@@ -15,6 +15,7 @@ use crate::cgroup::Hierarchy;
 use crate::hooks::tests::{bytes_of, context};
 use crate::kernel::skel::types::kt_counters;
 use crate::plan::PortFilter;
+use crate::plan::filters::{self, home::HomeFilters};
 use crate::plan::naming::Naming;
 
 /// One thing that can become of an event of the n-th kind, or of the whole capture.
@@ -77,7 +78,7 @@ impl Mock {
                 dns,
                 max_events,
                 context(),
-                Homes::new(&Naming { pod_logs: "/nonexistent".into(), ..Naming::default() }),
+                Homes::new(&Naming { pod_logs: "/nonexistent".into(), ..Naming::default() }, &HomeFilters::default()),
             ),
             counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),
             records: EventKind::ALL.into_iter().map(fixture).collect(),
@@ -211,7 +212,7 @@ fn events_of_a_container_wait_for_its_name_and_nothing_is_lost_or_out_of_order_b
     let (out, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     ["pods", "containers"].iter().for_each(|it| std::fs::create_dir(logs.path().join(it)).unwrap());
     let mut mock = Mock::new(out.path(), 100, 1 << 20);
-    mock.sink.homes = Homes::of_pod((Hierarchy::V2, CGROUP), UID, logs.path());
+    mock.sink.homes = Homes::of_pod((Hierarchy::V2, CGROUP), UID, logs.path(), &HomeFilters::default());
     let submit = |mock: &mut Mock, boot_ns, cookie, cgroup| {
         let record = datagram(mock, boot_ns, cookie, cgroup);
         let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
@@ -243,6 +244,43 @@ fn events_of_a_container_wait_for_its_name_and_nothing_is_lost_or_out_of_order_b
     let of_socket: Vec<_> = lines.iter().filter(|it| it["socket"] == 1).collect();
     assert_eq!(of_socket.iter().map(|it| it["boot_ns"].as_u64().unwrap()).collect::<Vec<_>>(), [1_000_000, 2_000_000]);
     assert!(of_socket.iter().all(|it| it["k8s"]["pod"] == "api-1"), "{of_socket:?}");
+}
+
+#[test]
+fn what_the_kernel_asks_about_a_pod_is_answered_as_soon_as_its_name_is_there() {
+    const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
+    const CGROUP: u64 = 1 << 60;
+    // struct kt_flow.flags: KT_FLOW_UNDECIDED, KT_FLOW_UNNAMED
+    const UNDECIDED: u8 = 4;
+    const UNNAMED: u8 = 16;
+    for (pods, name, written) in [("api-*", Some("api-1"), 3), ("!api-*", Some("api-1"), 0), ("web-*", None, 3)] {
+        let (out, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        ["pods", "containers"].iter().for_each(|it| std::fs::create_dir(logs.path().join(it)).unwrap());
+        let mut mock = Mock::new(out.path(), 100, 1 << 20);
+        let filters = HomeFilters { pod: filters::name(pods).unwrap(), ..HomeFilters::default() };
+        mock.sink.homes = Homes::of_pod((Hierarchy::V2, CGROUP), UID, logs.path(), &filters);
+        // one that nobody owned yet, the one that tells whose it is, and the one that follows
+        for (boot_ns, flag) in [(1, UNDECIDED), (2, UNNAMED), (3, UNNAMED)] {
+            let mut record = datagram(&mock, boot_ns, 1, CGROUP);
+            record[68] = flag;
+            let udp = EventKind::ALL.iter().position(|kind| kind.is_bulk()).unwrap();
+            mock.seen(udp).submitted += 1;
+            mock.sink.take(&record);
+        }
+        mock.sink.write_batch();
+        assert_eq!(mock.ledger().written, 0, "{pods}: they wait");
+        if let Some(name) = name {
+            std::fs::create_dir(logs.path().join(format!("pods/shop_{name}_{UID}"))).unwrap();
+        }
+        mock.sink.homes.wait_for_last_names();
+        mock.sink.settle_overdue(None, |_| None);
+        let ledger = mock.ledger();
+        let late = ledger.dropped[&DropReason::FilteredLate];
+        assert_eq!((ledger.check(), ledger.written, late), (Ok(()), written, 3 - written), "{pods}");
+        assert_eq!(mock.sink.unjudged, if name.is_some() { 0 } else { 3 }, "{pods}");
+        let told = mock.sink.homes.decided().len();
+        assert_eq!((told, mock.sink.homes.decided().len()), (usize::from(name.is_some()), 0), "{pods}: told once");
+    }
 }
 
 /// What the kernel refused for the byte cap in these steps.

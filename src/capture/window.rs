@@ -10,7 +10,7 @@ use ktrace_bundle::writer::{Capped, WriteError};
 use super::sink::Sink;
 use super::stop::Stop;
 use super::tee::Tee;
-use super::{account, drain, passes};
+use super::{acceptor, account, drain, tell_homes};
 use crate::audit::Audit;
 use crate::clock::{self, Readings};
 use crate::command::Running;
@@ -73,8 +73,9 @@ impl Window<'_, '_> {
             }
             turn = Instant::now();
             more = drain(self.rings, self.sink)?;
-            let known = |cookie| passes(self.plan, self.session, cookie);
+            let known = |cookie| acceptor(self.plan, self.session, cookie);
             self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
+            tell_homes(self.session, &mut self.sink.borrow_mut())?;
             let capped = self.sink.borrow().refuses();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);

@@ -3,6 +3,8 @@
 //! A record is believed only if its length is exactly that of its kind's struct in `wire.h`. Numbers without a
 //! name are errors, never defaults.
 
+mod raw;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -12,7 +14,9 @@ use ktrace_bundle::event::{Endpoint, Errno, Event, EventKind, Identity, Payload,
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::why::{Reason, Why};
 
+use crate::cgroup::Hierarchy;
 use crate::kernel::skel::types;
+pub use raw::{Doubt, Mark, RawEvent};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -84,76 +88,6 @@ pub fn read<T: Wire>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
     // SAFETY: the length was checked, `read_unaligned` needs no alignment, and `Wire` is valid for any bytes.
     Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-}
-
-/// A record of a known kind, not yet believed beyond that.
-#[derive(Debug, Clone, Copy)]
-pub struct RawEvent<'a> {
-    kind: EventKind,
-    bytes: &'a [u8],
-}
-
-impl<'a> RawEvent<'a> {
-    /// Looks at the kind.
-    ///
-    /// # Errors
-    /// Too short for a header, or of no known kind.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let expected = size_of::<types::kt_header>();
-        let header = bytes.get(..expected).ok_or(DecodeError::Length { got: bytes.len(), expected })?;
-        let types::kt_header { kind, .. } = read(header)?;
-        Ok(Self { kind: kind_of(kind)?, bytes })
-    }
-
-    /// What it claims to be.
-    pub const fn kind(&self) -> EventKind {
-        self.kind
-    }
-
-    /// What the kernel says about filters that it could not ask when the event happened.
-    pub fn mark(&self) -> Mark {
-        let header = self.bytes.get(..size_of::<types::kt_header>()).map(read::<types::kt_header>);
-        // `new` has looked at the header
-        let Some(Ok(types::kt_header { flow, .. })) = header else { return Mark::default() };
-        let has = |flag: types::kt_flow_flags| u32::from(flow.flags) & flag.0 != 0;
-        let doubt = if has(types::kt_flow_flags::KT_FLOW_REFUSED) {
-            Doubt::Refused
-        } else if has(types::kt_flow_flags::KT_FLOW_UNDECIDED) && flow.cookie != 0 {
-            Doubt::Undecided // without a cookie nothing later can be told to be of the same socket
-        } else {
-            Doubt::None
-        };
-        Mark { cookie: flow.cookie, doubt }
-    }
-
-    /// The record as its struct.
-    ///
-    /// # Errors
-    /// [`DecodeError::Length`].
-    pub fn read<T: Wire>(&self) -> Result<T, DecodeError> {
-        read(self.bytes)
-    }
-}
-
-/// Whether filters by owner let an event pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Doubt {
-    /// They do.
-    #[default]
-    None,
-    /// Nobody knows yet; a later event of the same socket will.
-    Undecided,
-    /// They do not, nor those of the same socket that were undecided.
-    Refused,
-}
-
-/// A socket, and what filters by owner say about an event of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Mark {
-    /// Socket cookie; 0 where there is none.
-    pub cookie: u64,
-    /// What they say.
-    pub doubt: Doubt,
 }
 
 /// The event type of a kind number.
@@ -361,17 +295,28 @@ fn source_of(number: u8) -> Result<Option<OwnerSource>, DecodeError> {
     }))
 }
 
-fn cgroup_of(hierarchy: u8, id: u64, why: &mut Why) -> Result<Option<u64>, DecodeError> {
+fn cgroup_of(number: u8, id: u64, why: &mut Why) -> Result<Option<u64>, DecodeError> {
+    let Some(hierarchy) = hierarchy(number)? else { return Ok(None) };
+    if let Some(reason) = hierarchy.why() {
+        why.set("cgroup_id", reason);
+    }
+    Ok((id != 0).then_some(id))
+}
+
+fn hierarchy(number: u8) -> Result<Option<Hierarchy>, DecodeError> {
     use types::kt_cgroup as c;
-    let v1 = match types::kt_cgroup(u32::from(hierarchy)) {
+    Ok(Some(match types::kt_cgroup(u32::from(number)) {
         c::KT_CGROUP_NONE => return Ok(None),
-        c::KT_CGROUP_V2 => return Ok((id != 0).then_some(id)),
-        c::KT_CGROUP_V1_MEMORY => "memory",
-        c::KT_CGROUP_V1_PIDS => "pids",
-        _ => return Err(DecodeError::Unknown { what: "cgroup hierarchy", number: u32::from(hierarchy) }),
-    };
-    why.set("cgroup_id", Reason::CgroupV1(v1.into()));
-    Ok(Some(id))
+        c::KT_CGROUP_V2 => Hierarchy::V2,
+        c::KT_CGROUP_V1_MEMORY => Hierarchy::V1Memory,
+        c::KT_CGROUP_V1_PIDS => Hierarchy::V1Pids,
+        _ => return Err(DecodeError::Unknown { what: "cgroup hierarchy", number: u32::from(number) }),
+    }))
+}
+
+/// The cgroup that a task was in, where its id is one; as far as it is known.
+pub fn cgroup(task: &types::kt_task) -> Option<(Hierarchy, u64)> {
+    Some((hierarchy(task.cgroup).ok()??, Some(task.cgroup_id).filter(|id| *id != 0)?))
 }
 
 /// A TCP state by its kernel number.

@@ -1,6 +1,6 @@
 //! The plan's filters → settings before load, and values in maps after it. `bpf/filter.bpf.h` reads both.
 
-use libbpf_rs::{Map, MapCore, MapFlags};
+use libbpf_rs::{ErrorKind, Map, MapCore, MapFlags};
 
 use super::skel::types::{kt_cgroup, kt_filter, kt_listed};
 use super::skel::{KtraceSkel, OpenKtraceSkel, types};
@@ -8,8 +8,11 @@ use crate::cgroup::Hierarchy;
 use crate::plan::filters::Listed;
 use crate::plan::filters::cgroup::Cgroup;
 use crate::plan::filters::cidr::Cidr;
+use crate::plan::filters::home::{Answer, HomeFilter};
 use crate::plan::{Plan, PortFilter};
 
+/// Cgroups of which it is known whether filters by pod refuse them.
+const MAX_HOMES: u32 = 1 << 14;
 /// Sockets whose connect failed and has not returned yet.
 const MAX_FAILED: u32 = 4096;
 
@@ -31,6 +34,9 @@ fn sides(plan: &Plan) -> Vec<(kt_filter, bool, bool)> {
         side(kt_filter::KT_FILTER_PID, &filters.pid),
         side(kt_filter::KT_FILTER_COMM, &filters.comm),
         side(kt_filter::KT_FILTER_CGROUP, &filters.cgroup),
+        side(kt_filter::KT_FILTER_NAMESPACE, &filters.homes.namespace),
+        side(kt_filter::KT_FILTER_POD, &filters.homes.pod),
+        side(kt_filter::KT_FILTER_CONTAINER, &filters.homes.container),
     ]
 }
 
@@ -74,6 +80,7 @@ pub fn size_maps(open: &mut OpenKtraceSkel<'static>, plan: &Plan) -> libbpf_rs::
     open.maps.filter_pids.set_max_entries(room(filters.pid.iter().count()))?;
     open.maps.filter_comms.set_max_entries(room(filters.comm.iter().count()))?;
     open.maps.filter_cgroups.set_max_entries(room(cgroups(&filters.cgroup).count()))?;
+    open.maps.filter_homes.set_max_entries(if filters.homes.is_off() { 1 } else { MAX_HOMES })?;
     let by_ends = plan.filter != PortFilter::All || !filters.cidr.is_off();
     open.maps.failed_ends.set_max_entries(if by_ends { MAX_FAILED } else { 1 })
 }
@@ -99,22 +106,47 @@ pub fn fill(skel: &KtraceSkel<'static>, plan: &Plan) -> libbpf_rs::Result<()> {
     put(&skel.maps.filter_comms, &filters.comm, |comm| comm.0)
 }
 
+/// Says of a cgroup which filter by pod refuses it, or that none does. What is not known is not said.
+///
+/// # Errors
+/// The kernel refused it; a map that is full is no error, as events of other cgroups are still sent to be asked about.
+pub fn tell_home(
+    skel: &KtraceSkel<'static>,
+    (hierarchy, id): (Hierarchy, u64),
+    answer: Answer,
+) -> libbpf_rs::Result<()> {
+    let filter = match answer {
+        Answer::Unknown => return Ok(()),
+        Answer::Passes => kt_filter::KT_FILTER_MAX,
+        Answer::Refused(HomeFilter::Namespace) => kt_filter::KT_FILTER_NAMESPACE,
+        Answer::Refused(HomeFilter::Pod) => kt_filter::KT_FILTER_POD,
+        Answer::Refused(HomeFilter::Container) => kt_filter::KT_FILTER_CONTAINER,
+    };
+    match skel.maps.filter_homes.update(&cgroup_key(hierarchy, id), &[filter.0 as u8], MapFlags::ANY) {
+        Err(e) if e.kind() != ErrorKind::TooBig => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// `struct kt_cgroup_key` and value of every cgroup.
 fn cgroups(cgroups: &Listed<Cgroup>) -> impl Iterator<Item = ([u8; 16], u8)> {
     cgroups.iter().flat_map(|(cgroup, wanted)| {
-        cgroup.ids.iter().map(move |(hierarchy, id)| {
-            let hierarchy = match hierarchy {
-                Hierarchy::V2 => kt_cgroup::KT_CGROUP_V2,
-                Hierarchy::V1Memory => kt_cgroup::KT_CGROUP_V1_MEMORY,
-                Hierarchy::V1Pids => kt_cgroup::KT_CGROUP_V1_PIDS,
-            };
-            let mut key = [0; 16];
-            let (left, right) = key.split_at_mut(8);
-            left.copy_from_slice(&id.to_ne_bytes());
-            right.copy_from_slice(&u64::from(hierarchy.0).to_ne_bytes());
-            (key, listed(wanted))
-        })
+        cgroup.ids.iter().map(move |(hierarchy, id)| (cgroup_key(*hierarchy, *id), listed(wanted)))
     })
+}
+
+/// `struct kt_cgroup_key`.
+fn cgroup_key(hierarchy: Hierarchy, id: u64) -> [u8; 16] {
+    let hierarchy = match hierarchy {
+        Hierarchy::V2 => kt_cgroup::KT_CGROUP_V2,
+        Hierarchy::V1Memory => kt_cgroup::KT_CGROUP_V1_MEMORY,
+        Hierarchy::V1Pids => kt_cgroup::KT_CGROUP_V1_PIDS,
+    };
+    let mut key = [0; 16];
+    let (left, right) = key.split_at_mut(8);
+    left.copy_from_slice(&id.to_ne_bytes());
+    right.copy_from_slice(&u64::from(hierarchy.0).to_ne_bytes());
+    key
 }
 
 fn put<T: Ord, const N: usize>(

@@ -17,10 +17,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::attachment::Attachment;
 use super::loader::Attached;
-use super::refused;
 use super::skel::KtraceSkel;
 use super::skel::types::{kt_capped, kt_chain, kt_counters, kt_socket, kt_state, kt_task, kt_when};
+use super::{filters, refused};
 use crate::hooks::wire;
+use crate::identity::Cgroup;
+use crate::plan::filters::home::Answer;
 use crate::preflight;
 
 /// Records that are taken from the rings before anything else is looked at.
@@ -200,6 +202,14 @@ impl Session {
         // an entry that cannot be read is one that is not there: the map is a cache
         let found = self.skel.maps.accepts.lookup(&cookie.to_ne_bytes(), MapFlags::ANY).ok()??;
         wire::read(&found).ok()
+    }
+
+    /// Says of a cgroup which filter by pod refuses it, or that none does.
+    ///
+    /// # Errors
+    /// The map could not be written.
+    pub fn tell_home(&self, cgroup: Cgroup, answer: Answer) -> Result<(), SessionError> {
+        filters::tell_home(&self.skel, cgroup, answer).map_err(SessionError::map("cannot set the filters by pod"))
     }
 
     /// The account of every kind, summed over CPUs.

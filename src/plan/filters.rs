@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod cidr;
 pub mod comm;
+pub mod home;
 pub mod netns;
 pub mod pid;
 
@@ -20,6 +21,7 @@ use crate::error::Hint;
 use cgroup::{Cgroup, CgroupError};
 use cidr::{Cidr, CidrError};
 use comm::Comm;
+use home::{HomeFilters, Pattern, PatternError};
 use netns::{Netns, NetnsError};
 use pid::PidError;
 
@@ -96,6 +98,8 @@ pub struct Filters {
     pub comm: Listed<Comm>,
     /// `--cgroup`: the owner's cgroup or one above it.
     pub cgroup: Listed<Cgroup>,
+    /// `--namespace`, `--pod`, `--container`: what the owner belongs to.
+    pub homes: HomeFilters,
 }
 
 /// Why a list of values is not a filter.
@@ -131,6 +135,9 @@ pub enum FilterError {
     /// `--cgroup`.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// `--namespace`, `--pod`, `--container`.
+    #[error(transparent)]
+    Name(#[from] PatternError),
 }
 
 impl From<Infallible> for FilterError {
@@ -154,6 +161,7 @@ impl Hint for FilterError {
             Self::Netns(e) => e.hint(),
             Self::Pid(e) => e.hint(),
             Self::Cgroup(e) => e.hint(),
+            Self::Name(e) => e.hint(),
         }
     }
 }
@@ -235,6 +243,14 @@ pub fn comm(text: &str) -> Result<Listed<Comm>, FilterError> {
 /// See [`FilterError`].
 pub fn cgroup(text: &str) -> Result<Listed<Cgroup>, FilterError> {
     parse(text, cgroup::resolve)
+}
+
+/// `--namespace`, `--pod`, `--container`.
+///
+/// # Errors
+/// See [`FilterError`].
+pub fn name(text: &str) -> Result<Listed<Pattern>, FilterError> {
+    parse(text, home::parse)
 }
 
 #[cfg(test)]

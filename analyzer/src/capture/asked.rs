@@ -22,11 +22,12 @@ pub(super) fn outside_plan(head: &Head) -> Option<String> {
 pub(super) fn outside_filters(head: &Head) -> impl Iterator<Item = String> {
     let unwanted = excluded_ports(head);
     let ports = (!unwanted.is_empty()).then(|| format!("traffic of the ports {} (`--ports`)", listed(&unwanted)));
-    let others = ["cidr", "netns", "pid", "comm", "cgroup"].into_iter().filter_map(|flag| {
-        let values = head.plan.get(flag)?.value.as_array()?.iter().filter_map(serde_json::Value::as_str);
-        let values: Vec<_> = values.take(MAX_PORTS).map(escape::shown).collect();
-        Some(format!("traffic that `--{flag}` leaves out: {}", values.join(", ")))
-    });
+    let others =
+        ["cidr", "netns", "pid", "comm", "cgroup", "namespace", "pod", "container"].into_iter().filter_map(|flag| {
+            let values = head.plan.get(flag)?.value.as_array()?.iter().filter_map(serde_json::Value::as_str);
+            let values: Vec<_> = values.take(MAX_PORTS).map(escape::shown).collect();
+            Some(format!("traffic that `--{flag}` leaves out: {}", values.join(", ")))
+        });
     ports.into_iter().chain(others)
 }
 

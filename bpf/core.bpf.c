@@ -56,6 +56,8 @@ struct {
 	struct kt_connect connect;
 	struct kt_tcp_retransmit tcp_retransmit;
 	struct kt_socket socket;
+	struct kt_cgroup_notice cgroup_notice;
+	struct kt_process_notice process_notice;
 	struct kt_process_key process_key;
 	struct kt_process_row process_row;
 	struct kt_flow_key flow_key;
@@ -63,6 +65,7 @@ struct {
 	enum kt_audit audit;
 	enum kt_chain chain;
 	enum kt_drop drop;
+	enum kt_notice notice;
 	enum kt_filter filter;
 	enum kt_listed listed;
 	struct kt_prefix prefix;

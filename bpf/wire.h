@@ -264,6 +264,31 @@ struct kt_socket {
 	__u8 reserved[3];
 };
 
+/* What user space is told beside the events, to know processes and cgroups that are gone when it looks. No events:
+ * nothing of it is in the ledger. */
+enum kt_notice {
+	KT_NOTICE_CGROUP_MADE = 0,
+	KT_NOTICE_CGROUP_REMOVED = 1,
+	KT_NOTICE_EXEC = 2,
+	KT_NOTICE_EXIT = 3,
+};
+
+struct kt_cgroup_notice {
+	__u64 boot_ns;
+	__u32 kind; /* enum kt_notice */
+	__u32 hierarchy; /* cgroup_root->hierarchy_id; 0: v2 */
+	__u64 id; /* kn->id */
+	char path[512]; /* from the root of the hierarchy; empty of one that was removed */
+};
+
+struct kt_process_notice {
+	__u64 boot_ns;
+	__u32 kind; /* enum kt_notice */
+	__u32 reserved;
+	struct kt_task task;
+	char exe[256]; /* as execve(2) was called; empty of one that exits */
+};
+
 /* What was refused after it was seen. Atomic adds, as below. */
 struct kt_amount {
 	__u64 events;
@@ -348,6 +373,7 @@ struct kt_state {
 	__u32 when; /* enum kt_when, for the iterator */
 	__u64 late; /* those of them that may still be refused, so that no cap counts them yet */
 	__u64 rescued[KT_CHAIN_MAX]; /* what the first program was skipped for and a later one took */
+	__u64 untold; /* notices that found no room */
 	__u64 unmarked; /* of the chain of udp: what the first one saw, and left to a later one for want of a mark */
 };
 
@@ -360,6 +386,8 @@ KT_SIZE(struct kt_udp, 176);
 KT_SIZE(struct kt_connect, 200);
 KT_SIZE(struct kt_tcp_retransmit, 184);
 KT_SIZE(struct kt_socket, 224);
+KT_SIZE(struct kt_cgroup_notice, 536);
+KT_SIZE(struct kt_process_notice, 368);
 KT_SIZE(struct kt_amount, 64);
 KT_SIZE(struct kt_process_key, 16);
 KT_SIZE(struct kt_process_row, 80);

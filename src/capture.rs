@@ -45,6 +45,7 @@ use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
 use crate::plan::Plan;
 use crate::preflight;
+use crate::processes::Processes;
 use coverage::Timeline;
 use sink::{Acceptor, Sink};
 use stop::Stop;
@@ -180,7 +181,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
     let on_record = |record: &[u8]| sink.borrow_mut().take(record);
-    let rings = session.rings(on_record)?;
+    let rings = session.rings(|notice| sink.borrow_mut().take_notice(notice), on_record)?;
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
     audit.opened();
@@ -224,9 +225,12 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.summary.add_refused(session.refused(&counters)?);
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     head.hooks = session.reports_at_end();
+    sink.untold = session.untold();
     drop(session); // detached from here on
     sink.homes.wait_for_last_names();
-    sink.write_workloads();
+    let utc_of = |boot_ns| clock::utc_of(clocks.first(), boot_ns);
+    sink.write_workloads(utc_of);
+    sink.write_processes(utc_of);
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
         report.exit_code = command.exit_code();
     }
@@ -249,7 +253,8 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes) -> Res
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes))
+    let processes = Processes::new(preflight::sees_all_processes(), plan.with_cmdline);
+    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes, processes))
 }
 
 /// Starts the user's command, if there is one; returns why it could not be.
@@ -292,6 +297,7 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
                 return;
             }
             sink.summary.push_socket(&socket);
+            sink.see_owner(&socket.id);
             if let Err(e) = sink.writer.push_socket(&socket) {
                 // the first one says why: what follows is only refused
                 unwritten.get_or_insert(e);

@@ -45,6 +45,22 @@ impl Hierarchy {
     }
 }
 
+/// The hierarchies by their numbers (`/proc/self/cgroup`), but for those that ktrace does not read.
+pub fn numbers() -> HashMap<u32, Hierarchy> {
+    let cgroups = procfs::process::Process::myself().and_then(|it| it.cgroups());
+    let number = |it: procfs::ProcessCGroup| {
+        let has = |name: &str| it.controllers.iter().any(|controller| controller == name);
+        let hierarchy = match it.hierarchy {
+            0 => Hierarchy::V2,
+            _ if has("memory") => Hierarchy::V1Memory,
+            _ if has("pids") => Hierarchy::V1Pids,
+            _ => return None,
+        };
+        Some((it.hierarchy, hierarchy))
+    };
+    cgroups.map(|cgroups| cgroups.into_iter().filter_map(number).collect()).unwrap_or_default()
+}
+
 /// A mounted hierarchy.
 pub struct Mount {
     /// Where.

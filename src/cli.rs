@@ -3,6 +3,7 @@
 //! Values stay text here. [`crate::plan`] parses and checks them, so that a bad flag and a bad
 //! variable read the same, and so that `ktrace check` never trips over a value it does not use.
 
+pub mod help;
 pub mod layers;
 pub mod nearest;
 pub mod origins;
@@ -33,49 +34,12 @@ const OUTPUT: &str = "Output";
 const IDENTITY: &str = "Identity";
 const TRIAGE: &str = "Troubleshooting";
 
-const AFTER_HELP: &str = "\
-Each flag is also an environment variable: `--max-bytes 1GiB` is
-`KTRACE_MAX_BYTES=1GiB`, `--dns-only` is `KTRACE_DNS_ONLY=true`. What may be
-repeated is separated by commas there. A flag wins over its variable.
-
-Examples:
-  ktrace --duration 60s --dns-only            all DNS here for a minute
-  ktrace --ports 5432 --label incident=4711   one database, labelled
-  ktrace --namespace shop --pod 'api-*'       some pods, new ones included
-  ktrace --max-events 1000000 --max-bytes 1GiB --with-security=false
-  ktrace -- curl -s http://example.org/       all that happens while curl runs
-  ktrace check                                what this machine supports
-  ktrace hooks show udp                       what one hook sees and costs
-
-With `-- CMD ARGS...` the window opens before CMD starts and closes when it
-ends, after 1h at most, or after `--duration` if that is given. CMD is never
-killed: it is handed SIGINT and SIGTERM, is waited for for 2 s, and goes on
-alone after that. Its exit code is in the manifest.
-
-With `--stdout` each event is a line of JSON on stdout within a moment, the
-same line as in `events.jsonl`; CMD then writes to stderr. A reader that closes
-stdout ends the capture. One that is slow does not slow the capture: lines that
-8 MiB of buffer cannot hold are left out (`seq` shows the gap), counted in the
-manifest, and in the bundle all the same.
-
-Exit codes:
-  0  bundle sealed and complete
-  1  error
-  2  usage
-  3  nothing could be attached
-  4  bundle sealed, but something that was asked for is missing (0 with
-     `--degraded-ok`)
-
-The only line on stdout is the path of the bundle: `analyze` reads it. With a
-command, whose stdout it is, or with `--stdout`, the path is the last line on
-stderr, and only the reason for an early end or a degraded capture follows it.";
-
 #[derive(Debug, Parser)]
 #[command(
     name = "ktrace",
     about = "Record what the kernel does on the network into one bundle, and account for every event",
     version = VERSION.as_str(),
-    after_help = AFTER_HELP,
+    after_help = help::AFTER,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     args_override_self = true
@@ -193,6 +157,11 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_WITH_SECURITY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_security: String,
+
+    /// Record the arguments of processes, which may hold secrets
+    #[arg(long, env = "KTRACE_WITH_CMDLINE", default_value = "false", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_cmdline: String,
 
     /// Events to keep, a quarter for what is not UDP; later ones are counted only
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
@@ -377,7 +346,7 @@ fn below(command: clap::Command, layer: &Layer) -> clap::Command {
 
 /// The help names the rule for variables once, instead of one variable per flag.
 fn command() -> clap::Command {
-    Cli::command().mut_args(|arg| arg.hide_env(true)).after_help(AFTER_HELP.replace("PROFILES\n", &profiles()))
+    Cli::command().mut_args(|arg| arg.hide_env(true)).after_help(help::AFTER.replace("PROFILES\n", &profiles()))
 }
 
 fn profiles() -> String {

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use ktrace_bundle::attribution::{Attribution, Owner};
 use ktrace_bundle::event::{Identity, LINE_VERSION};
 use ktrace_bundle::manifest::SourceReport;
@@ -79,6 +80,10 @@ pub struct Homes {
     /// Of the names as [`Homes::refresh`] found them.
     generation: u64,
     known: HashMap<Cgroup, Known>,
+    /// Paths of cgroups that were made meanwhile, for those that are gone when they are looked up.
+    made: HashMap<Cgroup, String>,
+    /// When cgroups were removed, boot time, ns.
+    removed: HashMap<Cgroup, u64>,
     evicted: u64,
     /// Why names are missing, and whether they were asked for again, since [`Homes::refresh`].
     why_nameless: Option<Reason>,
@@ -111,6 +116,8 @@ impl Homes {
             decided: Vec::new(),
             generation: 0,
             known: HashMap::new(),
+            made: HashMap::new(),
+            removed: HashMap::new(),
             evicted: 0,
             why_nameless: None,
             has_asked_again: false,
@@ -136,15 +143,34 @@ impl Homes {
         cgroups.into_iter().for_each(|cgroup| self.look_up(cgroup));
     }
 
+    /// A cgroup was made at this path.
+    pub fn made(&mut self, cgroup: Cgroup, path: String) {
+        if self.made.len() >= MOST {
+            self.evicted += self.made.len() as u64;
+            self.made.clear();
+        }
+        self.made.insert(cgroup, path);
+    }
+
+    /// A cgroup was removed, at this boot time, ns.
+    pub fn removed(&mut self, cgroup: Cgroup, boot_ns: u64) {
+        if self.removed.len() < MOST {
+            self.removed.insert(cgroup, boot_ns);
+        }
+    }
+
     /// What became of each cgroup of a pod, by its id.
-    pub fn workloads(&mut self) -> Vec<WorkloadRecord> {
+    /// `utc_of`: the time that a boot time stands for.
+    pub fn workloads(&mut self, utc_of: impl Fn(u64) -> DateTime<Utc>) -> Vec<WorkloadRecord> {
         let why = self.why_nameless();
         let record = |(cgroup, known): (&Cgroup, &Known)| {
             let Attribution::Resolved(Home::Pod(workload)) = &known.home else { return None };
             let missing = known.missing.map(|key| (key.to_owned(), why.text().into_owned()));
             let hierarchy = cgroup.0.why().map(|reason| ("cgroup_id".to_owned(), reason.text().into_owned()));
             let why = missing.into_iter().chain(hierarchy).collect();
-            Some(WorkloadRecord { v: LINE_VERSION, cgroup_id: cgroup.1, k8s: Workload::clone(workload), why })
+            let ended_at = self.removed.get(cgroup).map(|boot_ns| utc_of(*boot_ns));
+            let (v, k8s) = (LINE_VERSION, Workload::clone(workload));
+            Some(WorkloadRecord { v, cgroup_id: cgroup.1, k8s, created_at: None, ended_at, why })
         };
         let mut records: Vec<_> = self.known.iter().filter_map(record).collect();
         records.sort_by(|a, b| (a.cgroup_id, &a.why).cmp(&(b.cgroup_id, &b.why)));
@@ -288,7 +314,8 @@ impl Homes {
             return;
         }
         let (hierarchy, id) = cgroup;
-        let (home, missing) = match self.paths.path_of(hierarchy, id) {
+        let path = self.paths.path_of(hierarchy, id).or_else(|e| self.made.get(&cgroup).cloned().ok_or(e));
+        let (home, missing) = match path {
             Ok(path) => self.home_of(&path),
             Err(reason) => (Attribution::Unresolved(reason), None),
         };
@@ -346,65 +373,5 @@ impl Homes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
-    const ID: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
-
-    fn homes(pod_logs: &Path) -> Homes {
-        let naming = Naming { pod_logs: pod_logs.into(), ..Naming::default() };
-        let homes = Homes::new(&naming, &HomeFilters::default());
-        homes.wait_for_first_names();
-        homes
-    }
-
-    fn workload(home: &Attribution<Home>) -> &Workload {
-        match home {
-            Attribution::Resolved(Home::Pod(workload)) => workload,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn ids_come_from_the_cgroup_and_names_from_the_logs() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join(format!("pods/shop_api-1_{UID}"))).unwrap();
-        std::fs::create_dir(dir.path().join("containers")).unwrap();
-        let homes = homes(dir.path());
-        let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
-        let found = workload(&home);
-        assert_eq!((found.namespace.as_deref(), found.pod.as_deref()), (Some("shop"), Some("api-1")));
-        assert_eq!(
-            (found.container.as_deref(), found.container_id.as_deref(), missing),
-            (None, Some(ID), Some("k8s.container"))
-        );
-        // the kubelet says what it is called once it runs
-        std::fs::write(dir.path().join(format!("containers/api-1_shop_api-{ID}.log")), "").unwrap();
-        homes.watch.ask_and_wait(LATEST);
-        let (home, missing) = named(&homes.watch, found.clone());
-        assert_eq!((workload(&home).container.as_deref(), missing), (Some("api"), None));
-    }
-
-    #[test]
-    fn without_any_source_the_ids_are_there_and_nothing_waits() {
-        let mut homes = homes(Path::new("/nonexistent"));
-        let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}/{ID}"));
-        assert_eq!(workload(&home), &Workload { container_id: Some(ID.into()), ..Workload::of_cgroup(UID.into()) });
-        assert_eq!(missing, Some("k8s.pod"));
-        assert!(!homes.watch.has_anybody());
-        assert_eq!(homes.why_nameless(), Reason::SourceAbsent);
-        let reports = homes.reports();
-        let outcomes: Vec<_> = reports.iter().map(|it| (&*it.name, &*it.outcome)).collect();
-        assert_eq!(outcomes, [("cgroup", "answered"), ("cri", "not_requested"), ("pod_logs", "absent")]);
-    }
-
-    #[test]
-    fn a_runtime_that_hangs_is_not_one_that_is_not_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("silent.sock").to_string_lossy().into_owned();
-        assert_eq!(runtimes(std::slice::from_ref(&socket)), Err(format!("`{socket}` is not there")));
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        assert_eq!(runtimes(std::slice::from_ref(&socket)), Err(format!("`{socket}`: no answer within 2 s")));
-    }
-}
+#[path = "identity/identity_tests.rs"]
+mod tests;

@@ -12,8 +12,10 @@ mod error;
 mod hooks;
 mod identity;
 mod kernel;
+mod lifetimes;
 mod plan;
 mod preflight;
+mod processes;
 mod report;
 
 use std::process::ExitCode;

@@ -83,6 +83,8 @@ pub struct Plan {
     pub with_retransmits: bool,
     /// Record `sec`.
     pub with_security: bool,
+    /// Record the arguments of processes.
+    pub with_cmdline: bool,
     /// Where the names of pods and containers come from.
     pub naming: Naming,
     /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
@@ -154,6 +156,7 @@ impl Plan {
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
+            with_cmdline: draft.boolean("with-cmdline", &args.with_cmdline)?,
             naming: draft.naming(args)?,
             node: draft.node(args.node.as_deref())?,
             cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,

@@ -59,6 +59,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "with-connect-latency",
         "with-retransmits",
         "with-security",
+        "with-cmdline",
         "pod-logs",
         "node",
         "cluster",

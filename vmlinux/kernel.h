@@ -187,6 +187,7 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct seccomp seccomp;
 	struct css_set *cgroups;
+	struct signal_struct *signal;
 };
 
 typedef struct {
@@ -207,6 +208,13 @@ typedef struct {
 typedef struct {
 	atomic_t refs;
 } refcount_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+struct linux_binprm {
+	const char *filename;
+};
 
 struct sock_common {
 	__be32 skc_daddr;
@@ -310,6 +318,14 @@ struct bpf_iter__task_file {
 
 struct trace_event_raw_sys_enter {
 	unsigned long args[6];
+};
+struct trace_event_raw_sched_process_exec {
+	u32 __data_loc_filename;
+};
+struct trace_event_raw_cgroup {
+	int root;
+	u64 id;
+	u32 __data_loc_path;
 };
 struct trace_event_raw_sys_exit {
 	long ret;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::coverage::LossRecord;
 use crate::event::{Event, SocketRecord};
 use crate::manifest::{Manifest, PartialManifest};
+use crate::process::ProcessRecord;
 use crate::summary::Summary;
 use crate::workload::WorkloadRecord;
 
@@ -38,6 +39,8 @@ pub enum Record {
     Loss(LossRecord),
     /// A line of `workloads.jsonl`. It comes after the events.
     Workload(WorkloadRecord),
+    /// A line of `processes.jsonl`. It comes after the events.
+    Process(Box<ProcessRecord>),
     /// `manifest.json`. A tgz holds it last, so it comes after the events; of a directory it comes first.
     Manifest(Box<Manifest>),
     /// `manifest.partial.json` of a run that was never sealed; comes before the events.

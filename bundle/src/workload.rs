@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::attribution::Attribution;
 use crate::event::Identity;
@@ -49,6 +50,8 @@ pub enum Via {
     Cgroup,
     /// The ids from there, the names from the container runtime, by the Container Runtime Interface.
     Cri,
+    /// The ids from there, the names from containerd's own list, where it does not speak that interface.
+    Containerd,
     /// The ids from there, the names from the kubelet's directories of logs.
     PodLogs,
 }
@@ -71,6 +74,7 @@ impl Via {
         match self {
             Self::Cgroup => "cgroup",
             Self::Cri => "cri",
+            Self::Containerd => "containerd",
             Self::PodLogs => "pod_logs",
         }
     }
@@ -85,9 +89,20 @@ pub struct WorkloadRecord {
     pub cgroup_id: u64,
     /// The pod and container.
     pub k8s: Workload,
+    /// When the container was made, by the clock of its runtime; absent where that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "six_decimals")]
+    pub created_at: Option<DateTime<Utc>>,
+    /// When it ended meanwhile: by the clock of its runtime, or else when its cgroup was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "six_decimals")]
+    pub ended_at: Option<DateTime<Utc>>,
     /// Why a name is absent, and where `cgroup_id` is one, as in an event.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub why: BTreeMap<String, String>,
+}
+
+/// As `ts` of an event.
+fn six_decimals<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true)).serialize(serializer)
 }
 
 /// What the lines of `workloads.jsonl` tell, by cgroup: for the names that came after an event's line.
@@ -133,7 +148,7 @@ mod tests {
     fn workloads(hierarchy: Option<&str>) -> Workloads {
         let why = hierarchy.map(|text| ("cgroup_id".to_owned(), text.to_owned())).into_iter().collect();
         let mut workloads = Workloads::default();
-        workloads.add(WorkloadRecord { v: 1, cgroup_id: 7, k8s: named(), why });
+        workloads.add(WorkloadRecord { v: 1, cgroup_id: 7, k8s: named(), created_at: None, ended_at: None, why });
         workloads
     }
 
@@ -147,6 +162,20 @@ mod tests {
             id.why.set("cgroup_id", Reason::parse(text));
         }
         workloads.join(&id)
+    }
+
+    #[test]
+    fn times_of_a_container_are_spelt_as_those_of_events() {
+        let at = |text: &str| Some(DateTime::parse_from_rfc3339(text).unwrap().to_utc());
+        let (created_at, ended_at) = (at("2026-01-24T21:57:54Z"), at("2026-01-24T21:57:55.326118Z"));
+        let record = WorkloadRecord { v: 1, cgroup_id: 7, k8s: named(), created_at, ended_at, why: BTreeMap::new() };
+        let text = serde_json::to_string(&record).unwrap();
+        let times = r#""created_at":"2026-01-24T21:57:54.000000Z","ended_at":"2026-01-24T21:57:55.326118Z""#;
+        assert!(text.contains(times), "{text}");
+        assert_eq!(serde_json::from_str::<WorkloadRecord>(&text).unwrap(), record);
+        let without = text.replace(times, r#""new":0"#);
+        let known = WorkloadRecord { created_at: None, ended_at: None, ..record };
+        assert_eq!(serde_json::from_str::<WorkloadRecord>(&without).unwrap(), known);
     }
 
     #[test]

@@ -6,8 +6,10 @@ mod filtered;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use ktrace_bundle::attribution::Attribution;
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::{Event, EventKind, bulk_share, bulk_spare};
+use ktrace_bundle::event::{Event, EventKind, Identity, bulk_share, bulk_spare};
 use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::totals::SummaryBuilder;
 use ktrace_bundle::writer::{BundleWriter, Capped, Pushed, WriteError};
@@ -22,6 +24,8 @@ use crate::hooks::{
     wire::{Context, Doubt, RawEvent},
 };
 use crate::identity::{Cgroup, Homes};
+use crate::lifetimes::{Notice, Notices};
+use crate::processes::Processes;
 pub use filtered::Acceptor;
 
 /// What user space did with the events of one kind.
@@ -78,6 +82,11 @@ pub struct Sink {
     context: Context,
     /// Whose the owners are.
     pub homes: Homes,
+    /// What the owners are.
+    pub processes: Processes,
+    notices: Notices,
+    /// Notices that found no room in their ring.
+    pub untold: u64,
     /// The longest time between two looks at the rings, less what was waited for them.
     pub longest_turn: Duration,
     batch: Batch,
@@ -105,6 +114,7 @@ impl Sink {
         max_events: u64,
         context: Context,
         homes: Homes,
+        processes: Processes,
     ) -> Self {
         Self {
             writer,
@@ -121,6 +131,9 @@ impl Sink {
             reserve_is_open: false,
             context,
             homes,
+            processes,
+            notices: Notices::new(),
+            untold: 0,
             longest_turn: Duration::ZERO,
             batch: Batch::default(),
             hold: Hold::default(),
@@ -188,6 +201,7 @@ impl Sink {
                 self.written += 1;
                 self.written_bulk += u64::from(kind.is_bulk());
                 self.summary.push_event(&event);
+                self.see_owner(&event.id);
                 if let Some(tee) = &mut self.tee {
                     tee.line(self.writer.line());
                 }
@@ -201,6 +215,35 @@ impl Sink {
             }
         }
         self.summary.push_refused(&event);
+    }
+
+    /// Takes what a process or a cgroup was seen to do.
+    pub fn take_notice(&mut self, bytes: &[u8]) {
+        match self.notices.read(bytes) {
+            Some(Notice::Made { cgroup, path }) => self.homes.made(cgroup, path),
+            Some(Notice::Removed { cgroup, boot_ns }) => self.homes.removed(cgroup, boot_ns),
+            Some(Notice::Exec { task, exe }) => self.processes.exec(&task, exe),
+            Some(Notice::Exit { task, boot_ns }) => self.processes.exit(&task, boot_ns),
+            None => {}
+        }
+    }
+
+    /// The owner of a record that is written.
+    pub fn see_owner(&mut self, id: &Identity) {
+        if let Attribution::Resolved(owner) = &id.owner {
+            self.processes.see(owner, id.why.get("cgroup_id"));
+        }
+    }
+
+    /// Writes who the owners are and who is above them. `utc_of`: the time that a boot time stands for.
+    pub fn write_processes(&mut self, utc_of: impl Fn(u64) -> DateTime<Utc>) {
+        for process in self.processes.records(utc_of) {
+            if self.failure.is_none()
+                && let Err(e) = self.writer.push_process(&process)
+            {
+                self.failure = Some(e);
+            }
+        }
     }
 
     /// What the kernel need not send any more: what would neither be written nor held.
@@ -227,8 +270,9 @@ impl Sink {
     }
 
     /// Writes what became of the cgroups of pods, for the lines that came before it was known.
-    pub fn write_workloads(&mut self) {
-        for workload in self.homes.workloads() {
+    /// `utc_of`: the time that a boot time stands for.
+    pub fn write_workloads(&mut self, utc_of: impl Fn(u64) -> DateTime<Utc>) {
+        for workload in self.homes.workloads(utc_of) {
             self.summary.learn(&workload.k8s);
             if self.failure.is_none()
                 && let Err(e) = self.writer.push_workload(&workload)

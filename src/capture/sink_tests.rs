@@ -79,6 +79,7 @@ impl Mock {
                 max_events,
                 context(),
                 Homes::new(&Naming { pod_logs: "/nonexistent".into(), ..Naming::default() }, &HomeFilters::default()),
+                Processes::new(false, false),
             ),
             counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),
             records: EventKind::ALL.into_iter().map(fixture).collect(),

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod cost;
+mod lifetimes;
 pub mod limits;
 mod owner;
 mod sockets;
@@ -125,6 +126,7 @@ pub static HOOKS: &[&dyn Hook] = &[
     &connect::Connect,
     &tcp_retransmit::TcpRetransmit,
     &sockets::Sockets,
+    &lifetimes::Lifetimes,
 ];
 
 /// Turns one record from a ring into an event.

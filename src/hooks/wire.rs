@@ -63,6 +63,10 @@ unsafe impl Wire for types::kt_tcp_retransmit {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_socket {}
 // SAFETY: as above.
+unsafe impl Wire for types::kt_cgroup_notice {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_process_notice {}
+// SAFETY: as above.
 unsafe impl Wire for types::kt_counters {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_amount {}

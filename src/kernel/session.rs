@@ -153,13 +153,23 @@ impl Session {
             .map_err(SessionError::map("cannot wait for running programs"))
     }
 
-    /// Both rings, rare events first; `on_record` gets one record at a time.
+    /// All rings: what tells of processes and cgroups, rare events, others. `on_notice` and `on_record` get one record at a
+    /// time.
     ///
     /// # Errors
     /// A ring could not be mapped.
-    pub fn rings<'cb>(&self, on_record: impl Fn(&[u8]) + Copy + 'cb) -> Result<Rings<'cb>, SessionError> {
+    pub fn rings<'cb>(
+        &self,
+        on_notice: impl Fn(&[u8]) + 'cb,
+        on_record: impl Fn(&[u8]) + Copy + 'cb,
+    ) -> Result<Rings<'cb>, SessionError> {
         let mut builder = RingBufferBuilder::new();
         let what = "cannot map a ring";
+        let callback = move |bytes: &[u8]| {
+            on_notice(bytes);
+            0
+        };
+        builder.add(&self.skel.maps.notices, callback).map_err(SessionError::map(what))?;
         for map in [&self.skel.maps.rare_ring, &self.skel.maps.bulk_ring] {
             let callback = move |bytes: &[u8]| {
                 on_record(bytes);
@@ -296,6 +306,13 @@ impl Session {
         unsafe { (&raw const bss.kt_state.unmarked).read_volatile() }
     }
 
+    /// Notices of processes and cgroups that found no room.
+    pub fn untold(&self) -> u64 {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return 0 };
+        // SAFETY: as in `rescued`.
+        unsafe { (&raw const bss.kt_state.untold).read_volatile() }
+    }
+
     fn set(&mut self, setting: Setting) {
         let Some(bss) = self.skel.maps.bss_data.as_deref_mut() else { return };
         let state: *mut kt_state = &raw mut bss.kt_state;
@@ -312,7 +329,7 @@ impl Session {
     }
 }
 
-/// The two rings.
+/// The rings.
 pub struct Rings<'cb>(RingBuffer<'cb>);
 
 impl Rings<'_> {

@@ -32,6 +32,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         with_connect_latency: true,
         with_retransmits: true,
         with_security: true,
+        with_cmdline: false,
         naming: Naming {
             sockets: naming::well_known("/".as_ref()),
             is_runtime_required: false,
@@ -65,8 +66,8 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration host-root label max-bytes max-disk-share max-events no-loose \
-                    node out-dir pod-logs quiet ring-bytes sample stdout with-connect-latency with-cri with-retransmits \
-                    with-security";
+                    node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline with-connect-latency with-cri \
+                    with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

@@ -17,7 +17,7 @@ use crate::tcp::CLIENT_CLOSES_FIRST;
 use crate::truth::{assert_same_connections, assert_same_operations, conns, datagrams, udp_events};
 use crate::variants::{is_offered, usable, used};
 
-const HOOKS: [&str; 6] = ["tcp_state", "owner", "udp", "connect", "tcp_retransmit", "sockets"];
+const HOOKS: [&str; 7] = ["tcp_state", "owner", "udp", "connect", "tcp_retransmit", "sockets", "lifetimes"];
 
 /// A program without which the variant is none; the last one, where there are several.
 const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -40,6 +40,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("tcp_retransmit", "tracepoint", "tcp_retransmit__tracepoint"),
     ("sockets", "iter", "sockets__iter"),
     ("sockets", "iter_probed", "sockets__iter_probed"),
+    ("lifetimes", "tp_btf", "lifetimes__exit"),
+    ("lifetimes", "tracepoint", "lifetimes__exit_tracepoint"),
 ];
 
 /// Programs that may be missing, with the variant that has them. All are there only where `udp` has `tp_btf`: they serve it,

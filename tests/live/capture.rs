@@ -12,6 +12,7 @@ use ktrace_bundle::coverage::LossRecord;
 use ktrace_bundle::event::{Event, Payload, SocketRecord};
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
+use ktrace_bundle::process::ProcessRecord;
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
 use ktrace_bundle::summary::Summary;
 use ktrace_bundle::tcp::TcpState;
@@ -184,6 +185,8 @@ pub struct Bundle {
     pub losses: Vec<LossRecord>,
     /// What each cgroup of a pod is, by the end.
     pub workloads: Workloads,
+    /// The processes behind the sockets, and those above them.
+    pub processes: Vec<ProcessRecord>,
     /// The manifest.
     pub manifest: Manifest,
     /// The summary.
@@ -217,7 +220,7 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, losses, workloads, manifest, summary, report, .. } = read(&path);
+        let Contents { events, sockets, losses, workloads, processes, manifest, summary, report, .. } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
         let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
@@ -232,7 +235,7 @@ impl Bundle {
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
         assert_dated(&losses, &manifest.ledger);
-        Self { path, exit_code, events, sockets, losses, workloads, manifest, summary, dir }
+        Self { path, exit_code, events, sockets, losses, workloads, processes, manifest, summary, dir }
     }
 
     /// Asserts that in every namespace that the audit could see it comes to 0 or is explained.
@@ -268,6 +271,8 @@ pub struct Contents {
     pub losses: Vec<LossRecord>,
     /// What each cgroup of a pod is, by the end.
     pub workloads: Workloads,
+    /// The processes behind the sockets, and those above them.
+    pub processes: Vec<ProcessRecord>,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
     /// Of a sealed bundle.
@@ -281,18 +286,20 @@ pub struct Contents {
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
     let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut workloads, mut manifest, mut summary, mut partial) = (Workloads::default(), None, None, None);
+    let (mut processes, mut workloads) = (Vec::new(), Workloads::default());
+    let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
         Record::Loss(loss) => losses.push(loss),
         Record::Workload(workload) => workloads.add(workload),
+        Record::Process(process) => processes.push(*process),
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
         Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, losses, workloads, manifest, summary, partial, report }
+    Contents { events, sockets, losses, workloads, processes, manifest, summary, partial, report }
 }
 
 /// Asserts that `coverage.jsonl` has a date for every event that was lost, or says that it has none.

@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Test> {
     tests![
         processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts,
         homes_are_known_without_the_right_to_open_cgroups_by_id,
-        a_cgroup_that_is_gone_when_it_is_asked_for_is_said_to_be,
+        a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made,
     ]
 }
 
@@ -187,26 +187,40 @@ fn each_process_has_its_home(wrapper: &[&str]) {
         assert_eq!(in_pods.count(), 2 * 5, "five listeners, at the start and at the end");
         let sources = &bundle.manifest.head.sources;
         let outcomes: Vec<_> = sources.iter().map(|it| (&*it.name, &*it.outcome)).collect();
-        assert_eq!(outcomes, [("cgroup", "answered"), ("cri", "absent"), ("pod_logs", "answered")]);
+        assert_eq!(
+            outcomes,
+            [("cgroup", "answered"), ("cri", "absent"), ("pod_logs", "answered"), ("processes", "answered")]
+        );
     }
 }
 
-/// The collector stands still while a program sends, ends and loses its cgroup.
-fn a_cgroup_that_is_gone_when_it_is_asked_for_is_said_to_be() {
+/// The collector stands still while a program sends, ends and loses its cgroup: one that was made meanwhile has told where it
+/// was, one that was there before has not.
+fn a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made() {
     let lab = Lab::new();
-    let mut tree = Tree::new(roots().remove(0));
-    let cgroup = tree.make(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"));
+    let path = format!("kubepods/burstable/pod{POD}/{CONTAINER}");
     let echo = lab.server.start(&format!("udp-echo --listen {SERVER4}:0"));
     let to = echo.ready().local;
-    let capture = Capture::start();
-    capture.signal(Signal::SIGSTOP);
-    let told = Program::run(inside(&cgroup, &lab.client, &format!("udp-paced --to {to} --count 1"))).truths();
-    drop(tree);
-    capture.signal(Signal::SIGCONT);
-    let bundle = capture.stop();
-    let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == lab.client.inode()).collect();
-    assert_eq!(events.len(), datagrams(told).len(), "{events:?}");
-    for event in events {
-        assert_eq!(event.id.home, Attribution::Unresolved(Reason::Gone), "{event:?}");
+    for (root, is_older) in roots().into_iter().flat_map(|root| [(root.clone(), true), (root, false)]) {
+        let mut older = Tree::new(root.clone());
+        if is_older {
+            older.make(&path);
+        }
+        let capture = Capture::start();
+        capture.signal(Signal::SIGSTOP);
+        let mut tree = Tree::new(root);
+        let cgroup = tree.make(&path);
+        let told = Program::run(inside(&cgroup, &lab.client, &format!("udp-paced --to {to} --count 1"))).truths();
+        drop((tree, older));
+        capture.signal(Signal::SIGCONT);
+        let bundle = capture.stop();
+        let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == lab.client.inode()).collect();
+        assert_eq!(events.len(), datagrams(told).len(), "{events:?}");
+        for event in events {
+            match &event.id.home {
+                Attribution::Unresolved(reason) if is_older => assert_eq!(*reason, Reason::Gone, "{event:?}"),
+                home => assert_eq!(home.value().cloned(), container(POD, Some(CONTAINER), None), "{event:?}"),
+            }
+        }
     }
 }

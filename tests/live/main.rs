@@ -39,6 +39,7 @@ mod observer;
 mod outputs;
 mod owners;
 mod privileges;
+mod processes;
 mod program;
 mod refusal;
 mod requirements;
@@ -129,6 +130,7 @@ fn main() -> ExitCode {
         connect,
         sockets,
         owners,
+        processes,
         faults,
         healthy,
         identity,

@@ -178,6 +178,8 @@ impl Builder {
             Record::Socket(socket) => self.socket(&socket),
             Record::Loss(loss) => self.losses.push(&loss),
             Record::Workload(workload) => self.processes.learn(workload),
+            // what findings name is told by the events themselves
+            Record::Process(_) => {}
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),

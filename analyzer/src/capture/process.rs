@@ -226,7 +226,8 @@ mod tests {
         };
         let mut processes = Processes::default();
         let [mine, other] = [record(1, 7), record(2, 8)].map(|id| processes.of(&id).unwrap());
-        processes.learn(WorkloadRecord { v: 1, cgroup_id: 7, k8s: named.clone(), why: BTreeMap::new() });
+        let (k8s, why) = (named.clone(), BTreeMap::new());
+        processes.learn(WorkloadRecord { v: 1, cgroup_id: 7, k8s, created_at: None, ended_at: None, why });
         assert_eq!(processes.home(mine), Some(&Home::Pod(nameless.clone().into())), "not before all is read");
         processes.join();
         assert_eq!(processes.home(mine), Some(&Home::Pod(named.into())));

@@ -14,6 +14,7 @@ use crate::event::LINE_VERSION;
 use crate::ledger::Ledger;
 use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
 use crate::manifest::Member;
+use crate::process::ProcessRecord;
 use crate::workload::WorkloadRecord;
 
 const MAX_BAD_LINES: usize = 10;
@@ -31,6 +32,7 @@ pub(super) enum Known {
     Sockets,
     Coverage,
     Workloads,
+    Processes,
     Manifest,
     Partial,
     Summary,
@@ -39,13 +41,14 @@ pub(super) enum Known {
 
 impl Known {
     /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Manifest,
         Self::Partial,
         Self::Events,
         Self::Sockets,
         Self::Coverage,
         Self::Workloads,
+        Self::Processes,
         Self::Summary,
         Self::Readme,
     ];
@@ -56,6 +59,7 @@ impl Known {
             Self::Sockets => "sockets.jsonl",
             Self::Coverage => "coverage.jsonl",
             Self::Workloads => "workloads.jsonl",
+            Self::Processes => "processes.jsonl",
             Self::Manifest => "manifest.json",
             Self::Partial => "manifest.partial.json",
             Self::Summary => "summary.json",
@@ -142,7 +146,9 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads => self.jsonl(member, input, len),
+            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads | Known::Processes => {
+                self.jsonl(member, input, len)
+            }
             Known::Manifest | Known::Partial | Known::Summary => self.document(member, input, len),
             Known::Readme => {
                 self.measured.insert(member, Measured { bytes: len, lines: None });
@@ -188,6 +194,7 @@ impl<'a> Intake<'a> {
             Known::Events => parse_event(text, 0).is_ok(),
             Known::Coverage => loss_of(text).is_ok(),
             Known::Workloads => workload_of(text).is_ok(),
+            Known::Processes => process_of(text).is_ok(),
             _ => parse_socket(text).is_ok(),
         }
     }
@@ -197,6 +204,7 @@ impl<'a> Intake<'a> {
             Known::Events => self.event(number, text),
             Known::Coverage => self.loss(text),
             Known::Workloads => self.workload(text),
+            Known::Processes => self.process(text),
             _ => self.socket(text),
         };
         match outcome {
@@ -236,6 +244,12 @@ impl<'a> Intake<'a> {
     fn workload(&mut self, text: &[u8]) -> Result<(), LineError> {
         let workload = workload_of(text)?;
         (self.sink)(Record::Workload(workload));
+        Ok(())
+    }
+
+    fn process(&mut self, text: &[u8]) -> Result<(), LineError> {
+        let process = process_of(text)?;
+        (self.sink)(Record::Process(Box::new(process)));
         Ok(())
     }
 
@@ -340,6 +354,11 @@ fn loss_of(text: &[u8]) -> Result<LossRecord, LineError> {
 fn workload_of(text: &[u8]) -> Result<WorkloadRecord, LineError> {
     let workload: WorkloadRecord = serde_json::from_slice(text)?;
     if workload.v > LINE_VERSION { Err(LineError::Version(workload.v)) } else { Ok(workload) }
+}
+
+fn process_of(text: &[u8]) -> Result<ProcessRecord, LineError> {
+    let process: ProcessRecord = serde_json::from_slice(text)?;
+    if process.v > LINE_VERSION { Err(LineError::Version(process.v)) } else { Ok(process) }
 }
 
 /// A stranger's text, safe to print: control characters escaped, at most 200 characters.

@@ -12,6 +12,7 @@ const FILES: &str = "\
 | `sockets.jsonl` | TCP and UDP sockets that existed when the window opened (`\"when\":\"start\"`) and closed (`\"end\"`) |
 | `coverage.jsonl` | when events were lost, if any: one line per hook and second |
 | `workloads.jsonl` | pods and containers with what they are called, by `cgroup_id`: names that came after an event's line |
+| `processes.jsonl` | the processes behind the sockets and those above them, those that have ended included, by `(pid, proc_start_ns)` |
 | `manifest.json` | what was asked, which hooks were attached, and the ledger: where every event went |
 
 A key that is absent is not known; `why` gives the reason. Units are in the names: `_ns`, `_us`, `_bytes`, `_count`.

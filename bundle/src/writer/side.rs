@@ -1,4 +1,5 @@
-//! A member of lines beside the events, with a bound of its own: `sockets.jsonl`, `coverage.jsonl`, `workloads.jsonl`.
+//! A member of lines beside the events, with a bound of its own: `sockets.jsonl`, `coverage.jsonl`, `workloads.jsonl`,
+//! `processes.jsonl`.
 
 use std::fs::File;
 
@@ -9,6 +10,7 @@ use crate::coverage::{LossRecord, MAX_COVERAGE};
 use crate::event::SocketRecord;
 use crate::line::{MAX_LINE_BYTES, write_socket};
 use crate::manifest::Member;
+use crate::process::{MAX_PROCESSES, ProcessRecord};
 use crate::workload::{MAX_WORKLOADS, WorkloadRecord};
 
 /// Lines that `sockets.jsonl` holds at most; more are counted as omitted.
@@ -45,6 +47,7 @@ pub(super) struct Sides {
     sockets: Side,
     coverage: Side,
     workloads: Side,
+    processes: Side,
 }
 
 impl Sides {
@@ -53,15 +56,16 @@ impl Sides {
             sockets: Side::create(loose, "sockets.jsonl", MAX_SOCKETS)?,
             coverage: Side::create(loose, "coverage.jsonl", MAX_COVERAGE)?,
             workloads: Side::create(loose, "workloads.jsonl", MAX_WORKLOADS)?,
+            processes: Side::create(loose, "processes.jsonl", MAX_PROCESSES)?,
         })
     }
 
-    fn each(&self) -> [&Side; 3] {
-        [&self.sockets, &self.coverage, &self.workloads]
+    fn each(&self) -> [&Side; 4] {
+        [&self.sockets, &self.coverage, &self.workloads, &self.processes]
     }
 
-    fn each_mut(&mut self) -> [&mut Side; 3] {
-        [&mut self.sockets, &mut self.coverage, &mut self.workloads]
+    fn each_mut(&mut self) -> [&mut Side; 4] {
+        [&mut self.sockets, &mut self.coverage, &mut self.workloads, &mut self.processes]
     }
 
     pub(super) fn flush(&mut self, loose: &Loose) -> Result<(), WriteError> {
@@ -120,6 +124,17 @@ impl BundleWriter {
         self.line.clear();
         serde_json::to_writer(&mut self.line, workload)?;
         let outcome = self.sides.workloads.push(&mut self.line, &self.loose);
+        self.or_give_up(outcome)
+    }
+
+    /// Writes a line of `processes.jsonl`, unless [`MAX_PROCESSES`] are there.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn push_process(&mut self, process: &ProcessRecord) -> Result<(), WriteError> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, process)?;
+        let outcome = self.sides.processes.push(&mut self.line, &self.loose);
         self.or_give_up(outcome)
     }
 }
@@ -183,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn processes_are_read_as_they_were_written() {
+        let shell = ProcessRecord::new(7, 70, 1, "sh".into());
+        let whole = ProcessRecord {
+            exe: Some("/bin/curl".into()),
+            is_as_called: true,
+            uid: Some(0),
+            cgroup_id: Some(12),
+            exit_at: Some(chrono::DateTime::UNIX_EPOCH),
+            cmdline: Some("curl \u{1b}[31m".into()),
+            ..ProcessRecord::new(8, 80, 7, "curl".into())
+        };
+        let unknown = ProcessRecord { why: [("exe".into(), "gone".into())].into(), ..shell.clone() };
+        let written = [shell, whole, unknown];
+        let mut read = Vec::new();
+        let fill = |writer: &mut BundleWriter| written.iter().for_each(|it| writer.push_process(it).unwrap());
+        round(fill, |record| read.extend(if let Record::Process(it) = record { Some(*it) } else { None }));
+        assert_eq!(read, [written.as_slice(), &written].concat(), "of the tgz and of the directory");
+    }
+
+    #[test]
     fn workloads_are_read_as_they_were_written() {
         let nameless = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into());
         let named = Workload { pod: Some("api-1".into()), container_id: Some("4f".repeat(32)), ..nameless.clone() };
@@ -190,6 +225,8 @@ mod tests {
             v: LINE_VERSION,
             cgroup_id,
             k8s,
+            created_at: None,
+            ended_at: None,
             why: why.iter().map(|(key, reason)| ((*key).to_owned(), (*reason).to_owned())).collect(),
         };
         let written = [of(7, nameless, &[("k8s.pod", "not_found"), ("cgroup_id", "v1:memory")]), of(8, named, &[])];

@@ -19,8 +19,15 @@ use super::loose::{Loose, partial, private_file};
 const BLOCK: u64 = 512;
 
 /// The other members, in the order in which they stand in the tar.
-pub(super) const REST: [&str; 6] =
-    ["sockets.jsonl", "coverage.jsonl", "workloads.jsonl", "README.md", "summary.json", "manifest.json"];
+pub(super) const REST: [&str; 7] = [
+    "sockets.jsonl",
+    "coverage.jsonl",
+    "workloads.jsonl",
+    "processes.jsonl",
+    "README.md",
+    "summary.json",
+    "manifest.json",
+];
 
 /// A growing archive, `*.partial` until it is sealed.
 #[derive(Debug)]

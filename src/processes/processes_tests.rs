@@ -1,0 +1,114 @@
+//! Owners and those above them, from notices and from `/proc`.
+
+use ktrace_bundle::attribution::OwnerSource;
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn task(pid: u32, ppid: u32, start_ns: u64, name: &str) -> kt_task {
+    let mut comm = [0; 16];
+    comm.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from.cast_signed());
+    kt_task { pid, tid: pid, ppid, start_ns, comm, ..kt_task::default() }
+}
+
+fn owner(pid: u32, ppid: u32, start_ns: u64, name: &str) -> Owner {
+    Owner {
+        source: OwnerSource::Current,
+        pid,
+        tid: None,
+        ppid: Some(ppid),
+        uid: Some(7),
+        gid: None,
+        comm: name.into(),
+        thread: None,
+        proc_start_ns: Some(start_ns),
+        mnt_ns: None,
+        pid_ns: None,
+        user_ns: None,
+        sec: None,
+        cgroup_id: None,
+    }
+}
+
+fn utc(boot_ns: u64) -> DateTime<Utc> {
+    DateTime::from_timestamp_nanos(i64::try_from(boot_ns).unwrap())
+}
+
+fn records(processes: &Processes) -> Vec<(u32, u32, Option<String>, Option<u64>)> {
+    let ended = |it: &ProcessRecord| it.exit_at.map(|at| at.timestamp_nanos_opt().unwrap().unsigned_abs());
+    processes.records(utc).into_iter().map(|it| (it.pid, it.ppid, it.exe.clone(), ended(&it))).collect()
+}
+
+#[test]
+fn what_was_noticed_names_an_owner_and_those_above_it() {
+    let mut processes = Processes::new(false, false);
+    processes.exec(&task(20, 1, 10 * MS, "sh"), Some("/bin/sh".into()));
+    processes.exec(&task(21, 20, 40 * MS, "curl"), Some("/bin/curl".into()));
+    processes.exit(&task(21, 20, 40 * MS, "curl"), 90 * MS);
+    processes.exit(&task(22, 1, 40 * MS, "other"), 91 * MS);
+    processes.see(&owner(21, 20, 40 * MS, "curl"), None);
+    processes.exit(&task(20, 1, 10 * MS, "sh"), 95 * MS);
+    let sh = (20, 1, Some("/bin/sh".into()), Some(95 * MS));
+    assert_eq!(records(&processes), [sh, (21, 20, Some("/bin/curl".into()), Some(90 * MS))]);
+}
+
+#[test]
+fn another_process_with_the_same_pid_lends_it_nothing() {
+    let mut processes = Processes::new(false, false);
+    processes.exec(&task(20, 1, 50 * MS, "sh"), Some("/bin/sh".into()));
+    processes.exit(&task(21, 20, 10 * MS, "old"), 20 * MS);
+    processes.see(&owner(21, 20, 40 * MS, "curl"), None);
+    // the parent of one that began at 40 ms did not begin at 50
+    assert_eq!(records(&processes), [(21, 20, None, None)]);
+    let why = &processes.records(utc)[0].why;
+    assert_eq!((why["exe"].as_str(), why["exit_at"].as_str()), ("source_absent", "source_absent"));
+}
+
+#[test]
+fn what_runs_something_else_later_is_called_so() {
+    let mut processes = Processes::new(false, false);
+    processes.see(&owner(21, 0, 40 * MS, "sh"), None);
+    processes.exec(&task(21, 0, 40 * MS, "curl"), Some("/bin/curl".into()));
+    let record = processes.records(utc).remove(0);
+    assert_eq!((&*record.comm, record.exe.as_deref(), record.is_as_called), ("curl", Some("/bin/curl"), true));
+    assert!(!record.why.contains_key("exe"), "{record:?}");
+}
+
+#[test]
+fn both_tables_are_bounded_and_what_finds_no_room_is_counted() {
+    let mut processes = Processes::new(false, false);
+    for pid in 1..=(MOST_NOTICED as u32 + 10) {
+        processes.exec(&task(pid, 0, MS, "a"), None);
+    }
+    assert_eq!((processes.noticed.len(), processes.order.len()), (MOST_NOTICED, MOST_NOTICED));
+    assert!(!processes.noticed.contains_key(&10) && processes.noticed.contains_key(&11), "the oldest made room");
+    for pid in 1..=(MOST as u32 + 5) {
+        processes.see(&owner(pid, 0, MS, "a"), None);
+    }
+    assert_eq!((processes.known.len(), processes.report(3).evicted), (MOST, Some(5)));
+    assert_eq!(processes.report(3).errors, Some(3));
+}
+
+#[test]
+fn this_process_is_read_from_proc_with_those_above_it() {
+    let own = Process::myself().unwrap();
+    let start_ns = own.stat().unwrap().starttime * 10 * MS + 1;
+    let pid = std::process::id();
+    let mut processes = Processes::new(true, true);
+    processes.see(&owner(pid, std::os::unix::process::parent_id(), start_ns, "test"), None);
+    let records = processes.records(utc);
+    let record = records.iter().find(|it| it.pid == pid).unwrap();
+    assert_eq!((record.proc_start_ns, record.exe.as_deref()), (start_ns, std::env::current_exe().unwrap().to_str()));
+    assert!(record.cmdline.is_some() && record.exit_at.is_none() && record.why.is_empty(), "{record:?}");
+    assert!(records.iter().any(|it| it.pid == std::os::unix::process::parent_id()));
+}
+
+#[test]
+fn a_long_path_is_cut_between_two_characters() {
+    let mut is_cut = false;
+    assert_eq!(clip("/bin/sh", &mut is_cut), "/bin/sh");
+    assert!(!is_cut);
+    let long = format!("{}\u{e9}", "x".repeat(LONGEST_TEXT - 1));
+    assert_eq!((clip(&long, &mut is_cut).len(), is_cut), (LONGEST_TEXT - 1, true));
+}

@@ -2,12 +2,14 @@
 //! pod and container, by their ids; the container runtime, or the kubelet's logs, tell what these are called.
 
 mod cri;
+mod derived;
 mod names;
 mod place;
 mod pod_logs;
 mod source;
 mod watch;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -134,10 +136,9 @@ impl Homes {
     pub fn wait_for_last_names(&mut self) {
         let before = self.asked_at_end.replace(Instant::now());
         let is_new = |known: &Known| before.is_none_or(|before| known.first_seen > before);
-        if !self.known.values().any(|known| known.missing.is_some() && is_new(known)) {
-            return;
+        if self.known.values().any(|known| known.missing.is_some() && is_new(known)) {
+            self.watch.ask_and_wait(LATEST);
         }
-        self.watch.ask_and_wait(LATEST);
         self.refresh(false);
         let cgroups: Vec<_> = self.known.keys().copied().collect();
         cgroups.into_iter().for_each(|cgroup| self.look_up(cgroup));
@@ -290,14 +291,16 @@ impl Homes {
     /// later.
     fn look_up(&mut self, cgroup: Cgroup) {
         if let Some(known) = self.known.get_mut(&cgroup) {
-            if known.missing.is_none() {
-                return;
-            }
             if known.generation != self.generation
                 && let Attribution::Resolved(Home::Pod(workload)) = &known.home
             {
-                (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
                 known.generation = self.generation;
+                if known.missing.is_some() {
+                    (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
+                } else if workload.workload.is_none() {
+                    let workload = derived(&self.watch, Workload::clone(workload));
+                    known.home = Attribution::Resolved(Home::Pod(Arc::new(workload)));
+                }
                 if known.answer == Answer::Unknown {
                     known.answer = self.filters.answer(&known.home, known.missing.is_none());
                     self.decided.extend((known.answer != Answer::Unknown).then_some((cgroup, known.answer)));
@@ -347,15 +350,22 @@ impl Homes {
 
 /// The same with its names, as far as they are known, and the key of the first that is not.
 fn named(watch: &Watch, workload: Workload) -> (Attribution<Home>, Option<&'static str>) {
-    let workload = std::cell::RefCell::new(workload);
+    let workload = RefCell::new(workload);
     let is_whole = watch.sources(|source| source.name(&mut workload.borrow_mut())).any(|is_whole| is_whole);
-    let workload = workload.into_inner();
+    let workload = derived(watch, workload.into_inner());
     let missing = match &workload.pod {
         _ if is_whole => None,
         None => Some("k8s.pod"),
         Some(_) => Some("k8s.container"),
     };
     (Attribution::Resolved(Home::Pod(Arc::new(workload))), missing)
+}
+
+/// The same with what keeps its pod running, if any source knows: also one that did not answer before another had the names.
+fn derived(watch: &Watch, workload: Workload) -> Workload {
+    let workload = RefCell::new(Workload { workload: None, workload_from: None, ..workload });
+    watch.sources(|source| source.derive(&mut workload.borrow_mut())).any(|is_known| is_known);
+    workload.into_inner()
 }
 
 #[cfg(test)]

@@ -253,6 +253,8 @@ fn every_key() -> Line<'static> {
             pod: Some("x".into()),
             container: Some("x".into()),
             container_id: Some("x".into()),
+            workload: Some("x".into()),
+            workload_from: Some("x".into()),
             via: Some(Via::Cgroup),
         }),
         unit: Some("x".into()),

@@ -38,6 +38,12 @@ pub struct Workload {
     /// Id that the runtime gave the container, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
+    /// Name of what keeps the pod running, such as its Deployment: a beginning of the pod's name. It is derived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// The label of the pod that it is derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_from: Option<String>,
     /// Who says so.
     pub via: Via,
 }
@@ -59,12 +65,21 @@ pub enum Via {
 impl Workload {
     /// A pod of which nothing else is known.
     pub const fn of_cgroup(pod_uid: String) -> Self {
-        Self { pod_uid, namespace: None, pod: None, container: None, container_id: None, via: Via::Cgroup }
+        Self {
+            pod_uid,
+            namespace: None,
+            pod: None,
+            container: None,
+            container_id: None,
+            workload: None,
+            workload_from: None,
+            via: Via::Cgroup,
+        }
     }
 
     /// How many of its names are known.
     pub fn names(&self) -> usize {
-        [&self.namespace, &self.pod, &self.container].into_iter().flatten().count()
+        [&self.namespace, &self.pod, &self.container, &self.workload].into_iter().flatten().count()
     }
 }
 
@@ -185,6 +200,16 @@ mod tests {
         assert_eq!(joined(&workloads(None), nameless(), None), whole);
         assert_eq!(joined(&workloads(None), Attribution::Unresolved(Reason::Gone), None), whole);
         assert_eq!(joined(&workloads(Some("v1:memory")), nameless(), Some("v1:memory")), whole);
+    }
+
+    #[test]
+    fn a_workload_that_came_later_is_joined_and_none_is_lost() {
+        let derived = Workload { workload: Some("api".into()), workload_from: Some("job-name".into()), ..named() };
+        let mut workloads = Workloads::default();
+        workloads.add(WorkloadRecord { v: 1, cgroup_id: 7, k8s: derived.clone(), why: BTreeMap::new() });
+        let [derived, plain] = [derived, named()].map(|it| Home::Pod(it.into()));
+        assert_eq!(joined(&workloads, Attribution::Resolved(plain), None), Some(derived.clone()));
+        assert_eq!(joined(&self::workloads(None), Attribution::Resolved(derived), None), None);
     }
 
     #[test]

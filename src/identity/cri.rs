@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
+use super::derived::Derived;
 use super::names::{Names, PodName};
 use super::source::Failure;
 use messages::{Container, Everything, List, PodSandbox, VersionRequest, VersionResponse};
@@ -96,6 +97,7 @@ fn named(pods: &List<PodSandbox>, containers: &List<Container>) -> Names {
         let Some(metadata) = &sandbox.metadata else { continue };
         let Some(name) = PodName::new(&metadata.namespace, &metadata.name) else { continue };
         names.add_pod(&metadata.uid, name.clone());
+        Derived::of(&name.pod, &sandbox.labels).into_iter().for_each(|it| names.add_workload(&metadata.uid, it));
         names.add_sandbox(&sandbox.id, name.clone());
         by_sandbox.insert(&sandbox.id, name);
     }
@@ -132,7 +134,7 @@ mod tests {
 
     fn sandbox(id: char, uid: &str, name: &str) -> PodSandbox {
         let metadata = PodSandboxMetadata { name: name.into(), uid: uid.into(), namespace: "shop".into() };
-        PodSandbox { id: id.to_string().repeat(64), metadata: Some(metadata) }
+        PodSandbox { id: id.to_string().repeat(64), metadata: Some(metadata), ..PodSandbox::default() }
     }
 
     fn container(id: char, of: char, name: &str) -> Container {
@@ -141,12 +143,25 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_has_the_workload_that_its_labels_and_its_name_agree_on() {
+        let workload = |name: &str| {
+            let mut sandbox = sandbox('a', UID, name);
+            sandbox.labels.add(b"pod-template-hash", b"7d9f8c6b5");
+            let names = named(&List(vec![sandbox]), &List::default());
+            assert_eq!(names.pod(UID).map(|it| &*it.pod), Some(name));
+            names.workload(UID).map(|(name, from)| (name.to_owned(), from))
+        };
+        assert_eq!(workload("api-7d9f8c6b5-x2x4z"), Some(("api".to_owned(), "pod-template-hash")));
+        assert_eq!(workload("api-6c5b4d3f2-x2x4z"), None);
+    }
+
+    #[test]
     fn containers_get_the_name_of_the_pod_that_their_sandbox_is() {
         let pods = List(vec![
             sandbox('a', UID, "api-1"),
             sandbox('b', "not a uid", "api-2"),
             sandbox('c', UID, "api\u{1b}[31m"),
-            PodSandbox { id: "d".repeat(64), metadata: None },
+            PodSandbox { id: "d".repeat(64), ..PodSandbox::default() },
         ]);
         let containers = List(vec![
             container('1', 'a', "api"),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::derived::Derived;
 use super::place::{is_container_id, is_pod_uid};
 
 /// Pods, and containers, that are remembered; a node has some hundreds. 16,384 of each are some 8 MiB.
@@ -38,6 +39,12 @@ pub enum Called<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+struct Pod {
+    name: PodName,
+    workload: Option<Derived>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Container {
     of: PodName,
     /// `None`: the sandbox.
@@ -47,7 +54,7 @@ struct Container {
 /// Names by ids.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    pods: HashMap<String, PodName>,
+    pods: HashMap<String, Pod>,
     containers: HashMap<String, Container>,
     forgotten: u64,
 }
@@ -56,7 +63,14 @@ impl Names {
     /// Adds a pod, if its uid is one.
     pub fn add_pod(&mut self, uid: &str, name: PodName) {
         if is_pod_uid(uid) && self.pods.len() < MOST {
-            self.pods.insert(uid.into(), name);
+            self.pods.insert(uid.into(), Pod { name, workload: None });
+        }
+    }
+
+    /// Adds of a pod that was added what its labels tell.
+    pub fn add_workload(&mut self, uid: &str, workload: Derived) {
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.workload = Some(workload);
         }
     }
 
@@ -80,7 +94,13 @@ impl Names {
 
     /// What a pod is called.
     pub fn pod(&self, uid: &str) -> Option<&PodName> {
-        self.pods.get(uid)
+        self.pods.get(uid).map(|pod| &pod.name)
+    }
+
+    /// The name of what keeps a pod running, and the label that it is derived from.
+    pub fn workload(&self, uid: &str) -> Option<(&str, &'static str)> {
+        let pod = self.pods.get(uid)?;
+        pod.workload?.name(&pod.name.pod)
     }
 
     /// What a container of this pod is called.
@@ -93,7 +113,7 @@ impl Names {
     /// ones do not have is forgotten.
     pub fn learn(&mut self, later: Self) -> bool {
         let room = |known: usize, new: usize| known + new <= MOST;
-        let new_pods = later.pods.iter().filter(|(uid, name)| self.pods.get(*uid) != Some(name)).count();
+        let new_pods = later.pods.iter().filter(|(uid, pod)| self.pods.get(*uid) != Some(pod)).count();
         let new_containers = later.containers.iter().filter(|(id, it)| self.containers.get(*id) != Some(it)).count();
         if !room(self.pods.len(), new_pods) {
             self.forgotten += forget(&mut self.pods, &later.pods);
@@ -186,6 +206,24 @@ mod tests {
         assert!(names.learn(second));
         assert_eq!((names.pod(&uid(1)), names.pod(&uid(2))), (Some(&name("api-1")), Some(&name("api-2"))));
         assert_eq!(names.forgotten(), 0);
+    }
+
+    #[test]
+    fn a_workload_is_part_of_what_is_learnt() {
+        use super::super::derived::Labels;
+        let of = |label: &str| {
+            let mut labels = Labels::default();
+            labels.add(b"job-name", label.as_bytes());
+            let (mut names, workload) = (Names::default(), Derived::of("api-1", &labels));
+            names.add_pod(&uid(1), name("api-1"));
+            workload.into_iter().for_each(|it| [1, 2].iter().for_each(|n| names.add_workload(&uid(*n), it)));
+            names
+        };
+        let mut names = of("other");
+        assert_eq!((names.workload(&uid(1)), names.len()), (None, 1));
+        assert!(names.learn(of("api")));
+        assert_eq!((names.workload(&uid(1)), names.workload(&uid(2))), (Some(("api", "job-name")), None));
+        assert!(!names.learn(of("api")), "nothing new");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Via, Workload};
 
-use super::names::{Called, Names};
+use super::names::{Called, Names, PodName};
 
 /// Longest text of others that goes into a report, bytes.
 const LONGEST: usize = 256;
@@ -165,6 +165,20 @@ impl Source {
             _ => None,
         };
         !matches!(called, Some(None))
+    }
+
+    /// Adds to a workload what keeps its pod running; returns whether this source knows that, of a pod of the same name.
+    pub fn derive(&self, workload: &mut Workload) -> bool {
+        let is_its = |pod: &PodName| {
+            (workload.namespace.as_ref(), workload.pod.as_ref()) == (Some(&pod.namespace), Some(&pod.pod))
+        };
+        let Some((name, from)) = self.names.workload(&workload.pod_uid) else { return false };
+        if !self.names.pod(&workload.pod_uid).is_some_and(is_its) {
+            return false;
+        }
+        workload.workload = Some(name.to_owned());
+        workload.workload_from = Some(from.to_owned());
+        true
     }
 
     /// For the manifest.

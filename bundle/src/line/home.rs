@@ -20,6 +20,8 @@ impl<'a> Line<'a> {
                     pod: workload.pod.as_deref().map(clip),
                     container: workload.container.as_deref().map(clip),
                     container_id: workload.container_id.as_deref().map(clip),
+                    workload: workload.workload.as_deref().map(clip),
+                    workload_from: workload.workload_from.as_deref().map(clip),
                     via: Some(workload.via),
                 });
             }
@@ -33,15 +35,17 @@ impl<'a> Line<'a> {
 
     /// Takes the reason out of `why`.
     pub fn home(&self, why: &mut Why) -> Attribution<Home> {
-        if let Some(K8s { pod_uid: Some(pod_uid), namespace, pod, container, container_id, via }) = &self.k8s {
+        if let Some(k8s @ K8s { pod_uid: Some(pod_uid), .. }) = &self.k8s {
             let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
             return Attribution::Resolved(Home::Pod(Arc::new(Workload {
                 pod_uid: pod_uid.clone().into_owned(),
-                namespace: owned(namespace),
-                pod: owned(pod),
-                container: owned(container),
-                container_id: owned(container_id),
-                via: via.unwrap_or(Via::Cgroup),
+                namespace: owned(&k8s.namespace),
+                pod: owned(&k8s.pod),
+                container: owned(&k8s.container),
+                container_id: owned(&k8s.container_id),
+                workload: owned(&k8s.workload),
+                workload_from: owned(&k8s.workload_from),
+                via: k8s.via.unwrap_or(Via::Cgroup),
             })));
         }
         match &self.unit {
@@ -70,6 +74,11 @@ mod tests {
             ..container.clone()
         };
         let by_runtime = Workload { via: Via::Cri, ..named.clone() };
+        let derived = Workload {
+            workload: Some("api".into()),
+            workload_from: Some("pod-template-hash".into()),
+            ..by_runtime.clone()
+        };
         for (home, part) in [
             (
                 Attribution::Resolved(Home::Pod(pod.into())),
@@ -81,6 +90,10 @@ mod tests {
                 r#"9b10","namespace":"shop","pod":"api-1","container":"api","container_id":"4f4f"#,
             ),
             (Attribution::Resolved(Home::Pod(by_runtime.into())), r#","via":"cri"}"#),
+            (
+                Attribution::Resolved(Home::Pod(derived.into())),
+                r#"4f","workload":"api","workload_from":"pod-template-hash","via":"cri"}"#,
+            ),
             (Attribution::Resolved(Home::Host("/a \u{9b}31m\"".into())), r#""unit":"/a \u009b31m\"""#),
             (Attribution::Unresolved(Reason::Gone), r#""why":{"k8s":"gone"}"#),
             (Attribution::Unresolved(Reason::NotRequested), r#""cgroup_id":3251}"#),

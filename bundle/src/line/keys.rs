@@ -141,6 +141,10 @@ keys! {
         container "container": Option<Cow<'a, str>>,
         #[serde(borrow)]
         container_id "container_id": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        workload "workload": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        workload_from "workload_from": Option<Cow<'a, str>>,
         via "via": Option<Via>,
     }
 }

@@ -220,7 +220,13 @@ mod tests {
     #[test]
     fn workloads_are_read_as_they_were_written() {
         let nameless = Workload::of_cgroup("0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10".into());
-        let named = Workload { pod: Some("api-1".into()), container_id: Some("4f".repeat(32)), ..nameless.clone() };
+        let named = Workload {
+            pod: Some("api-1".into()),
+            container_id: Some("4f".repeat(32)),
+            workload: Some("api".into()),
+            workload_from: Some("job-name".into()),
+            ..nameless.clone()
+        };
         let of = |cgroup_id, k8s, why: &[(&str, &str)]| WorkloadRecord {
             v: LINE_VERSION,
             cgroup_id,

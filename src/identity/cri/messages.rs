@@ -1,11 +1,13 @@
 //! The messages of CRI v1 (`k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`), as far as their fields are read. What else is in
-//! them, labels and annotations above all, is skipped without being kept: it may be large. So is what a list has beyond
-//! [`MOST`] entries: an empty one takes two bytes of an answer and fifty times as many here.
+//! them, annotations and labels above all, is skipped without being kept: it may be large. So is what a list has beyond
+//! [`MOST`] entries: an empty one takes two bytes of an answer and fifty times as many here. Of labels those of pods are
+//! looked at, and [`Labels`] keeps the few that tell something.
 
-use prost::bytes::{Buf, BufMut};
-use prost::encoding::{DecodeContext, WireType, message, skip_field};
+use prost::bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{DecodeContext, WireType, message, skip_field, string};
 use prost::{DecodeError, Message};
 
+use super::super::derived::Labels;
 use super::super::names::MOST;
 
 /// `VersionRequest`.
@@ -69,14 +71,59 @@ impl<T: Message + Default> Message for List<T> {
 }
 
 /// `PodSandbox`.
-#[derive(Clone, PartialEq, Eq, Message)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodSandbox {
-    /// Of the sandbox.
-    #[prost(string, tag = "1")]
+    /// Of the sandbox, field 1.
     pub id: String,
-    /// Of the pod.
-    #[prost(message, optional, tag = "2")]
+    /// Of the pod, field 2.
     pub metadata: Option<PodSandboxMetadata>,
+    /// Of the pod, field 5, as far as they are known ones; never written.
+    pub labels: Labels,
+}
+
+/// An entry of `map<string, string>`. Its bytes are those of the answer: what of them is kept is copied.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Entry {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+impl Message for PodSandbox {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        string::encode(1, &self.id, buf);
+        self.metadata.iter().for_each(|metadata| message::encode(2, metadata, buf));
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            1 => string::merge(wire_type, &mut self.id, buf, context),
+            2 => message::merge(wire_type, self.metadata.get_or_insert_default(), buf, context),
+            5 => {
+                let mut entry = Entry::default();
+                message::merge(wire_type, &mut entry, buf, context)?;
+                self.labels.add(&entry.key, &entry.value);
+                Ok(())
+            }
+            _ => skip_field(wire_type, tag, buf, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let metadata = self.metadata.iter().map(|metadata| message::encoded_len(2, metadata));
+        string::encoded_len(1, &self.id) + metadata.sum::<usize>()
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// `PodSandboxMetadata`: as the kubelet has it from the pod.
@@ -129,5 +176,44 @@ mod tests {
         let many = [10, 0].repeat(2 * MOST);
         assert_eq!(List::<Container>::decode(&*many).unwrap().0.len(), MOST);
         assert!(List::<Container>::decode(&[10, 200][..]).is_err(), "cut");
+    }
+
+    /// As a runtime writes it: <https://protobuf.dev/programming-guides/encoding/#maps>.
+    #[derive(Clone, PartialEq, Message)]
+    struct Whole {
+        #[prost(string, tag = "1")]
+        id: String,
+        #[prost(map = "string, string", tag = "5")]
+        labels: std::collections::HashMap<String, String>,
+        #[prost(map = "string, string", tag = "6")]
+        annotations: std::collections::HashMap<String, String>,
+    }
+
+    #[test]
+    fn of_a_pods_labels_the_known_ones_are_kept_and_of_its_annotations_none() {
+        let map = |of: &[(&str, &str)]| of.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let large = "x".repeat(1 << 20);
+        let whole = Whole {
+            id: "a".into(),
+            labels: map(&[("job-name", "api"), ("app", &large), ("pod-template-hash", &large), ("", "")]),
+            annotations: map(&[("batch.kubernetes.io/job-name", "etcd")]),
+        };
+        let mut labels = Labels::default();
+        labels.add(b"job-name", b"api");
+        let expected = PodSandbox { id: "a".into(), metadata: None, labels };
+        assert_eq!(PodSandbox::decode(&*whole.encode_to_vec()).unwrap(), expected);
+        // value before key; no value; a number
+        let odd = [&[0x2a, 15, 0x12, 3][..], b"api", &[0x0a, 8], b"job-name", &[0x2a, 0, 0x0a, 1], b"a"].concat();
+        assert_eq!(PodSandbox::decode(&*odd).unwrap(), expected);
+        assert!(PodSandbox::decode(&[0x28, 1][..]).is_err(), "not a map");
+        assert!(PodSandbox::decode(&[0x2a, 3, 0x0a, 9, b'j'][..]).is_err(), "cut");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_list_or_none(bytes: Vec<u8>) {
+            let _ = List::<PodSandbox>::decode(&*bytes);
+            let _ = PodSandbox::decode(&*bytes);
+        }
     }
 }

@@ -224,7 +224,11 @@ pub struct CaptureArgs {
     #[arg(long, env = "KTRACE_POD_LOGS", value_name = "DIR", help_heading = IDENTITY)]
     pub pod_logs: Option<PathBuf>,
 
-    /// The host's root directory, where ktrace runs in a container: for both defaults above
+    /// Where the kubelet keeps `pods`, by which pods are named whom nothing above knows [default: /var/lib/kubelet]
+    #[arg(long, env = "KTRACE_KUBELET_DIR", value_name = "DIR", help_heading = IDENTITY)]
+    pub kubelet_dir: Option<PathBuf>,
+
+    /// The host's root directory, where ktrace runs in a container: for the defaults above
     #[arg(long, env = "KTRACE_HOST_ROOT", default_value = "/", value_name = "DIR", help_heading = IDENTITY)]
     pub host_root: String,
 

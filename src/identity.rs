@@ -1,8 +1,10 @@
-//! Whose a process is, beyond its pid: the pod and container, or the service of the host. The cgroup that it is in tells which
-//! pod and container, by their ids; the container runtime, or the kubelet's logs, tell what these are called.
+//! Whose a process is, beyond its pid: the pod and container, or the service of the host. The cgroup that it is in
+//! tells which pod and container, by their ids; the container runtime, or what the kubelet keeps on disk, tells what
+//! these are called.
 
 mod cri;
 mod derived;
+mod kubelet_dir;
 mod names;
 mod place;
 mod pod_logs;
@@ -11,7 +13,6 @@ mod watch;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::plan::filters::home::{Answer, HomeFilters};
 use crate::plan::naming::Naming;
 use place::Place;
 use source::Source;
-use watch::Watch;
+use watch::{Directory, Watch};
 
 pub use cri::WELL_KNOWN;
 
@@ -46,7 +47,7 @@ const LOOKED: Duration = cri::LONGEST.saturating_add(Duration::from_millis(500))
 /// # Errors
 /// Why there is none that answers.
 pub fn runtimes(sockets: &[String]) -> Result<String, String> {
-    let watch = Watch::start(sockets, Path::new("/nonexistent"));
+    let watch = Watch::start(sockets, Vec::new());
     watch.wait_for_first(LOOKED);
     let reports: Vec<_> = watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
     let found: Vec<_> = reports
@@ -69,6 +70,14 @@ fn silent(runtimes: &[SourceReport]) -> String {
         [SourceReport { address: Some(address), .. }] => format!("`{address}` is not there"),
         _ => "no container runtime is there".into(),
     }
+}
+
+/// In this order they are believed, after the runtimes.
+fn directories(naming: &Naming) -> Vec<Directory> {
+    vec![
+        Directory { via: Via::PodLogs, root: naming.pod_logs.clone(), read: pod_logs::read },
+        Directory { via: Via::KubeletDir, root: naming.kubelet_dir.clone(), read: kubelet_dir::read },
+    ]
 }
 
 /// What each cgroup is home to.
@@ -112,7 +121,7 @@ impl Homes {
     pub fn new(naming: &Naming, filters: &HomeFilters) -> Self {
         Self {
             paths: Paths::open(),
-            watch: Watch::start(&naming.sockets, &naming.pod_logs),
+            watch: Watch::start(&naming.sockets, directories(naming)),
             naming: naming.clone(),
             filters: filters.clone(),
             decided: Vec::new(),
@@ -251,7 +260,7 @@ impl Homes {
             evicted: Some(self.evicted),
             ..SourceReport::default()
         };
-        let (runtimes, logs): (Vec<_>, Vec<_>) =
+        let (runtimes, directories): (Vec<_>, Vec<_>) =
             self.watch.sources(Source::report).partition(|it| it.name == Via::Cri.as_str());
         let mut reports = vec![cgroups];
         // of the places where a runtime might be, those where none is say nothing one by one
@@ -266,7 +275,7 @@ impl Homes {
                 ..SourceReport::default()
             });
         }
-        reports.extend(logs);
+        reports.extend(directories);
         reports
     }
 
@@ -295,11 +304,12 @@ impl Homes {
                 && let Attribution::Resolved(Home::Pod(workload)) = &known.home
             {
                 known.generation = self.generation;
-                if known.missing.is_some() {
-                    (known.home, known.missing) = named(&self.watch, Workload::clone(workload));
-                } else if workload.workload.is_none() {
-                    let workload = derived(&self.watch, Workload::clone(workload));
-                    known.home = Attribution::Resolved(Home::Pod(Arc::new(workload)));
+                // from the ids anew: one that answers late may be believed before the others, and know more
+                let (container_id, pod_uid) = (workload.container_id.clone(), workload.pod_uid.clone());
+                let (later, missing) = named(&self.watch, Workload { container_id, ..Workload::of_cgroup(pod_uid) });
+                if later.names() >= workload.names() {
+                    known.missing = missing;
+                    known.home = Attribution::Resolved(Home::Pod(Arc::new(later)));
                 }
                 if known.answer == Answer::Unknown {
                     known.answer = self.filters.answer(&known.home, known.missing.is_none());
@@ -341,7 +351,8 @@ impl Homes {
         match place::of(path) {
             Place::Pod { uid, container_id } => {
                 let container_id = container_id.map(str::to_owned);
-                named(&self.watch, Workload { container_id, ..Workload::of_cgroup(uid) })
+                let (workload, missing) = named(&self.watch, Workload { container_id, ..Workload::of_cgroup(uid) });
+                (Attribution::Resolved(Home::Pod(Arc::new(workload))), missing)
             }
             Place::Host { unit } => (Attribution::Resolved(Home::Host(Arc::from(unit))), None),
         }
@@ -349,29 +360,22 @@ impl Homes {
 }
 
 /// The same with its names, as far as they are known, and the key of the first that is not.
-fn named(watch: &Watch, workload: Workload) -> (Attribution<Home>, Option<&'static str>) {
+fn named(watch: &Watch, workload: Workload) -> (Workload, Option<&'static str>) {
     let workload = RefCell::new(workload);
     let is_whole = watch.sources(|source| source.name(&mut workload.borrow_mut())).any(|is_whole| is_whole);
-    let workload = derived(watch, workload.into_inner());
+    let workload = workload.into_inner();
     let missing = match &workload.pod {
         _ if is_whole => None,
         None => Some("k8s.pod"),
         Some(_) => Some("k8s.container"),
     };
-    (Attribution::Resolved(Home::Pod(Arc::new(workload))), missing)
-}
-
-/// The same with what keeps its pod running, if any source knows: also one that did not answer before another had the names.
-fn derived(watch: &Watch, workload: Workload) -> Workload {
-    let workload = RefCell::new(Workload { workload: None, workload_from: None, ..workload });
-    watch.sources(|source| source.derive(&mut workload.borrow_mut())).any(|is_known| is_known);
-    workload.into_inner()
+    (workload, missing)
 }
 
 #[cfg(test)]
 impl Homes {
     /// Those of a machine with this `/var/log` and no runtime, on which the cgroup is of this pod.
-    pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &Path, filters: &HomeFilters) -> Self {
+    pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &std::path::Path, filters: &HomeFilters) -> Self {
         let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() }, filters);
         homes.wait_for_first_names();
         let (home, missing) = homes.home_of(&format!("/kubepods/pod{uid}"));
@@ -381,6 +385,10 @@ impl Homes {
         homes
     }
 }
+
+#[cfg(test)]
+#[path = "identity/trust_tests.rs"]
+mod trust_tests;
 
 #[cfg(test)]
 #[path = "identity/identity_tests.rs"]

@@ -284,6 +284,7 @@ impl Draft<'_> {
         let with_cri = self.value("with-cri", &args.with_cri, naming::with_cri, |it| json!(it.as_str()))?;
         let (socket, root) = self.runtime(args.cri_socket.as_deref(), &args.host_root)?;
         let pod_logs = args.pod_logs.clone().unwrap_or_else(|| naming::below(&root, "/var/log"));
+        let kubelet_dir = args.kubelet_dir.clone().unwrap_or_else(|| naming::below(&root, "/var/lib/kubelet"));
         let sockets = match (with_cri, socket) {
             (WithCri::False, Some(_)) => return Err(PlanError::SocketWithoutCri),
             (WithCri::False, None) => Vec::new(),
@@ -294,6 +295,7 @@ impl Draft<'_> {
             sockets,
             is_runtime_required: with_cri == WithCri::True,
             pod_logs: self.path("pod-logs", &pod_logs),
+            kubelet_dir: self.path("kubelet-dir", &kubelet_dir),
         })
     }
 

@@ -61,6 +61,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "with-security",
         "with-cmdline",
         "pod-logs",
+        "kubelet-dir",
         "node",
         "cluster",
         "label",

@@ -60,6 +60,8 @@ pub enum Via {
     Containerd,
     /// The ids from there, the names from the kubelet's directories of logs.
     PodLogs,
+    /// The ids from there, the pod's name from the kubelet's own directory: root in the pod can have changed it.
+    KubeletDir,
 }
 
 impl Workload {
@@ -91,6 +93,7 @@ impl Via {
             Self::Cri => "cri",
             Self::Containerd => "containerd",
             Self::PodLogs => "pod_logs",
+            Self::KubeletDir => "kubelet_dir",
         }
     }
 }
@@ -206,7 +209,14 @@ mod tests {
     fn a_workload_that_came_later_is_joined_and_none_is_lost() {
         let derived = Workload { workload: Some("api".into()), workload_from: Some("job-name".into()), ..named() };
         let mut workloads = Workloads::default();
-        workloads.add(WorkloadRecord { v: 1, cgroup_id: 7, k8s: derived.clone(), why: BTreeMap::new() });
+        workloads.add(WorkloadRecord {
+            v: 1,
+            cgroup_id: 7,
+            k8s: derived.clone(),
+            created_at: None,
+            ended_at: None,
+            why: BTreeMap::new(),
+        });
         let [derived, plain] = [derived, named()].map(|it| Home::Pod(it.into()));
         assert_eq!(joined(&workloads, Attribution::Resolved(plain), None), Some(derived.clone()));
         assert_eq!(joined(&self::workloads(None), Attribution::Resolved(derived), None), None);

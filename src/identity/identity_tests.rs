@@ -1,13 +1,18 @@
 //! Homes by path and by what sources say.
 
+use std::path::Path;
+
 use super::*;
 
 const UID: &str = "0b1c6c2e-4a77-4d8a-9d2b-3f5e8c7a9b10";
 const ID: &str = "4f2a9c1b0d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8";
 
+fn naming(pod_logs: &Path) -> Naming {
+    Naming { pod_logs: pod_logs.into(), ..Naming::default() }
+}
+
 fn homes(pod_logs: &Path) -> Homes {
-    let naming = Naming { pod_logs: pod_logs.into(), ..Naming::default() };
-    let homes = Homes::new(&naming, &HomeFilters::default());
+    let homes = Homes::new(&naming(pod_logs), &HomeFilters::default());
     homes.wait_for_first_names();
     homes
 }
@@ -35,8 +40,8 @@ fn ids_come_from_the_cgroup_and_names_from_the_logs() {
     // the kubelet says what it is called once it runs
     std::fs::write(dir.path().join(format!("containers/api-1_shop_api-{ID}.log")), "").unwrap();
     homes.watch.ask_and_wait(LATEST);
-    let (home, missing) = named(&homes.watch, found.clone());
-    assert_eq!((workload(&home).container.as_deref(), missing), (Some("api"), None));
+    let (found, missing) = named(&homes.watch, found.clone());
+    assert_eq!((found.container.as_deref(), missing), (Some("api"), None));
 }
 
 #[test]
@@ -49,7 +54,8 @@ fn without_any_source_the_ids_are_there_and_nothing_waits() {
     assert_eq!(homes.why_nameless(), Reason::SourceAbsent);
     let reports = homes.reports();
     let outcomes: Vec<_> = reports.iter().map(|it| (&*it.name, &*it.outcome)).collect();
-    assert_eq!(outcomes, [("cgroup", "answered"), ("cri", "not_requested"), ("pod_logs", "absent")]);
+    let directories = [("pod_logs", "absent"), ("kubelet_dir", "absent")];
+    assert_eq!(outcomes, [&[("cgroup", "answered"), ("cri", "not_requested")][..], &directories].concat());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Via, Workload};
 
-use super::names::{Called, Names, PodName};
+use super::names::{Called, Names};
 
 /// Longest text of others that goes into a report, bytes.
 const LONGEST: usize = 256;
@@ -157,6 +157,11 @@ impl Source {
         if workload.pod.is_some() && !matches!(called, Some(Some(_))) {
             return false;
         }
+        let derived = self.names.workload(&workload.pod_uid);
+        if derived.is_some() || workload.pod.as_ref() != Some(&pod.pod) {
+            workload.workload = derived.map(|(name, _)| name.to_owned());
+            workload.workload_from = derived.map(|(_, from)| from.to_owned());
+        }
         workload.via = self.via;
         workload.namespace = Some(pod.namespace.clone());
         workload.pod = Some(pod.pod.clone());
@@ -165,20 +170,6 @@ impl Source {
             _ => None,
         };
         !matches!(called, Some(None))
-    }
-
-    /// Adds to a workload what keeps its pod running; returns whether this source knows that, of a pod of the same name.
-    pub fn derive(&self, workload: &mut Workload) -> bool {
-        let is_its = |pod: &PodName| {
-            (workload.namespace.as_ref(), workload.pod.as_ref()) == (Some(&pod.namespace), Some(&pod.pod))
-        };
-        let Some((name, from)) = self.names.workload(&workload.pod_uid) else { return false };
-        if !self.names.pod(&workload.pod_uid).is_some_and(is_its) {
-            return false;
-        }
-        workload.workload = Some(name.to_owned());
-        workload.workload_from = Some(from.to_owned());
-        true
     }
 
     /// For the manifest.

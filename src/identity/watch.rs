@@ -15,7 +15,6 @@ use tokio::time::{sleep, timeout};
 
 use super::cri::{self, Runtime};
 use super::names::Names;
-use super::pod_logs;
 use super::source::{Failure, Source};
 
 /// Between two looks at a source: longer where a look takes long, but never so long that the events of a new container, which
@@ -25,6 +24,17 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(
 const PAUSE_OF_FAILED: Duration = Duration::from_millis(500);
 const PAUSE_OF_ABSENT: Duration = Duration::from_secs(1);
 
+/// A directory whose files tell names, and how they do.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    /// What it is.
+    pub via: Via,
+    /// Where it is; in it is one named `pods`.
+    pub root: PathBuf,
+    /// Looks at all that is there now.
+    pub read: fn(&Path) -> io::Result<Names>,
+}
+
 /// An answer: names, and the source's version if it has one.
 type Answer = Result<(Names, Option<String>), Failure>;
 
@@ -33,7 +43,7 @@ type Answer = Result<(Names, Option<String>), Failure>;
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
-    pod_logs: PathBuf,
+    directories: Vec<Directory>,
     /// Whether the thread could be started.
     is_asking: OnceCell<bool>,
 }
@@ -58,22 +68,24 @@ struct Slot {
 }
 
 impl Watch {
-    /// Begins to ask the runtimes at these sockets, and to read the kubelet's directories of logs. What an earlier one knows
-    /// is not asked of a later one. Where neither is there, nothing begins before a name is missing.
-    pub fn start(sockets: &[String], pod_logs: &Path) -> Self {
+    /// Begins to ask the runtimes at these sockets, and to read these directories. What an earlier one knows is not
+    /// asked of a later one. Where none is there, nothing begins before a name is missing.
+    pub fn start(sockets: &[String], directories: Vec<Directory>) -> Self {
         let runtimes = sockets.iter().map(|socket| Source::new(Via::Cri, socket.clone()));
-        let logs = Source::new(Via::PodLogs, pod_logs.to_string_lossy().into_owned());
+        let read = directories.iter().map(|it| Source::new(it.via, it.root.to_string_lossy().into_owned()));
         let slot = |source| Slot { source: Mutex::new(source), asked: Notify::new() };
         let shared = Arc::new(Shared {
-            slots: runtimes.chain([logs]).map(slot).collect(),
+            slots: runtimes.chain(read).map(slot).collect(),
             looks: Mutex::new(0),
             looked: Condvar::new(),
             generation: AtomicU64::new(0),
             anybody: AtomicBool::new(true),
             over: Notify::new(),
         });
-        let watch = Self { shared, pod_logs: pod_logs.to_owned(), is_asking: OnceCell::new() };
-        if sockets.iter().any(|path| Path::new(path).exists()) || pod_logs.join("pods").exists() {
+        let is_there = sockets.iter().any(|path| Path::new(path).exists())
+            || directories.iter().any(|directory| directory.root.join("pods").exists());
+        let watch = Self { shared, directories, is_asking: OnceCell::new() };
+        if is_there {
             watch.ask();
         } else {
             watch.shared.fail(&Failure::io(&io::ErrorKind::NotFound.into()));
@@ -94,8 +106,8 @@ impl Watch {
     }
 
     fn begin(&self) -> bool {
-        let (shared, root) = (Arc::clone(&self.shared), self.pod_logs.clone());
-        let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(shared, &root));
+        let (shared, directories) = (Arc::clone(&self.shared), self.directories.clone());
+        let thread = std::thread::Builder::new().name("names".into()).spawn(move || tend(shared, directories));
         thread.map_err(|e| self.shared.fail(&Failure::io(&e))).is_ok()
     }
 
@@ -176,17 +188,19 @@ impl Shared {
     }
 }
 
-fn tend(shared: Arc<Shared>, pod_logs: &Path) {
+fn tend(shared: Arc<Shared>, directories: Vec<Directory>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         Err(e) => return shared.fail(&Failure::io(&e)),
     };
     runtime.block_on(async {
-        let runtimes = shared.slots.len().saturating_sub(1);
+        let runtimes = shared.slots.len().saturating_sub(directories.len());
         for at in 0..runtimes {
             tokio::spawn(tend_runtime(Arc::clone(&shared), at));
         }
-        tokio::spawn(tend_logs(Arc::clone(&shared), runtimes, pod_logs.to_owned()));
+        for (directory, at) in directories.into_iter().zip(runtimes..) {
+            tokio::spawn(tend_directory(Arc::clone(&shared), at, directory));
+        }
         shared.over.notified().await;
     });
     // directories that are still being read are left to themselves
@@ -218,14 +232,14 @@ async fn ask(runtime: &mut Option<Runtime>, socket: &str) -> Answer {
     Ok((runtime.names().await?, Some(runtime.version.clone())))
 }
 
-async fn tend_logs(shared: Arc<Shared>, at: usize, root: PathBuf) {
+async fn tend_directory(shared: Arc<Shared>, at: usize, Directory { root, read, .. }: Directory) {
     let Some(slot) = shared.slots.get(at) else { return };
     // a disk can hang: one look at a time, on a thread that nobody waits for longer than for an answer
     let mut reading: Option<JoinHandle<io::Result<Names>>> = None;
     loop {
         let began = slot.begin().await;
         let root = root.clone();
-        let look = reading.get_or_insert_with(|| spawn_blocking(move || pod_logs::read(&root)));
+        let look = reading.get_or_insert_with(|| spawn_blocking(move || read(&root)));
         let answer = match timeout(cri::LONGEST, look).await {
             Err(_) => Err(Failure::timeout(cri::LONGEST)),
             Ok(looked) => {
@@ -257,8 +271,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
 
+    use super::super::pod_logs;
     use super::*;
+
+    fn logs(root: &Path) -> Directory {
+        Directory { via: Via::PodLogs, root: root.to_owned(), read: pod_logs::read }
+    }
 
     fn sockets(paths: &[&Path]) -> Vec<String> {
         paths.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
@@ -270,7 +290,7 @@ mod tests {
         let silent = dir.path().join("silent.sock");
         let _listener = UnixListener::bind(&silent).unwrap();
         let begin = Instant::now();
-        let watch = Watch::start(&sockets(&[&silent]), dir.path());
+        let watch = Watch::start(&sockets(&[&silent]), vec![logs(dir.path())]);
         assert!(begin.elapsed() < cri::LONGEST / 2, "{:?}", begin.elapsed());
         watch.wait_for_first(3 * cri::LONGEST);
         let report = watch.sources(Source::report).next().unwrap();
@@ -284,10 +304,36 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_hangs_keeps_neither_the_capture_nor_the_other_directory() {
+        static HANGS: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
+        let (end, hangs) = mpsc::channel();
+        *lock(&HANGS) = Some(hangs);
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["pods", "containers"] {
+            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let read = |_: &Path| {
+            let _ = lock(&HANGS).as_ref().map(mpsc::Receiver::recv);
+            Ok(Names::default())
+        };
+        let hung = Directory { via: Via::KubeletDir, root: dir.path().to_owned(), read };
+        let watch = Watch::start(&[], vec![hung, logs(dir.path())]);
+        let begin = Instant::now();
+        watch.wait_for_first(3 * cri::LONGEST);
+        watch.ask_and_wait(cri::LONGEST / 4);
+        let told: Vec<_> = watch.sources(Source::report).map(|it| (it.name, it.outcome, it.error)).collect();
+        let failed = ("kubelet_dir".into(), "failed".into(), Some("no answer within 2 s".into()));
+        assert_eq!(told, [failed, ("pod_logs".into(), "answered".into(), None)]);
+        drop(watch);
+        assert!(begin.elapsed() < 3 * cri::LONGEST, "{:?}", begin.elapsed());
+        drop(end);
+    }
+
+    #[test]
     fn where_nobody_is_nothing_is_waited_for() {
         let begin = Instant::now();
         let nowhere = Path::new("/nonexistent");
-        let watch = Watch::start(&sockets(&[nowhere]), nowhere);
+        let watch = Watch::start(&sockets(&[nowhere]), vec![logs(nowhere)]);
         watch.wait_for_first(cri::LONGEST);
         watch.ask_and_wait(cri::LONGEST);
         assert!(begin.elapsed() < cri::LONGEST / 2, "{:?}", begin.elapsed());
@@ -302,7 +348,7 @@ mod tests {
         let rude = dir.path().join("rude.sock");
         let listener = UnixListener::bind(&rude).unwrap();
         let thread = std::thread::spawn(move || drop(listener.accept()));
-        let watch = Watch::start(&sockets(&[&rude]), dir.path());
+        let watch = Watch::start(&sockets(&[&rude]), vec![logs(dir.path())]);
         watch.wait_for_first(3 * cri::LONGEST);
         let report = watch.sources(Source::report).next().unwrap();
         assert_eq!((&*report.outcome, report.errors), ("failed", Some(1)), "{report:?}");
@@ -316,7 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("pods")).unwrap();
         std::fs::create_dir(dir.path().join("containers")).unwrap();
-        let watch = Watch::start(&[], dir.path());
+        let watch = Watch::start(&[], vec![logs(dir.path())]);
         watch.wait_for_first(cri::LONGEST);
         let before = watch.generation();
         std::fs::create_dir(dir.path().join(format!("pods/shop_api-1_{UID}"))).unwrap();

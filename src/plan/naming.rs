@@ -1,4 +1,5 @@
-//! Where the names of pods and containers come from: `--with-cri`, `--cri-socket`, `--host-root`, `--pod-logs`.
+//! Where the names of pods and containers come from: `--with-cri`, `--cri-socket`, `--host-root`, `--pod-logs`,
+//! `--kubelet-dir`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,8 @@ pub struct Naming {
     pub is_runtime_required: bool,
     /// The kubelet's `/var/log`.
     pub pod_logs: PathBuf,
+    /// The kubelet's `/var/lib/kubelet`.
+    pub kubelet_dir: PathBuf,
 }
 
 /// `--with-cri`.

@@ -37,6 +37,7 @@ fn without_flags_the_plan_is_the_documented_default() {
             sockets: naming::well_known("/".as_ref()),
             is_runtime_required: false,
             pod_logs: "/var/log".into(),
+            kubelet_dir: "/var/lib/kubelet".into(),
         },
         node: "n1".into(),
         cluster: None,
@@ -65,9 +66,9 @@ fn every_effective_value_is_entered_with_its_origin() {
     assert_eq!(entries["max-bytes"], entry(json!(536_870_912), PlanSource::Default));
     assert_eq!(entries["label"], entry(json!({"a": "b"}), PlanSource::Flag));
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
-    let expected = "degraded-ok dns-only dns-ports duration host-root label max-bytes max-disk-share max-events no-loose \
-                    node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline with-connect-latency with-cri \
-                    with-retransmits with-security";
+    let expected = "degraded-ok dns-only dns-ports duration host-root kubelet-dir label max-bytes max-disk-share \
+                    max-events no-loose node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline \
+                    with-connect-latency with-cri with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 
@@ -92,10 +93,12 @@ fn dns_only_and_ports_exclude_each_other() {
 fn a_runtime_is_asked_where_it_is_said_to_be_or_below_the_hosts_root() {
     let named = plan(&["--cri-socket", "unix:///run/my.sock", "--with-cri", "--host-root", "/host"]).unwrap().naming;
     let sockets = vec!["/run/my.sock".to_owned()];
-    assert_eq!(named, Naming { sockets, is_runtime_required: true, pod_logs: "/host/var/log".into() });
-    let found = plan(&["--host-root", "/host", "--pod-logs", "/logs"]).unwrap().naming;
+    let (pod_logs, kubelet_dir) = ("/host/var/log".into(), "/host/var/lib/kubelet".into());
+    assert_eq!(named, Naming { sockets, is_runtime_required: true, pod_logs, kubelet_dir });
+    let found = plan(&["--host-root", "/host", "--pod-logs", "/logs", "--kubelet-dir", "/kubelet"]).unwrap().naming;
     assert!(found.sockets.iter().all(|path| path.starts_with("/host/")) && found.sockets.len() > 4, "{found:?}");
     assert_eq!((found.is_runtime_required, found.pod_logs), (false, "/logs".into()));
+    assert_eq!(found.kubelet_dir, std::path::Path::new("/kubelet"));
     assert!(plan(&["--with-cri=false"]).unwrap().naming.sockets.is_empty());
     let (message, hint) = refusal(&["--with-cri=false", "--cri-socket", "/run/my.sock"]);
     assert_eq!(

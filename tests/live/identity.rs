@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
     tests![
         processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts,
         homes_are_known_without_the_right_to_open_cgroups_by_id,
+        where_only_the_kubelets_directory_is_there_it_names_pods,
         a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made,
     ]
 }
@@ -187,11 +188,87 @@ fn each_process_has_its_home(wrapper: &[&str]) {
         assert_eq!(in_pods.count(), 2 * 5, "five listeners, at the start and at the end");
         let sources = &bundle.manifest.head.sources;
         let outcomes: Vec<_> = sources.iter().map(|it| (&*it.name, &*it.outcome)).collect();
-        assert_eq!(
-            outcomes,
-            [("cgroup", "answered"), ("cri", "absent"), ("pod_logs", "answered"), ("processes", "answered")]
-        );
+        let expected = [
+            ("cgroup", "answered"),
+            ("cri", "absent"),
+            ("pod_logs", "answered"),
+            ("kubelet_dir", "absent"),
+            ("processes", "answered"),
+        ];
+        assert_eq!(outcomes, expected);
     }
+}
+
+/// The kubelet's own directory, in which one pod with one container is noted, and one that is on the host's network.
+fn kubelet_dir(dir: &Workdir) -> String {
+    let [namespace, pod, name] = NAMES;
+    for (uid, header, host_name) in [(POD, "", pod), (OTHER_POD, " (host network)", "node-1")] {
+        let of_pod = dir.join("pods").join(uid);
+        let volume = of_pod.join("volumes/kubernetes.io~projected/kube-api-access-x2x4z");
+        std::fs::create_dir_all(volume.join("..2026")).unwrap();
+        std::fs::create_dir_all(of_pod.join("containers").join(name)).unwrap();
+        std::fs::write(volume.join("..2026/namespace"), namespace).unwrap();
+        std::os::unix::fs::symlink("..2026", volume.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/namespace", volume.join("namespace")).unwrap();
+        let hosts = format!(
+            "# Kubernetes-managed hosts file{header}.\n127.0.0.1\tlocalhost\n\
+             ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::2\tip6-allrouters\n10.244.1.5\t{host_name}\n"
+        );
+        std::fs::write(of_pod.join("etc-hosts"), hosts).unwrap();
+    }
+    dir.join("").display().to_string()
+}
+
+fn where_only_the_kubelets_directory_is_there_it_names_pods() {
+    let (lab, dir) = (Lab::new(), Workdir::new());
+    let mut tree = Tree::new(roots().remove(0));
+    let ids = |pod: &str, container: &str| Workload {
+        container_id: Some(container.into()),
+        ..Workload::of_cgroup(pod.into())
+    };
+    let named = Workload {
+        namespace: Some(NAMES[0].into()),
+        pod: Some(NAMES[1].into()),
+        via: Via::KubeletDir,
+        ..ids(POD, CONTAINER)
+    };
+    let servers =
+        [(named, "k8s.container"), (ids(OTHER_POD, OTHER_CONTAINER), "k8s.pod")].map(|(workload, missing)| {
+            let id = workload.container_id.as_deref().unwrap();
+            let cgroup = tree.make(&format!("kubepods/burstable/pod{}/{id}", workload.pod_uid));
+            let args = format!("tcp-server --listen {SERVER4}:0 --then echo");
+            (Program::start(inside(&cgroup, &lab.server, &args)), Home::Pod(workload.into()), missing)
+        });
+    let kubelet_dir = kubelet_dir(&dir);
+    let nowhere = ["--with-cri=false", "--pod-logs", "/nonexistent", "--kubelet-dir", &kubelet_dir];
+    let capture = Capture::with(&[&["--duration", &format!("{}s", 120 * *PATIENCE)], &nowhere[..]].concat());
+    for (server, ..) in &servers {
+        let client = format!("tcp-client --to {} --count 2 --mode reset", server.ready().local);
+        assert!(Program::run(lab.client.traffic(&client)).status.success());
+    }
+    lab.server.wait_until_quiet();
+    let bundle = capture.stop();
+    for (server, home, missing) in &servers {
+        let port = Some(server.ready().local.port());
+        let its = bundle.events.iter().filter(|e| e.id.netns == lab.server.inode() && e.id.local.port == port);
+        let its: Vec<_> = its.filter(|event| event.id.owner.value().is_some()).collect();
+        assert!(its.len() >= 2, "{its:?}");
+        for event in its {
+            let found = (home_of(&event.id), event.id.why.get(missing));
+            assert_eq!(found, (Some(home.clone()), Some(&Reason::NotFound)), "{event:?}");
+        }
+    }
+    let sources = &bundle.manifest.head.sources;
+    let outcomes: Vec<_> = sources.iter().map(|it| (&*it.name, &*it.outcome, it.entries)).collect();
+    let cgroups = outcomes[0].2;
+    let expected = [
+        ("cgroup", "answered", cgroups),
+        ("cri", "not_requested", None),
+        ("pod_logs", "absent", Some(0)),
+        ("kubelet_dir", "answered", Some(1)),
+        ("processes", "answered", outcomes[4].2),
+    ];
+    assert_eq!(outcomes, expected);
 }
 
 /// The collector stands still while a program sends, ends and loses its cgroup: one that was made meanwhile has told where it

@@ -74,6 +74,7 @@ mod tests {
             ..container.clone()
         };
         let by_runtime = Workload { via: Via::Cri, ..named.clone() };
+        let by_kubelet = Workload { via: Via::KubeletDir, container: None, ..named.clone() };
         let derived = Workload {
             workload: Some("api".into()),
             workload_from: Some("pod-template-hash".into()),
@@ -90,6 +91,7 @@ mod tests {
                 r#"9b10","namespace":"shop","pod":"api-1","container":"api","container_id":"4f4f"#,
             ),
             (Attribution::Resolved(Home::Pod(by_runtime.into())), r#","via":"cri"}"#),
+            (Attribution::Resolved(Home::Pod(by_kubelet.into())), r#","via":"kubelet_dir"}"#),
             (
                 Attribution::Resolved(Home::Pod(derived.into())),
                 r#"4f","workload":"api","workload_from":"pod-template-hash","via":"cri"}"#,

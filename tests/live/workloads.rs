@@ -1,6 +1,8 @@
 //! What pods and containers are called, by the runtime that runs them: a real containerd with real pods, and one that answers
 //! what no sane runtime does.
 
+mod derived;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +29,7 @@ use crate::workdir::Workdir;
 use crate::{Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    tests![
+    let tests = tests![
         every_event_of_a_pod_names_it_and_those_of_the_host_none,
         a_filter_by_pod_keeps_exactly_its_sockets_also_of_pods_that_start_later,
         a_hundred_containers_that_live_for_a_moment_are_all_named,
@@ -35,7 +37,8 @@ pub fn tests() -> Vec<Test> {
         five_hundred_containers_with_large_specs_are_listed_within_a_second,
         what_a_pod_says_about_itself_names_nobody_else,
         a_runtime_that_was_asked_for_and_is_not_there_degrades_the_capture,
-    ]
+    ];
+    tests.into_iter().chain(derived::tests()).collect()
 }
 
 /// What a process in this container belongs to.

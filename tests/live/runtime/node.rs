@@ -51,6 +51,7 @@ pub struct Pod {
     pub uid: String,
     /// Whether it is on the node's network.
     pub on_host: bool,
+    labels: Vec<(String, String)>,
 }
 
 /// A pod with one container.
@@ -70,15 +71,21 @@ impl Pod {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let uid = format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id());
-        Self { namespace: "shop", name: name.into(), uid, on_host }
+        Self { namespace: "shop", name: name.into(), uid, on_host, labels: Vec::new() }
+    }
+
+    /// The same with these labels.
+    pub fn with(self, labels: &[(&str, &str)]) -> Self {
+        Self { labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(), ..self }
     }
 
     fn config(&self, logs: &Path) -> PodSandboxConfig {
-        let labels = [
+        let own = [
             ("io.kubernetes.pod.namespace", self.namespace),
             ("io.kubernetes.pod.name", &self.name),
             ("io.kubernetes.pod.uid", &self.uid),
         ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: self.name.clone(),
@@ -87,7 +94,7 @@ impl Pod {
             }),
             hostname: if self.on_host { String::new() } else { self.name.clone() },
             log_directory: logs.display().to_string(),
-            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            labels: own.chain(self.labels.iter().cloned()).collect(),
             linux: Some(LinuxSandbox {
                 cgroup_parent: format!("/kubepods/burstable/pod{}", self.uid),
                 security: Some(SandboxSecurity { namespaces: Some(self.namespaces()) }),

@@ -7,8 +7,8 @@
 
 packages_of() {
 	case "$1" in
-	# libbpf comes with its crate; libelf and zlib are linked
-	build) echo clang gcc libc6-dev make pkg-config libelf-dev zlib1g-dev ;;
+	# libbpf comes with its crate; libelf and zlib are linked; protoc reads what containerd-client is made from
+	build) echo clang gcc libc6-dev make pkg-config libelf-dev zlib1g-dev protobuf-compiler ;;
 	# another architecture: its headers are unpacked, not installed
 	arm64) echo apt binutils python3-minimal ;;
 	# the demo: namespaces, and a client and a server to trace

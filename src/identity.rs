@@ -2,6 +2,7 @@
 //! tells which pod and container, by their ids; the container runtime, or what the kubelet keeps on disk, tells what
 //! these are called.
 
+mod containerd;
 mod cri;
 mod derived;
 mod kubelet_dir;
@@ -27,7 +28,7 @@ use crate::cgroup::{Hierarchy, Paths};
 use crate::plan::filters::home::{Answer, HomeFilters};
 use crate::plan::naming::Naming;
 use place::Place;
-use source::Source;
+use source::{Source, is_runtime};
 use watch::{Directory, Watch};
 
 pub use cri::WELL_KNOWN;
@@ -49,7 +50,7 @@ const LOOKED: Duration = cri::LONGEST.saturating_add(Duration::from_millis(500))
 pub fn runtimes(sockets: &[String]) -> Result<String, String> {
     let watch = Watch::start(sockets, Vec::new());
     watch.wait_for_first(LOOKED);
-    let reports: Vec<_> = watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
+    let reports: Vec<_> = watch.sources(Source::report).filter(is_runtime).collect();
     let found: Vec<_> = reports
         .iter()
         .filter(|it| it.outcome == "answered")
@@ -178,9 +179,11 @@ impl Homes {
             let missing = known.missing.map(|key| (key.to_owned(), why.text().into_owned()));
             let hierarchy = cgroup.0.why().map(|reason| ("cgroup_id".to_owned(), reason.text().into_owned()));
             let why = missing.into_iter().chain(hierarchy).collect();
-            let ended_at = self.removed.get(cgroup).map(|boot_ns| utc_of(*boot_ns));
+            let told = workload.container_id.as_deref().map(|id| self.watch.span(id)).unwrap_or_default();
+            let removed_at = || self.removed.get(cgroup).map(|boot_ns| utc_of(*boot_ns));
+            let (created_at, ended_at) = (told.created_at, told.ended_at.or_else(removed_at));
             let (v, k8s) = (LINE_VERSION, Workload::clone(workload));
-            Some(WorkloadRecord { v, cgroup_id: cgroup.1, k8s, created_at: None, ended_at, why })
+            Some(WorkloadRecord { v, cgroup_id: cgroup.1, k8s, created_at, ended_at, why })
         };
         let mut records: Vec<_> = self.known.iter().filter_map(record).collect();
         records.sort_by(|a, b| (a.cgroup_id, &a.why).cmp(&(b.cgroup_id, &b.why)));
@@ -260,8 +263,7 @@ impl Homes {
             evicted: Some(self.evicted),
             ..SourceReport::default()
         };
-        let (runtimes, directories): (Vec<_>, Vec<_>) =
-            self.watch.sources(Source::report).partition(|it| it.name == Via::Cri.as_str());
+        let (runtimes, directories): (Vec<_>, Vec<_>) = self.watch.sources(Source::report).partition(is_runtime);
         let mut reports = vec![cgroups];
         // of the places where a runtime might be, those where none is say nothing one by one
         let is_worth = |it: &SourceReport| it.outcome != "absent" || runtimes.len() == 1;
@@ -281,7 +283,7 @@ impl Homes {
 
     /// Why a runtime that was asked for did not do.
     pub fn runtime_missing(&self) -> Option<String> {
-        let runtimes: Vec<_> = self.watch.sources(Source::report).filter(|it| it.name == Via::Cri.as_str()).collect();
+        let runtimes: Vec<_> = self.watch.sources(Source::report).filter(is_runtime).collect();
         let is_missing = self.naming.is_runtime_required && runtimes.iter().all(|it| it.latency_us.is_none());
         is_missing
             .then(|| format!("`--with-cri=true` asks for a container runtime, and none answers: {}", silent(&runtimes)))

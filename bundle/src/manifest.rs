@@ -202,6 +202,9 @@ pub struct SourceReport {
     /// Why it failed the last time that it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How often it told by itself, unasked, that a container begins or has ended; absent where it has no stream of events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notices: Option<u64>,
     /// How much of it was forgotten because a table was full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted: Option<u64>,

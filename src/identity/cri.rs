@@ -1,20 +1,23 @@
 //! The container runtime, by the Container Runtime Interface (`runtime.v1.RuntimeService`): containerd, CRI-O and
 //! cri-dockerd speak it over a unix socket. Asked are its version and its lists of pods and containers, nothing else, and
-//! nothing of it is changed.
+//! nothing of it is changed. A containerd that does not speak it is asked by its own API.
 
 mod messages;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use http::uri::PathAndQuery;
+use ktrace_bundle::workload::Via;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use super::containerd;
 use super::derived::Derived;
-use super::names::{Names, PodName};
+use super::names::{Names, PodName, instant};
 use super::source::Failure;
 use messages::{Container, Everything, List, PodSandbox, VersionRequest, VersionResponse};
 
@@ -32,30 +35,47 @@ pub const WELL_KNOWN: &[&str] = &[
 /// The largest list that is read. A container is some 2 KiB in it, so that this is for some 8,000; gRPC's own 4 MiB would do
 /// for 2,000.
 const LARGEST: usize = 16 << 20;
+/// What one call may send before it is read. hyper's 2 MiB would let a stream of events that is read slowly lie in memory.
+const WINDOW: u32 = 256 << 10;
 /// The longest that is waited for the socket and for all answers of one look.
 pub const LONGEST: Duration = Duration::from_secs(2);
 
 /// A connection to a runtime.
 pub struct Runtime {
+    channel: Channel,
     grpc: Grpc<Channel>,
     /// Its name and version.
     pub version: String,
+    /// How it is asked: by CRI, or as containerd.
+    pub via: Via,
 }
 
 impl Runtime {
     /// Connects, and asks who it is.
     ///
     /// # Errors
-    /// Nobody listens there, or he does not speak CRI v1.
+    /// Nobody listens there, or he speaks neither CRI v1 nor as containerd does.
     pub async fn connect(socket: &str) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("unix://{socket}")).map_err(|e| failure(&e))?;
-        let channel = endpoint.connect().await.map_err(|e| failure(&e))?;
-        let grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
-        let mut runtime = Self { grpc, version: String::new() };
+        let channel = endpoint.initial_stream_window_size(WINDOW).connect().await.map_err(|e| failure(&e))?;
+        let grpc = Grpc::new(channel.clone()).max_decoding_message_size(LARGEST);
+        let mut runtime = Self { channel, grpc, version: String::new(), via: Via::Cri };
         let question = VersionRequest { version: "v1".into() };
-        let answer: VersionResponse = runtime.ask("/runtime.v1.RuntimeService/Version", question).await?;
-        runtime.version = format!("{} {}", answer.runtime_name, answer.runtime_version);
+        match runtime.ask::<_, VersionResponse>("/runtime.v1.RuntimeService/Version", question).await {
+            Ok(answer) => runtime.version = format!("{} {}", answer.runtime_name, answer.runtime_version),
+            Err(status) if status.code() == Code::Unimplemented => {
+                let version = containerd::version(runtime.channel.clone()).await;
+                runtime.version = version.ok_or_else(|| refusal(&status))?;
+                runtime.via = Via::Containerd;
+            }
+            Err(status) => return Err(refusal(&status)),
+        }
         Ok(runtime)
+    }
+
+    /// Where it tells by itself what begins and ends: only containerd does.
+    pub fn events(&self) -> Option<Channel> {
+        self.version.starts_with("containerd ").then(|| self.channel.clone())
     }
 
     /// What its pods and containers are called, those that have ended included until they are removed.
@@ -63,30 +83,37 @@ impl Runtime {
     /// # Errors
     /// It does not answer.
     pub async fn names(&mut self) -> Result<Names, Failure> {
+        let names = match self.via {
+            Via::Containerd => containerd::names(&mut self.grpc).await,
+            _ => self.listed().await,
+        };
+        names.map_err(|status| refusal(&status))
+    }
+
+    async fn listed(&mut self) -> Result<Names, Status> {
         // in this order every container that is listed has its pod in the other list
         let containers: List<Container> = self.ask("/runtime.v1.RuntimeService/ListContainers", Everything {}).await?;
         let pods: List<PodSandbox> = self.ask("/runtime.v1.RuntimeService/ListPodSandbox", Everything {}).await?;
         Ok(named(&pods, &containers))
     }
 
-    async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, Failure>
+    async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, Status>
     where
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        self.grpc.ready().await.map_err(|e| failure(&e))?;
+        self.grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
         let codec = ProstCodec::<Q, A>::default();
-        let answer = self.grpc.unary(Request::new(question), PathAndQuery::from_static(method), codec).await;
-        match answer {
-            Ok(answer) => Ok(answer.into_inner()),
-            Err(status) => match status.code() {
-                Code::Unimplemented => Err(Failure::error("it does not speak CRI v1")),
-                Code::OutOfRange => Err(Failure::error(status.message())),
-                Code::DeadlineExceeded => Err(Failure::timeout(LONGEST)),
-                Code::PermissionDenied => Err(Failure::error(status.message())),
-                _ => Err(failure(&status)),
-            },
-        }
+        Ok(self.grpc.unary(Request::new(question), PathAndQuery::from_static(method), codec).await?.into_inner())
+    }
+}
+
+fn refusal(status: &Status) -> Failure {
+    match status.code() {
+        Code::Unimplemented => Failure::error("it does not speak CRI v1"),
+        Code::OutOfRange | Code::PermissionDenied => Failure::error(status.message()),
+        Code::DeadlineExceeded => Failure::timeout(LONGEST),
+        _ => failure(status),
     }
 }
 
@@ -99,15 +126,22 @@ fn named(pods: &List<PodSandbox>, containers: &List<Container>) -> Names {
         names.add_pod(&metadata.uid, name.clone());
         Derived::of(&name.pod, &sandbox.labels).into_iter().for_each(|it| names.add_workload(&metadata.uid, it));
         names.add_sandbox(&sandbox.id, name.clone());
+        names.set_created(&sandbox.id, of_nanos(sandbox.created_at));
         by_sandbox.insert(&sandbox.id, name);
     }
     for container in &containers.0 {
         let of = by_sandbox.get(&container.pod_sandbox_id).cloned();
         if let (Some(of), Some(metadata)) = (of, &container.metadata) {
             names.add_container(&container.id, of, &metadata.name);
+            names.set_created(&container.id, of_nanos(container.created_at));
         }
     }
     names
+}
+
+fn of_nanos(since_1970: i64) -> Option<DateTime<Utc>> {
+    const SECOND: i64 = 1_000_000_000;
+    instant(since_1970.div_euclid(SECOND), since_1970.rem_euclid(SECOND))
 }
 
 /// What lies below an error of the transport is what the system says, if it says anything.
@@ -134,12 +168,13 @@ mod tests {
 
     fn sandbox(id: char, uid: &str, name: &str) -> PodSandbox {
         let metadata = PodSandboxMetadata { name: name.into(), uid: uid.into(), namespace: "shop".into() };
-        PodSandbox { id: id.to_string().repeat(64), metadata: Some(metadata), ..PodSandbox::default() }
+        let id = id.to_string().repeat(64);
+        PodSandbox { id, metadata: Some(metadata), created_at: 5_000_000_007, ..PodSandbox::default() }
     }
 
     fn container(id: char, of: char, name: &str) -> Container {
         let metadata = Some(ContainerMetadata { name: name.into() });
-        Container { id: id.to_string().repeat(64), pod_sandbox_id: of.to_string().repeat(64), metadata }
+        Container { id: id.to_string().repeat(64), pod_sandbox_id: of.to_string().repeat(64), metadata, created_at: -1 }
     }
 
     #[test]
@@ -176,5 +211,7 @@ mod tests {
         assert_eq!(called('1'), Some(Called::Container("api")));
         assert_eq!(called('a'), Some(Called::Sandbox));
         assert_eq!([called('2'), called('3'), called('4')], [None; 3]);
+        let created = |id: char| names.span(&id.to_string().repeat(64)).created_at;
+        assert_eq!([created('a'), created('1'), created('d')], [instant(5, 7), None, None]);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
 use super::derived::Derived;
 use super::place::{is_container_id, is_pod_uid};
 
@@ -49,6 +51,23 @@ struct Container {
     of: PodName,
     /// `None`: the sandbox.
     name: Option<String>,
+    created_at: Option<DateTime<Utc>>,
+}
+
+/// When a container was made and when it ended, as far as that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// By the clock of who told it, as the other.
+    pub created_at: Option<DateTime<Utc>>,
+    /// `None` also where nobody told it.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// A time of a runtime: seconds since 1970 and nanoseconds. `None`: it cannot be written in RFC 3339, or nobody has set it.
+pub fn instant(seconds: i64, nanos: i64) -> Option<DateTime<Utc>> {
+    const YEAR_10000: i64 = 253_402_300_800;
+    let at = (1..YEAR_10000).contains(&seconds).then(|| DateTime::from_timestamp(seconds, nanos.try_into().ok()?));
+    at.flatten()
 }
 
 /// Names by ids.
@@ -56,6 +75,8 @@ struct Container {
 pub struct Names {
     pods: HashMap<String, Pod>,
     containers: HashMap<String, Container>,
+    /// When containers ended, also such whose names come later.
+    ended: HashMap<String, DateTime<Utc>>,
     forgotten: u64,
 }
 
@@ -77,19 +98,57 @@ impl Names {
     /// Adds a container of a pod, if its id and its name are such.
     pub fn add_container(&mut self, id: &str, of: PodName, name: &str) {
         if is_name(name) {
-            self.add(id, Container { of, name: Some(name.into()) });
+            self.add(id, Container { of, name: Some(name.into()), created_at: None });
         }
     }
 
     /// Adds the sandbox of a pod, if its id is one.
     pub fn add_sandbox(&mut self, id: &str, of: PodName) {
-        self.add(id, Container { of, name: None });
+        self.add(id, Container { of, name: None, created_at: None });
     }
 
     fn add(&mut self, id: &str, container: Container) {
         if is_container_id(id) && self.containers.len() < MOST {
             self.containers.insert(id.into(), container);
         }
+    }
+
+    /// Says when a container was made that has been added.
+    pub fn set_created(&mut self, id: &str, at: Option<DateTime<Utc>>) {
+        if let Some(container) = self.containers.get_mut(id) {
+            container.created_at = at;
+        }
+    }
+
+    /// Says when a container ended, if its id is one. Without room those are forgotten first that have no name.
+    pub fn set_ended(&mut self, id: &str, at: DateTime<Utc>) {
+        if !is_container_id(id) {
+            return;
+        }
+        if self.ended.len() >= MOST && !self.ended.contains_key(id) {
+            self.forgotten += forget(&mut self.ended, &self.containers);
+        }
+        if self.ended.len() >= MOST {
+            self.forgotten += self.ended.len() as u64;
+            self.ended.clear();
+        }
+        self.ended.insert(id.into(), at);
+    }
+
+    /// Says that a container runs: whatever ended of it before has begun again.
+    pub fn set_begun(&mut self, id: &str) {
+        self.ended.remove(id);
+    }
+
+    /// When a container was made and ended.
+    pub fn span(&self, id: &str) -> Span {
+        let created_at = self.containers.get(id).and_then(|container| container.created_at);
+        Span { created_at, ended_at: self.ended.get(id).copied() }
+    }
+
+    /// Whether this container has its name.
+    pub fn has_container(&self, id: &str) -> bool {
+        self.containers.contains_key(id)
     }
 
     /// What a pod is called.
@@ -138,7 +197,7 @@ impl Names {
 }
 
 /// Removes what is only in `known`, and returns how much that was.
-fn forget<V>(known: &mut HashMap<String, V>, later: &HashMap<String, V>) -> u64 {
+fn forget<V, W>(known: &mut HashMap<String, V>, later: &HashMap<String, W>) -> u64 {
     let before = known.len();
     known.retain(|id, _| later.contains_key(id));
     (before - known.len()) as u64
@@ -224,6 +283,36 @@ mod tests {
         assert!(names.learn(of("api")));
         assert_eq!((names.workload(&uid(1)), names.workload(&uid(2))), (Some(("api", "job-name")), None));
         assert!(!names.learn(of("api")), "nothing new");
+    }
+
+    #[test]
+    fn a_containers_end_is_known_whenever_its_name_comes() {
+        let (begin, end) = (instant(5, 0), instant(7, 1_000).unwrap());
+        let mut names = Names::default();
+        names.set_ended(&id(1), end);
+        names.set_ended("not an id", end);
+        let mut later = Names::default();
+        later.add_container(&id(1), name("api"), "api");
+        later.set_created(&id(1), begin);
+        later.set_created(&id(2), begin);
+        names.learn(later);
+        assert_eq!(names.span(&id(1)), Span { created_at: begin, ended_at: Some(end) });
+        assert_eq!(names.span(&id(2)), Span::default());
+        names.set_begun(&id(1));
+        assert_eq!(names.span(&id(1)), Span { created_at: begin, ended_at: None }, "it was started again");
+        names.set_ended(&id(1), end);
+        // of so many that ended, those stay that have a name
+        (2..MOST + 2).for_each(|n| names.set_ended(&id(n), end));
+        assert_eq!((names.span(&id(1)).ended_at, names.span(&id(2)).ended_at), (Some(end), None));
+        assert_eq!((names.ended.len(), names.forgotten()), (2, MOST as u64 - 1));
+    }
+
+    #[test]
+    fn a_time_that_no_runtime_has_is_none() {
+        assert_eq!(instant(5, 7).map(|at| at.to_rfc3339()).as_deref(), Some("1970-01-01T00:00:05.000000007+00:00"));
+        for (seconds, nanos) in [(0, 0), (-1, 0), (i64::MAX, 0), (253_402_300_800, 0), (5, -1), (5, i64::MAX)] {
+            assert_eq!(instant(seconds, nanos), None, "{seconds} {nanos}");
+        }
     }
 
     #[test]

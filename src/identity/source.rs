@@ -3,11 +3,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Via, Workload};
 
-use super::names::{Called, Names};
+use super::names::{Called, Names, Span};
 
 /// Longest text of others that goes into a report, bytes.
 const LONGEST: usize = 256;
@@ -62,6 +63,8 @@ pub struct Source {
     over: u64,
     /// When the one began that is not over.
     since: Option<Instant>,
+    /// What it told unasked; `None`: it tells nothing by itself.
+    notices: Option<u64>,
 }
 
 impl Source {
@@ -79,12 +82,39 @@ impl Source {
             begun: 0,
             over: 0,
             since: None,
+            notices: None,
         }
     }
 
     /// Where it is asked.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What it was found to speak.
+    pub const fn speaks(&mut self, via: Via) {
+        self.via = via;
+    }
+
+    /// It has so many things more to tell by itself, or none yet.
+    pub fn hear(&mut self, notices: u64) {
+        self.notices = Some(self.notices.unwrap_or(0) + notices);
+    }
+
+    /// It told that a container begins. Returns whether it has not told its name.
+    pub fn take_begin(&mut self, id: &str) -> bool {
+        self.names.set_begun(id);
+        !self.names.has_container(id)
+    }
+
+    /// It told that a container has ended.
+    pub fn take_end(&mut self, id: &str, at: DateTime<Utc>) {
+        self.names.set_ended(id, at);
+    }
+
+    /// When this container was made and ended, as far as it has told.
+    pub fn span(&self, id: &str) -> Span {
+        self.names.span(id)
     }
 
     /// It is being asked.
@@ -192,8 +222,14 @@ impl Source {
             errors: Some(self.errors),
             error: self.last_failure.as_ref().map(|failure| failure.text.clone()).or(unanswered),
             evicted: Some(self.names.forgotten()),
+            notices: self.notices,
         }
     }
+}
+
+/// Whether it is of a runtime, however that was asked.
+pub fn is_runtime(report: &SourceReport) -> bool {
+    [Via::Cri, Via::Containerd].iter().any(|via| via.as_str() == report.name)
 }
 
 /// At most so many bytes, without control characters.

@@ -1,5 +1,8 @@
 //! Asks the sources of names, in the background: on threads of its own, so that one that is slow, stopped or gone never
-//! keeps an event waiting. They are asked at the start, when a container is seen whose name is not known, and at the end.
+//! keeps an event waiting. They are asked at the start, when a container is seen whose name is not known or begins as its
+//! runtime tells, and at the end.
+
+mod notices;
 
 use std::cell::OnceCell;
 use std::io;
@@ -14,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::cri::{self, Runtime};
-use super::names::Names;
+use super::names::{Names, Span};
 use super::source::{Failure, Source};
 
 /// Between two looks at a source: longer where a look takes long, but never so long that the events of a new container, which
@@ -147,6 +150,14 @@ impl Watch {
         self.shared.anybody.load(Ordering::Relaxed)
     }
 
+    /// When this container was made and ended, as far as anybody has told.
+    pub fn span(&self, id: &str) -> Span {
+        self.sources(|source| source.span(id)).fold(Span::default(), |known, it| Span {
+            created_at: known.created_at.or(it.created_at),
+            ended_at: known.ended_at.or(it.ended_at),
+        })
+    }
+
     /// Each source, one after the other.
     pub fn sources<T>(&self, f: impl Fn(&Source) -> T) -> impl Iterator<Item = T> {
         self.shared.slots.iter().map(move |slot| f(&lock(&slot.source)))
@@ -210,14 +221,22 @@ fn tend(shared: Arc<Shared>, directories: Vec<Directory>) {
 async fn tend_runtime(shared: Arc<Shared>, at: usize) {
     let Some(slot) = shared.slots.get(at) else { return };
     let socket = lock(&slot.source).address().to_owned();
-    let mut runtime = None;
+    let (mut runtime, mut listener) = (None, None::<JoinHandle<()>>);
     loop {
         let began = slot.begin().await;
+        let was_known = runtime.is_some();
         let answer = timeout(cri::LONGEST, ask(&mut runtime, &socket)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::timeout(cri::LONGEST)));
         if answer.is_err() {
             // whoever answers next may be another one
             runtime = None;
+        }
+        if let Some(found) = runtime.as_ref().filter(|_| !was_known) {
+            lock(&slot.source).speaks(found.via);
+            let listen = |channel| tokio::spawn(notices::listen(Arc::clone(&shared), at, channel));
+            if let Some(before) = std::mem::replace(&mut listener, found.events().map(listen)) {
+                before.abort();
+            }
         }
         let pause = shared.take(slot, answer, began.elapsed());
         sleep(pause).await;

@@ -4,7 +4,7 @@
 //! looked at, and [`Labels`] keeps the few that tell something.
 
 use prost::bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType, message, skip_field, string};
+use prost::encoding::{DecodeContext, WireType, int64, message, skip_field, string};
 use prost::{DecodeError, Message};
 
 use super::super::derived::Labels;
@@ -77,6 +77,8 @@ pub struct PodSandbox {
     pub id: String,
     /// Of the pod, field 2.
     pub metadata: Option<PodSandboxMetadata>,
+    /// When it was made, field 4, ns since 1970.
+    pub created_at: i64,
     /// Of the pod, field 5, as far as they are known ones; never written.
     pub labels: Labels,
 }
@@ -94,6 +96,7 @@ impl Message for PodSandbox {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         string::encode(1, &self.id, buf);
         self.metadata.iter().for_each(|metadata| message::encode(2, metadata, buf));
+        int64::encode(4, &self.created_at, buf);
     }
 
     fn merge_field(
@@ -106,6 +109,7 @@ impl Message for PodSandbox {
         match tag {
             1 => string::merge(wire_type, &mut self.id, buf, context),
             2 => message::merge(wire_type, self.metadata.get_or_insert_default(), buf, context),
+            4 => int64::merge(wire_type, &mut self.created_at, buf, context),
             5 => {
                 let mut entry = Entry::default();
                 message::merge(wire_type, &mut entry, buf, context)?;
@@ -118,7 +122,7 @@ impl Message for PodSandbox {
 
     fn encoded_len(&self) -> usize {
         let metadata = self.metadata.iter().map(|metadata| message::encoded_len(2, metadata));
-        string::encoded_len(1, &self.id) + metadata.sum::<usize>()
+        string::encoded_len(1, &self.id) + metadata.sum::<usize>() + int64::encoded_len(4, &self.created_at)
     }
 
     fn clear(&mut self) {
@@ -152,6 +156,9 @@ pub struct Container {
     /// Its name.
     #[prost(message, optional, tag = "3")]
     pub metadata: Option<ContainerMetadata>,
+    /// When it was made, ns since 1970.
+    #[prost(int64, tag = "7")]
+    pub created_at: i64,
 }
 
 /// `ContainerMetadata`.
@@ -200,7 +207,7 @@ mod tests {
         };
         let mut labels = Labels::default();
         labels.add(b"job-name", b"api");
-        let expected = PodSandbox { id: "a".into(), metadata: None, labels };
+        let expected = PodSandbox { id: "a".into(), labels, ..PodSandbox::default() };
         assert_eq!(PodSandbox::decode(&*whole.encode_to_vec()).unwrap(), expected);
         // value before key; no value; a number
         let odd = [&[0x2a, 15, 0x12, 3][..], b"api", &[0x0a, 8], b"job-name", &[0x2a, 0, 0x0a, 1], b"a"].concat();

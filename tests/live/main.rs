@@ -15,6 +15,7 @@ mod capture;
 mod clocks;
 mod command;
 mod connect;
+mod containerd;
 mod crash;
 mod dns;
 mod edges;
@@ -135,6 +136,7 @@ fn main() -> ExitCode {
         healthy,
         identity,
         workloads,
+        containerd,
         load,
         totals,
         memory,

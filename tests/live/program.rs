@@ -77,6 +77,11 @@ impl Program {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// The lines of stderr so far.
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().unwrap().all.clone()
+    }
+
     /// Waits until stdout has `count` lines.
     pub fn wait_for_lines(&self, count: usize) -> Vec<String> {
         until(&format!("{count} lines of {}", self.what), DEADLINE, || {

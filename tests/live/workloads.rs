@@ -15,6 +15,7 @@ use ktrace_traffic::Truth;
 use nix::sys::signal::Signal;
 
 use crate::capture::{Bundle, Capture, only_entry};
+use crate::containerd::record;
 use crate::filters::stop;
 use crate::identity::{Tree, inside, roots};
 use crate::net::{Lab, SERVER4};
@@ -24,7 +25,8 @@ use crate::runtime::cri::{
 };
 use crate::runtime::fake::{Answers, Fake};
 use crate::runtime::node::{NODE_ADDRESS, Node, Pod, Running};
-use crate::wait::{DEADLINE, PATIENCE, until};
+use crate::runtime::servers::{ROUND, Servers};
+use crate::wait::{DEADLINE, PATIENCE, boot_ns, until, until_boot_ns};
 use crate::workdir::Workdir;
 use crate::{Test, tests};
 
@@ -42,7 +44,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// What a process in this container belongs to.
-fn home(pod: &Pod, container: &str, running: &Running) -> Home {
+pub fn home(pod: &Pod, container: &str, running: &Running) -> Home {
     Home::Pod(
         Workload {
             namespace: Some(pod.namespace.into()),
@@ -83,43 +85,24 @@ impl Ports {
     }
 }
 
-fn capture(socket: &Path, flags: &[&str]) -> Capture {
+pub fn capture(socket: &Path, flags: &[&str]) -> Capture {
     let (seconds, socket) = (format!("{}s", 120 * *PATIENCE), socket.display().to_string());
     Capture::with(&[&["--duration", &seconds, "--cri-socket", &socket], flags].concat())
 }
 
-fn runtime(bundle: &Bundle) -> &SourceReport {
-    bundle.manifest.head.sources.iter().find(|it| it.name == "cri").unwrap()
-}
-
-/// Queries and connections, of which each process prints what it did.
-struct Servers {
-    _programs: [Program; 2],
-    dns: String,
-    tcp: String,
-}
-
-/// Lines that one round prints.
-const ROUND: usize = 1 + 5 + 3;
-
-impl Servers {
-    fn start(node: &Node) -> Self {
-        let dns = node.netns.start(&format!("udp-echo --quiet --listen {NODE_ADDRESS}:53"));
-        let tcp = node.netns.start(&format!("tcp-server --listen {NODE_ADDRESS}:0 --then echo"));
-        let dns_args = format!("udp-paced --to {} --count 5 --connected", dns.ready().local);
-        let tcp_args = format!("tcp-client --to {} --count 3 --mode reset", tcp.ready().local);
-        Self { _programs: [dns, tcp], dns: dns_args, tcp: tcp_args }
-    }
-
-    fn script(&self) -> String {
-        let traffic = "/traffic/traffic";
-        format!("{traffic} {} && {traffic} {} && exec sleep 1000", self.dns, self.tcp)
-    }
+pub fn runtime(bundle: &Bundle) -> &SourceReport {
+    let mut runtimes = bundle.manifest.head.sources.iter().filter(|it| ["cri", "containerd"].contains(&&*it.name));
+    let runtime = runtimes.next().unwrap();
+    assert_eq!(runtimes.next(), None, "one for each socket");
+    runtime
 }
 
 fn every_event_of_a_pod_names_it_and_those_of_the_host_none() {
-    let node = Node::start();
-    let servers = Servers::start(&node);
+    every_event_names_its_pod(&Node::start());
+}
+
+pub fn every_event_names_its_pod(node: &Node) {
+    let servers = Servers::start(node);
     let early = [Pod::new("api-7d9f-x2x", false), Pod::new("agent-k4k", true)];
     let early = early.map(|pod| (node.run(&pod, "main", "exec sleep 1000"), pod));
     let capture = capture(&node.socket(), &[]);
@@ -162,6 +145,8 @@ fn every_event_of_a_pod_names_it_and_those_of_the_host_none() {
     let report = runtime(&bundle);
     assert_eq!((&*report.outcome, report.errors), ("answered", Some(0)), "{report:?}");
     assert!(report.version.as_deref().is_some_and(|it| it.starts_with("containerd ")), "{report:?}");
+    // of the late one: its sandbox and its container are made and started
+    assert!(report.notices.is_some_and(|count| count >= 4), "{report:?}");
 }
 
 /// What a filter is for, as a rule about a pod's name and its container's; `None`: what is in no pod.
@@ -249,7 +234,7 @@ fn a_hundred_containers_that_live_for_a_moment_are_all_named() {
 }
 
 /// The cgroup of a container in the hierarchy that tells of it here.
-fn cgroup(pod: &Pod, running: &Running) -> PathBuf {
+pub fn cgroup(pod: &Pod, running: &Running) -> PathBuf {
     let path = format!("kubepods/burstable/pod{}/{}", pod.uid, running.id);
     roots().into_iter().map(|root| root.join(&path)).find(|it| it.exists()).expect("a cgroup of the container")
 }
@@ -281,6 +266,9 @@ fn a_runtime_that_hangs_dies_and_comes_back_costs_no_event_and_no_time() {
     let other = Pod::new("web-0", true);
     let late = node.run(&other, "web", &servers.script());
     let of_late = sockets(&late.truths(ROUND));
+    // so long at most after its return it is listened to again
+    until_boot_ns(boot_ns() + 1_000_000_000);
+    node.remove(&late);
     node.netns.wait_until_quiet();
     let bundle = capture.stop();
     let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == node.netns.inode()).collect();
@@ -305,15 +293,16 @@ fn a_runtime_that_hangs_dies_and_comes_back_costs_no_event_and_no_time() {
     let report = runtime(&bundle);
     assert_eq!(report.outcome, "answered", "{report:?}");
     assert!(report.errors.is_some_and(|count| count > 0) && report.error.is_some(), "{report:?}");
+    assert!(record(&bundle, &late.id).ended_at.is_some(), "it tells again what ends");
     let stall = bundle.manifest.cost.longest_stall_ns.unwrap();
     assert!(stall < 100_000_000, "{stall} ns");
 }
 
-fn uid(number: usize) -> String {
+pub fn uid(number: usize) -> String {
     format!("0b1c6c2e-4a77-4d8a-9d2b-{number:012x}")
 }
 
-fn id(number: usize) -> String {
+pub fn id(number: usize) -> String {
     format!("{number:064x}")
 }
 
@@ -344,6 +333,7 @@ fn five_hundred_containers_with_large_specs_are_listed_within_a_second() {
         name: "large".into(),
         pods: ListPodSandboxResponse { items: (0..PODS).map(sandbox).collect() },
         containers: ListContainersResponse { containers: (0..500).map(container).collect() },
+        ..Answers::default()
     };
     let dir = Workdir::new();
     let fake = Fake::start(dir.join("large.sock"), answers);
@@ -398,6 +388,7 @@ fn what_a_pod_says_about_itself_names_nobody_else() {
                 container(15, 1, "api"),
             ],
         },
+        ..Answers::default()
     };
     let (lab, dir) = (Lab::new(), Workdir::new());
     let fake = Fake::start(dir.join("evil.sock"), answers);

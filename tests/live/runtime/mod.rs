@@ -3,6 +3,7 @@
 pub mod cri;
 pub mod fake;
 pub mod node;
+pub mod servers;
 
 /// Ends what killed runs have left.
 pub fn sweep() {

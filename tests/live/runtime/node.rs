@@ -36,8 +36,20 @@ pub struct Node {
     /// Its network namespace, and that of its pods on the host's network.
     pub netns: Netns,
     client: Client,
+    kind: Containerd,
     containerd: Option<Program>,
     dir: Workdir,
+}
+
+/// Which containerd, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Containerd {
+    /// Folder of its programs; `None`: those of the machine.
+    pub programs: Option<PathBuf>,
+    /// Without its CRI plugin, as Docker has it.
+    pub without_cri: bool,
+    /// It says what it was asked.
+    pub is_talkative: bool,
 }
 
 /// A pod to be.
@@ -110,6 +122,11 @@ impl Pod {
 impl Node {
     /// Starts one, and waits until it answers.
     pub fn start() -> Self {
+        Self::of(Containerd::default())
+    }
+
+    /// Starts this one, and waits until it answers.
+    pub fn of(kind: Containerd) -> Self {
         let missing: Vec<_> = PROGRAMS.iter().filter(|path| !Path::new(path).exists()).collect();
         assert!(missing.is_empty(), "these tests need {missing:?}: run `scripts/deps.sh test`");
         let (dir, netns) = (Workdir::new(), Netns::alone());
@@ -119,11 +136,17 @@ impl Node {
         }
         let root = dir.join("");
         let config = include_str!("containerd.toml").replace("DIR/", &root.display().to_string());
-        std::fs::write(dir.join("containerd.toml"), config.replace("IMAGE", IMAGE)).unwrap();
+        let disabled = if kind.without_cri {
+            r#"disabled_plugins = ["io.containerd.grpc.v1.cri", "#
+        } else {
+            "disabled_plugins = ["
+        };
+        let config = config.replace("IMAGE", IMAGE).replace("disabled_plugins = [", disabled);
+        std::fs::write(dir.join("containerd.toml"), config).unwrap();
         let bridge = include_str!("bridge.conflist").replace("DIR/", &root.display().to_string());
         std::fs::write(dir.join("cni/10-bridge.conflist"), bridge).unwrap();
         let client = Client::new(&dir.join("containerd.sock"));
-        let mut node = Self { netns, client, containerd: None, dir };
+        let mut node = Self { netns, client, kind, containerd: None, dir };
         node.start_containerd();
         node.import_image();
         node
@@ -138,11 +161,58 @@ impl Node {
     pub fn start_containerd(&mut self) {
         let mut command = self.netns.command("containerd");
         command.arg("--config").arg(self.dir.join("containerd.toml"));
+        if self.kind.is_talkative {
+            command.args(["--log-level", "trace"]);
+        }
+        // it looks there for the program that holds each container, too
+        self.in_its_path(&mut command);
         self.containerd = Some(Program::start(command));
         until("an answer of containerd", DEADLINE, || {
             self.containerd.as_mut().unwrap().assert_running();
-            self.client.call::<_, VersionResponse>("Version", Nothing {}).ok()
+            match self.kind.without_cri {
+                true => self.ctr(&["version"]).output().unwrap().status.success().then_some(()),
+                false => self.client.call::<_, VersionResponse>("Version", Nothing {}).ok().map(|_| ()),
+            }
         });
+    }
+
+    fn in_its_path(&self, command: &mut Command) {
+        if let Some(programs) = &self.kind.programs {
+            command.env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()));
+        }
+    }
+
+    /// Its own client.
+    fn ctr(&self, args: &[&str]) -> Command {
+        let program = self.kind.programs.as_ref().map_or("ctr".into(), |dir| dir.join("ctr"));
+        let mut command = Command::new(program);
+        command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(args);
+        command
+    }
+
+    /// Runs something that does nothing, as the container of this id with these labels.
+    pub fn run_labelled(&self, id: &str, cgroup: &str, labels: &[(&str, &str)]) {
+        let mut command = self.ctr(&["run", "--detach", "--cgroup", cgroup]);
+        command.args(labels.iter().flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")]));
+        succeed(command.args([IMAGE, id, "/bin/busybox", "sleep", "1000"]));
+    }
+
+    /// Ends what [`Node::run_labelled`] has begun.
+    pub fn end_labelled(&self, id: &str) {
+        succeed(&mut self.ctr(&["tasks", "delete", "--force", id]));
+    }
+
+    /// Waits until it has answered with a list of containers that has this one, and then with one of pods that has its
+    /// pod. The kubelet of this node asks for no lists.
+    pub fn wait_until_listed(&self, running: &Running) {
+        until("lists with a container", DEADLINE, || {
+            let said = self.containerd.as_ref().unwrap().stderr();
+            let mut said = said.iter();
+            let mut has = |answer: &str, id: &str| said.any(|line| line.contains(answer) && line.contains(id));
+            (has("returns containers [", &running.id) && has("returns pod sandboxes [", &running.sandbox)).then_some(())
+        });
+        // an answer to a later question: the earlier ones are sent
+        let _: ContainerStatusResponse = self.ask("ContainerStatus", Id { id: running.id.clone(), verbose: false });
     }
 
     /// Sends containerd a signal; the containers go on.
@@ -159,9 +229,7 @@ impl Node {
         let (script, image) = (self.dir.join("image.sh"), self.dir.join("image.tar"));
         std::fs::write(&script, include_str!("image.sh")).unwrap();
         succeed(Command::new("bash").arg(script).arg(IMAGE).arg(&image));
-        let mut import = Command::new("ctr");
-        import.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io", "images", "import"]).arg(image);
-        succeed(&mut import);
+        succeed(self.ctr(&["images", "import"]).arg(image));
     }
 
     /// Starts a pod with one container that runs this command line, in which `traffic` is what is built here.
@@ -204,6 +272,11 @@ impl Node {
             let status: ContainerStatusResponse = self.ask("ContainerStatus", id);
             (status.status.unwrap().state == EXITED).then_some(())
         });
+        self.remove(running);
+    }
+
+    /// Ends a container, and removes its pod.
+    pub fn remove(&self, running: &Running) {
         remove(&self.client, &running.sandbox);
     }
 
@@ -258,7 +331,7 @@ fn remove(client: &Client, sandbox: &str) {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(containerd) = &self.containerd {
+        if let Some(containerd) = self.containerd.as_ref().filter(|_| !self.kind.without_cri) {
             containerd.signal(Signal::SIGCONT);
             let pods: Result<ListPodSandboxResponse, _> = self.client.call("ListPodSandbox", Nothing {});
             for pod in pods.map(|it| it.items).unwrap_or_default() {

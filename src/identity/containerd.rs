@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::derived::Derived;
 use super::names::{MOST, Names, PodName, instant};
 use messages::{Container, Kind, ListContainerMessage};
 
@@ -76,6 +77,8 @@ fn add(names: &mut Names, container: &Container) {
     match container.kind {
         Some(Kind::Sandbox) => {
             names.add_pod(&container.pod_uid, of.clone());
+            let derived = Derived::of(&of.pod, &container.labels);
+            derived.into_iter().for_each(|it| names.add_workload(&container.pod_uid, it));
             names.add_sandbox(&container.id, of);
         }
         Some(Kind::Container) => names.add_container(&container.id, of, &container.name),
@@ -121,6 +124,7 @@ mod tests {
     use containerd_client::to_any;
     use prost::Name;
 
+    use super::super::derived::Labels;
     use super::super::names::{Called, Span};
     use super::messages::Timestamp;
     use super::*;
@@ -173,6 +177,7 @@ mod tests {
             pod_uid: UID.into(),
             name: name.into(),
             kind,
+            labels: Labels::default(),
             created_at: Some(Timestamp { seconds: 5, nanos: 0 }),
         }
     }
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn labels_name_what_kubernetes_would_name_so() {
         let mut names = Names::default();
-        let containers = [
+        let mut containers = [
             container('a', Some(Kind::Sandbox), "api-1", ""),
             container('1', Some(Kind::Container), "api-1", "api"),
             container('2', Some(Kind::Container), "api\u{1b}[31m", "api"),
@@ -189,7 +194,11 @@ mod tests {
             container('4', Some(Kind::Container), "api-2", "api"),
             container('5', None, "api-1", "api"),
         ];
-        containers.iter().for_each(|it| add(&mut names, it));
+        for container in &mut containers {
+            container.labels.add(b"job-name", b"api");
+            add(&mut names, container);
+        }
+        assert_eq!(names.workload(UID), Some(("api", "job-name")));
         let pod = names.pod(UID).unwrap();
         assert_eq!((&*pod.namespace, &*pod.pod), ("shop", "api-1"));
         assert_eq!(names.container(pod, &id('a')), Some(Called::Sandbox));

@@ -6,6 +6,8 @@ use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, message, skip_field, string};
 use prost::{DecodeError, Message};
 
+use super::super::derived::Labels;
+
 const ID: u32 = 1;
 const LABEL: u32 = 2;
 const CREATED_AT: u32 = 8;
@@ -33,6 +35,8 @@ pub struct Container {
     pub name: String,
     /// `io.cri-containerd.kind`.
     pub kind: Option<Kind>,
+    /// Others, as far as they are known ones.
+    pub labels: Labels,
     /// When it was made.
     pub created_at: Option<Timestamp>,
 }
@@ -81,7 +85,7 @@ impl Container {
                 };
                 return;
             }
-            _ => return,
+            key => return self.labels.add(key.as_bytes(), label.value.as_bytes()),
         };
         *place = label.value;
     }
@@ -156,6 +160,7 @@ mod tests {
             pod_uid: "a uid".into(),
             name: "api".into(),
             kind: Some(Kind::Container),
+            labels: Labels::default(),
             created_at: Some(Timestamp { seconds: 5, nanos: 0 }),
         };
         assert_eq!(ListContainerMessage::decode(&*bytes).unwrap().container, Some(expected));

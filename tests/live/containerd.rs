@@ -61,7 +61,7 @@ fn fetch(suite: &str) -> Result<PathBuf, String> {
 }
 
 /// The line of `workloads.jsonl` for this container.
-pub fn record(bundle: &Bundle, container: &str) -> WorkloadRecord {
+fn record(bundle: &Bundle, container: &str) -> WorkloadRecord {
     let loose = only_entry(&bundle.dir.join("out"), Path::is_dir);
     let lines = std::fs::read_to_string(loose.join("workloads.jsonl")).unwrap();
     let records = lines.lines().map(|line| serde_json::from_str::<WorkloadRecord>(line).unwrap());

@@ -153,7 +153,7 @@ impl Hint for Leftover {}
 pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     // the runtime answers while the programs are loaded
-    let homes = Homes::new(&plan.naming, &plan.filters.homes);
+    let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
     give_back_memory();
     let mut clocks = Readings::new(clock::sample());

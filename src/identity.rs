@@ -7,8 +7,10 @@ mod cri;
 mod derived;
 mod kubelet_dir;
 mod names;
+mod peers;
 mod place;
 mod pod_logs;
+mod reports;
 mod source;
 mod watch;
 
@@ -20,18 +22,19 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use ktrace_bundle::attribution::{Attribution, Owner};
 use ktrace_bundle::event::{Identity, LINE_VERSION};
-use ktrace_bundle::manifest::SourceReport;
 use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Home, Via, Workload, WorkloadRecord};
 
 use crate::cgroup::{Hierarchy, Paths};
 use crate::plan::filters::home::{Answer, HomeFilters};
 use crate::plan::naming::Naming;
+use peers::Peers;
 use place::Place;
-use source::{Source, is_runtime};
+use source::Source;
 use watch::{Directory, Watch};
 
 pub use cri::WELL_KNOWN;
+pub use reports::runtimes;
 
 /// Cgroups that are remembered; a node has some hundreds. 16,384 of them are some 8 MiB.
 const MOST: usize = 1 << 14;
@@ -42,44 +45,6 @@ pub const LATEST: Duration = Duration::from_millis(500);
 const RETRIED: Duration = Duration::from_secs(10);
 /// Longer than a look at a source may take.
 const LOOKED: Duration = cri::LONGEST.saturating_add(Duration::from_millis(500));
-
-/// The container runtimes at these sockets, with their versions.
-///
-/// # Errors
-/// Why there is none that answers.
-pub fn runtimes(sockets: &[String]) -> Result<String, String> {
-    let watch = Watch::start(sockets, Vec::new());
-    watch.wait_for_first(LOOKED);
-    let reports: Vec<_> = watch.sources(Source::report).filter(is_runtime).collect();
-    let found: Vec<_> = reports
-        .iter()
-        .filter(|it| it.outcome == "answered")
-        .filter_map(|it| Some(format!("{} (`{}`)", it.version.as_deref()?, it.address.as_deref()?)))
-        .collect();
-    if !found.is_empty() {
-        return Ok(found.join(", "));
-    }
-    Err(silent(&reports))
-}
-
-/// Why none of these answers.
-fn silent(runtimes: &[SourceReport]) -> String {
-    let why = |it: &SourceReport| Some(format!("`{}`: {}", it.address.as_deref()?, it.error.as_deref()?));
-    let why: Vec<_> = runtimes.iter().filter_map(why).collect();
-    match runtimes {
-        _ if !why.is_empty() => why.join("; "),
-        [SourceReport { address: Some(address), .. }] => format!("`{address}` is not there"),
-        _ => "no container runtime is there".into(),
-    }
-}
-
-/// In this order they are believed, after the runtimes.
-fn directories(naming: &Naming) -> Vec<Directory> {
-    vec![
-        Directory { via: Via::PodLogs, root: naming.pod_logs.clone(), read: pod_logs::read },
-        Directory { via: Via::KubeletDir, root: naming.kubelet_dir.clone(), read: kubelet_dir::read },
-    ]
-}
 
 /// What each cgroup is home to.
 pub struct Homes {
@@ -96,6 +61,7 @@ pub struct Homes {
     made: HashMap<Cgroup, String>,
     /// When cgroups were removed, boot time, ns.
     removed: HashMap<Cgroup, u64>,
+    peers: Peers,
     evicted: u64,
     /// Why names are missing, and whether they were asked for again, since [`Homes::refresh`].
     why_nameless: Option<Reason>,
@@ -119,7 +85,7 @@ struct Known {
 
 impl Homes {
     /// Nothing known yet; begins to ask.
-    pub fn new(naming: &Naming, filters: &HomeFilters) -> Self {
+    pub fn new(naming: &Naming, filters: &HomeFilters, node: &str) -> Self {
         Self {
             paths: Paths::open(),
             watch: Watch::start(&naming.sockets, directories(naming)),
@@ -130,6 +96,7 @@ impl Homes {
             known: HashMap::new(),
             made: HashMap::new(),
             removed: HashMap::new(),
+            peers: Peers::new(node),
             evicted: 0,
             why_nameless: None,
             has_asked_again: false,
@@ -201,12 +168,21 @@ impl Homes {
         let generation = self.watch.generation();
         let is_new = generation != self.generation;
         self.generation = generation;
+        if is_new || self.peers.are_old() {
+            self.peers.learn(self.watch.sources(Source::addresses));
+        }
         is_new
     }
 
-    /// Says in a record what its owner belongs to. Returns the owner's cgroup where names are missing that may come in a
-    /// moment.
+    /// Says in a record what its owner belongs to, and who is at the other end. Returns the owner's cgroup where names are
+    /// missing that may come in a moment.
     pub fn settle(&mut self, id: &mut Identity) -> Option<Cgroup> {
+        let cgroup = self.settle_owner(id);
+        id.peer = self.peers.of(id);
+        cgroup
+    }
+
+    fn settle_owner(&mut self, id: &mut Identity) -> Option<Cgroup> {
         let Attribution::Resolved(Owner { cgroup_id, .. }) = &id.owner else {
             id.home = Attribution::Unresolved(Reason::NoOwner);
             return None;
@@ -252,41 +228,6 @@ impl Homes {
     pub fn is_named(&mut self, cgroup: Cgroup) -> bool {
         self.look_up(cgroup);
         self.known.get(&cgroup).is_none_or(|known| known.missing.is_none())
-    }
-
-    /// What the sources answered.
-    pub fn reports(&self) -> Vec<SourceReport> {
-        let cgroups = SourceReport {
-            name: "cgroup".into(),
-            outcome: if self.paths.are_there() { "answered" } else { "absent" }.into(),
-            entries: Some(self.known.len() as u64),
-            evicted: Some(self.evicted),
-            ..SourceReport::default()
-        };
-        let (runtimes, directories): (Vec<_>, Vec<_>) = self.watch.sources(Source::report).partition(is_runtime);
-        let mut reports = vec![cgroups];
-        // of the places where a runtime might be, those where none is say nothing one by one
-        let is_worth = |it: &SourceReport| it.outcome != "absent" || runtimes.len() == 1;
-        if runtimes.iter().any(is_worth) {
-            reports.extend(runtimes.iter().filter(|it| is_worth(it)).cloned());
-        } else {
-            let outcome = if runtimes.is_empty() { "not_requested" } else { "absent" };
-            reports.push(SourceReport {
-                name: Via::Cri.as_str().into(),
-                outcome: outcome.into(),
-                ..SourceReport::default()
-            });
-        }
-        reports.extend(directories);
-        reports
-    }
-
-    /// Why a runtime that was asked for did not do.
-    pub fn runtime_missing(&self) -> Option<String> {
-        let runtimes: Vec<_> = self.watch.sources(Source::report).filter(is_runtime).collect();
-        let is_missing = self.naming.is_runtime_required && runtimes.iter().all(|it| it.latency_us.is_none());
-        is_missing
-            .then(|| format!("`--with-cri=true` asks for a container runtime, and none answers: {}", silent(&runtimes)))
     }
 
     /// The first source that is there says it.
@@ -374,11 +315,19 @@ fn named(watch: &Watch, workload: Workload) -> (Workload, Option<&'static str>) 
     (workload, missing)
 }
 
+/// In this order they are believed, after the runtimes.
+fn directories(naming: &Naming) -> Vec<Directory> {
+    vec![
+        Directory { via: Via::PodLogs, root: naming.pod_logs.clone(), read: pod_logs::read },
+        Directory { via: Via::KubeletDir, root: naming.kubelet_dir.clone(), read: kubelet_dir::read },
+    ]
+}
+
 #[cfg(test)]
 impl Homes {
     /// Those of a machine with this `/var/log` and no runtime, on which the cgroup is of this pod.
     pub fn of_pod(cgroup: Cgroup, uid: &str, pod_logs: &std::path::Path, filters: &HomeFilters) -> Self {
-        let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() }, filters);
+        let mut homes = Self::new(&Naming { pod_logs: pod_logs.into(), ..Naming::default() }, filters, "");
         homes.wait_for_first_names();
         let (home, missing) = homes.home_of(&format!("/kubepods/pod{uid}"));
         let answer = homes.filters.answer(&home, missing.is_none());

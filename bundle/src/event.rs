@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::attribution::{Attribution, Owner};
+use crate::peer::Peer;
 use crate::why::Why;
 use crate::workload::Home;
 
@@ -110,6 +111,8 @@ pub struct Identity {
     pub owner: Attribution<Owner>,
     /// What the owner belongs to, or why that is not known.
     pub home: Attribution<Home>,
+    /// Who is at the other end, if this node knows.
+    pub peer: Option<Arc<Peer>>,
     /// Reasons for absent keys.
     pub why: Why,
 }

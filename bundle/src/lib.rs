@@ -14,6 +14,7 @@ pub mod keys;
 pub mod ledger;
 pub mod line;
 pub mod manifest;
+pub mod peer;
 pub mod process;
 pub mod reader;
 pub mod summary;

@@ -5,6 +5,7 @@
 
 mod home;
 mod keys;
+mod peer;
 mod put;
 mod values;
 
@@ -177,6 +178,9 @@ impl<'a> Line<'a> {
             Attribution::Unresolved(reason) => line.why.set("pid", reason.clone()),
         }
         line.set_home(&id.home);
+        if let Some(peer) = &id.peer {
+            line.set_peer(peer);
+        }
         line.ns = Some(ns);
         line
     }
@@ -270,6 +274,7 @@ impl<'a> Line<'a> {
             role: self.role,
             owner,
             home: self.home(&mut why),
+            peer: self.peer(),
             why,
         }
     }

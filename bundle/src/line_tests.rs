@@ -1,9 +1,10 @@
-use super::keys::K8s;
+use super::keys::{K8s, PeerKeys};
 use super::values::Skipped;
 use super::*;
 use crate::audit::{AuditReason, Unaudited};
 use crate::event::{RetransmitKind, Role, When};
 use crate::keys::DOCUMENT;
+use crate::peer::PeerVia;
 use crate::tcp::TcpState;
 use crate::why::Why;
 use crate::workload::{Home, Via};
@@ -42,6 +43,7 @@ pub(super) fn an_event() -> Event {
                 cgroup_id: Some(3251),
             }),
             home: Attribution::Resolved(Home::Host("kubelet.service".into())),
+            peer: None,
             why: Why::none(),
         },
         payload: Payload::TcpState(TcpStateChange {
@@ -258,6 +260,12 @@ fn every_key() -> Line<'static> {
             via: Some(Via::Cgroup),
         }),
         unit: Some("x".into()),
+        peer: Some(PeerKeys {
+            namespace: Some("x".into()),
+            pod: Some("x".into()),
+            node: Some("x".into()),
+            via: Some(PeerVia::Cri),
+        }),
         why: {
             let mut why = Why::none();
             why.set("x", Reason::Gone);

@@ -77,6 +77,7 @@ fn an_identity(proto: Proto) -> Identity {
         role: Some(Role::Client),
         owner: Attribution::Resolved(an_owner("api", 1847)),
         home: Attribution::Unresolved(Reason::NotRequested),
+        peer: None,
         why: Why::none(),
     }
 }

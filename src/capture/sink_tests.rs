@@ -78,7 +78,11 @@ impl Mock {
                 dns,
                 max_events,
                 context(),
-                Homes::new(&Naming { pod_logs: "/nonexistent".into(), ..Naming::default() }, &HomeFilters::default()),
+                Homes::new(
+                    &Naming { pod_logs: "/nonexistent".into(), ..Naming::default() },
+                    &HomeFilters::default(),
+                    "n",
+                ),
                 Processes::new(false, false),
             ),
             counters: EventKind::ALL.into_iter().map(|kind| (kind, kt_counters::default())).collect(),

@@ -184,6 +184,7 @@ impl Context {
             role: role_of(role)?,
             owner: self.owner(owner, &mut why)?,
             home: Attribution::Unresolved(Reason::NotRequested),
+            peer: None,
             why,
         })
     }

@@ -3,7 +3,10 @@
 //! nothing of it is changed. A containerd that does not speak it is asked by its own API.
 
 mod messages;
+mod status;
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,8 +21,10 @@ use tonic_prost::ProstCodec;
 use super::containerd;
 use super::derived::Derived;
 use super::names::{Names, PodName, instant};
+use super::peers::Addresses;
 use super::source::Failure;
 use messages::{Container, Everything, List, PodSandbox, VersionRequest, VersionResponse};
+use status::{StatusRequest, StatusResponse};
 
 /// Where runtimes listen if nobody has told them otherwise: containerd, the one of k3s and rke2, those of k0s and MicroK8s,
 /// CRI-O, cri-dockerd.
@@ -37,6 +42,8 @@ pub const WELL_KNOWN: &[&str] = &[
 const LARGEST: usize = 16 << 20;
 /// What one call may send before it is read. hyper's 2 MiB would let a stream of events that is read slowly lie in memory.
 const WINDOW: u32 = 256 << 10;
+/// Pods whose addresses are asked for at a time, one call for each.
+const STATUSES: usize = 256;
 /// The longest that is waited for the socket and for all answers of one look.
 pub const LONGEST: Duration = Duration::from_secs(2);
 
@@ -48,6 +55,11 @@ pub struct Runtime {
     pub version: String,
     /// How it is asked: by CRI, or as containerd.
     pub via: Via,
+    /// The sandboxes of the last list that run, with their pods.
+    running: Vec<(String, PodName)>,
+    /// The addresses of those that were asked for: a sandbox keeps them for as long as it runs.
+    addresses: HashMap<String, Vec<IpAddr>>,
+    tells_addresses: bool,
 }
 
 impl Runtime {
@@ -59,7 +71,15 @@ impl Runtime {
         let endpoint = Endpoint::from_shared(format!("unix://{socket}")).map_err(|e| failure(&e))?;
         let channel = endpoint.initial_stream_window_size(WINDOW).connect().await.map_err(|e| failure(&e))?;
         let grpc = Grpc::new(channel.clone()).max_decoding_message_size(LARGEST);
-        let mut runtime = Self { channel, grpc, version: String::new(), via: Via::Cri };
+        let mut runtime = Self {
+            channel,
+            grpc,
+            version: String::new(),
+            via: Via::Cri,
+            running: Vec::new(),
+            addresses: HashMap::new(),
+            tells_addresses: true,
+        };
         let question = VersionRequest { version: "v1".into() };
         match runtime.ask::<_, VersionResponse>("/runtime.v1.RuntimeService/Version", question).await {
             Ok(answer) => runtime.version = format!("{} {}", answer.runtime_name, answer.runtime_version),
@@ -94,7 +114,39 @@ impl Runtime {
         // in this order every container that is listed has its pod in the other list
         let containers: List<Container> = self.ask("/runtime.v1.RuntimeService/ListContainers", Everything {}).await?;
         let pods: List<PodSandbox> = self.ask("/runtime.v1.RuntimeService/ListPodSandbox", Everything {}).await?;
+        self.running = running(&pods);
         Ok(named(&pods, &containers))
+    }
+
+    /// The addresses of the pods that ran at the last list, and whether that are all: asked for are some at a time.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn addresses(&mut self) -> Result<(Addresses, bool), Failure> {
+        let missing: Vec<_> =
+            self.running.iter().filter(|(id, _)| !self.addresses.contains_key(id)).map(|(id, _)| id.clone()).collect();
+        for id in missing.iter().take(STATUSES) {
+            if !self.tells_addresses {
+                break;
+            }
+            let question = StatusRequest { pod_sandbox_id: id.clone() };
+            match self.ask::<_, StatusResponse>("/runtime.v1.RuntimeService/PodSandboxStatus", question).await {
+                Ok(StatusResponse { status }) => {
+                    let addresses = status.map(|it| it.addresses()).unwrap_or_default();
+                    self.addresses.insert(id.clone(), addresses);
+                }
+                Err(status) if status.code() == Code::NotFound => drop(self.addresses.insert(id.clone(), Vec::new())),
+                Err(status) if status.code() == Code::Unimplemented => self.tells_addresses = false,
+                Err(status) => return Err(refusal(&status)),
+            }
+        }
+        let mut known = Addresses::default();
+        let running: HashSet<_> = self.running.iter().map(|(id, _)| id.as_str()).collect();
+        self.addresses.retain(|id, _| running.contains(id.as_str()));
+        for (id, pod) in &self.running {
+            self.addresses.get(id).into_iter().flatten().for_each(|address| known.add(*address, pod));
+        }
+        Ok((known, missing.len() <= STATUSES || !self.tells_addresses))
     }
 
     async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, Status>
@@ -137,6 +189,16 @@ fn named(pods: &List<PodSandbox>, containers: &List<Container>) -> Names {
         }
     }
     names
+}
+
+/// Those in state `SANDBOX_READY`.
+fn running(pods: &List<PodSandbox>) -> Vec<(String, PodName)> {
+    let running = pods.0.iter().filter(|sandbox| sandbox.state == 0);
+    let named = running.filter_map(|sandbox| {
+        let metadata = sandbox.metadata.as_ref()?;
+        Some((sandbox.id.clone(), PodName::new(&metadata.namespace, &metadata.name)?))
+    });
+    named.collect()
 }
 
 fn of_nanos(since_1970: i64) -> Option<DateTime<Utc>> {

@@ -12,7 +12,7 @@ fn naming(pod_logs: &Path) -> Naming {
 }
 
 fn homes(pod_logs: &Path) -> Homes {
-    let homes = Homes::new(&naming(pod_logs), &HomeFilters::default());
+    let homes = Homes::new(&naming(pod_logs), &HomeFilters::default(), "n");
     homes.wait_for_first_names();
     homes
 }

@@ -1,6 +1,7 @@
 //! Who can tell what pods and containers are called, what he has told so far, and how that went.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -9,6 +10,7 @@ use ktrace_bundle::why::Reason;
 use ktrace_bundle::workload::{Via, Workload};
 
 use super::names::{Called, Names, Span};
+use super::peers::Addresses;
 
 /// Longest text of others that goes into a report, bytes.
 const LONGEST: usize = 256;
@@ -63,6 +65,8 @@ pub struct Source {
     over: u64,
     /// When the one began that is not over.
     since: Option<Instant>,
+    /// Who has which address, as it says.
+    addresses: Arc<Addresses>,
     /// What it told unasked; `None`: it tells nothing by itself.
     notices: Option<u64>,
 }
@@ -82,6 +86,7 @@ impl Source {
             begun: 0,
             over: 0,
             since: None,
+            addresses: Arc::default(),
             notices: None,
         }
     }
@@ -115,6 +120,18 @@ impl Source {
     /// When this container was made and ended, as far as it has told.
     pub fn span(&self, id: &str) -> Span {
         self.names.span(id)
+    }
+
+    /// Takes over who has which address, and returns whether anything is new.
+    pub fn locate(&mut self, addresses: Addresses) -> bool {
+        let is_new = *self.addresses != addresses;
+        self.addresses = addresses.into();
+        is_new
+    }
+
+    /// Who has which address.
+    pub fn addresses(&self) -> Arc<Addresses> {
+        Arc::clone(&self.addresses)
     }
 
     /// It is being asked.

@@ -17,7 +17,7 @@ fn what_the_kubelets_directory_says_is_believed_until_the_logs_say_otherwise() {
     }
     let (pod_logs, kubelet_dir) = (dir.path().join("log"), dir.path().join("kubelet"));
     let naming = Naming { pod_logs: pod_logs.clone(), kubelet_dir, ..Naming::default() };
-    let mut homes = Homes::new(&naming, &HomeFilters::default());
+    let mut homes = Homes::new(&naming, &HomeFilters::default(), "n");
     homes.wait_for_first_names();
     let cgroup = (Hierarchy::V2, 7);
     let (home, missing) = homes.home_of(&format!("/kubepods/pod{UID}"));

@@ -2,6 +2,8 @@
 //! what no sane runtime does.
 
 mod derived;
+mod filters;
+mod peers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,7 +17,6 @@ use ktrace_traffic::Truth;
 use nix::sys::signal::Signal;
 
 use crate::capture::{Bundle, Capture, only_entry};
-use crate::filters::stop;
 use crate::identity::{Tree, inside, roots};
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
@@ -32,14 +33,13 @@ use crate::{Test, tests};
 pub fn tests() -> Vec<Test> {
     let tests = tests![
         every_event_of_a_pod_names_it_and_those_of_the_host_none,
-        a_filter_by_pod_keeps_exactly_its_sockets_also_of_pods_that_start_later,
         a_hundred_containers_that_live_for_a_moment_are_all_named,
         a_runtime_that_hangs_dies_and_comes_back_costs_no_event_and_no_time,
         five_hundred_containers_with_large_specs_are_listed_within_a_second,
         what_a_pod_says_about_itself_names_nobody_else,
         a_runtime_that_was_asked_for_and_is_not_there_degrades_the_capture,
     ];
-    tests.into_iter().chain(derived::tests()).collect()
+    tests.into_iter().chain(derived::tests()).chain(filters::tests()).chain(peers::tests()).collect()
 }
 
 /// What a process in this container belongs to.
@@ -146,61 +146,6 @@ pub fn every_event_names_its_pod(node: &Node) {
     assert!(report.version.as_deref().is_some_and(|it| it.starts_with("containerd ")), "{report:?}");
     // of the late one: its sandbox and its container are made and started
     assert!(report.notices.is_some_and(|count| count >= 4), "{report:?}");
-}
-
-/// What a filter is for, as a rule about a pod's name and its container's; `None`: what is in no pod.
-type Rule = fn(Option<(&str, &str)>) -> bool;
-
-fn a_filter_by_pod_keeps_exactly_its_sockets_also_of_pods_that_start_later() {
-    let node = Node::start();
-    let servers = Servers::start(&node);
-    let early = [("api-0", false), ("agent-1", true)].map(|(name, on_host)| {
-        let pod = Pod::new(name, on_host);
-        (node.run(&pod, "main", "exec sleep 1000"), pod)
-    });
-    let filters: [(&[&str], &str, Rule); 5] = [
-        (&["--pod", "api-*,web-0"], "pod", |it| it.is_some_and(|(pod, _)| pod != "agent-1")),
-        (&["--pod", "!api-0"], "pod", |it| it.is_none_or(|(pod, _)| pod != "api-0")),
-        (&["--namespace", "shop", "--container", "!web"], "namespace", |it| it.is_some_and(|(_, name)| name != "web")),
-        (&["--namespace", "!shop"], "namespace", |it| it.is_none()),
-        (&["--namespace", "bank"], "namespace", |_| false),
-    ];
-    let captures = filters.map(|(flags, filter, rule)| {
-        let flags = [flags, &["--ring-bytes", "256KiB", "--pod-logs", "/nonexistent"]].concat();
-        (capture(&node.socket(), &flags), flags, filter, rule)
-    });
-    // by namespace and socket: whose it is
-    let mut expected: HashMap<_, Option<(&str, &str)>> = HashMap::new();
-    let mut add = |netns: u32, told: &[Truth], whose| {
-        expected.extend(sockets(told).into_iter().map(|socket| ((netns, socket), whose)));
-    };
-    // twice: what the kernel has to ask about, and what it knows by then
-    for _ in 0..2 {
-        for (running, pod) in &early {
-            let told = [node.exec(running, &servers.dns), node.exec(running, &servers.tcp)].concat();
-            add(running.netns, &told, Some((&*pod.name, "main")));
-        }
-        let of_host = [&servers.dns, &servers.tcp].map(|args| Program::run(node.netns.traffic(args)).truths()).concat();
-        add(node.netns.inode(), &of_host, None);
-    }
-    let pod = Pod::new("web-0", false);
-    let late = node.run(&pod, "web", &servers.script());
-    add(late.netns, &late.truths(ROUND), Some(("web-0", "web")));
-    node.netns.wait_until_quiet();
-    for (capture, flags, filter, rule) in captures {
-        let bundle = stop(capture);
-        let ports = Ports::of(&bundle);
-        let spaces = [node.netns.inode(), early[0].0.netns, late.netns];
-        let of_clients =
-            bundle.events.iter().filter(|it| spaces.contains(&it.id.netns) && it.id.role == Some(Role::Client));
-        let key = |event: &Event| (event.id.netns, ports.socket(event));
-        let found: BTreeSet<_> = of_clients.map(key).filter(|it| expected.contains_key(it)).collect();
-        let wanted = expected.iter().filter(|(_, whose)| rule(**whose)).map(|(key, _)| *key);
-        assert_eq!(found, wanted.collect(), "{flags:?}");
-        let ledger = &bundle.manifest.ledger;
-        assert!(ledger.filtered.get(filter).is_some_and(|count| *count > 0), "{flags:?}: {ledger:?}");
-        assert!(bundle.manifest.complete, "{flags:?}: {:?}", bundle.manifest.degraded);
-    }
 }
 
 /// As jobs do that a controller starts in a row: each makes one connection and ends.

@@ -9,6 +9,7 @@ use super::put::Put;
 use super::values::{CapsEff, End, Skipped, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{Proto, RetransmitKind, Role, When};
+use crate::peer::PeerVia;
 use crate::tcp::TcpState;
 use crate::why::Why;
 use crate::workload::Via;
@@ -113,6 +114,8 @@ keys! {
         k8s "k8s": Option<K8s<'a>>,
         #[serde(borrow)]
         unit "unit": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        peer "peer": Option<PeerKeys<'a>>,
         why "why": Why,
     }
     rest
@@ -146,6 +149,19 @@ keys! {
         #[serde(borrow)]
         workload_from "workload_from": Option<Cow<'a, str>>,
         via "via": Option<Via>,
+    }
+}
+
+keys! {
+    /// The remote end.
+    PeerKeys<'a> {
+        #[serde(borrow)]
+        namespace "namespace": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        pod "pod": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        node "node": Option<Cow<'a, str>>,
+        via "via": Option<PeerVia>,
     }
 }
 

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use chrono::{Datelike, Timelike};
 
-use super::keys::{K8s, Namespaces, Sec};
+use super::keys::{K8s, Namespaces, PeerKeys, Sec};
 use super::values::{CapsEff, End, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{Endpoint, Proto, RetransmitKind, Role, When};
+use crate::peer::PeerVia;
 use crate::tcp::TcpState;
 use crate::why::Why;
 use crate::workload::Via;
@@ -87,7 +88,7 @@ macro_rules! names {
     };
 }
 
-names! { TcpState Proto Role When RetransmitKind OwnerSource Via }
+names! { TcpState Proto Role When RetransmitKind OwnerSource Via PeerVia }
 
 macro_rules! objects {
     ($($type:ty)*) => {
@@ -100,7 +101,7 @@ macro_rules! objects {
     };
 }
 
-objects! { Namespaces Sec K8s<'_> }
+objects! { Namespaces Sec K8s<'_> PeerKeys<'_> }
 
 impl Value for Cow<'_, str> {
     fn write(&self, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@
 //! looked at, and [`Labels`] keeps the few that tell something.
 
 use prost::bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType, int64, message, skip_field, string};
+use prost::encoding::{DecodeContext, WireType, int32, int64, message, skip_field, string};
 use prost::{DecodeError, Message};
 
 use super::super::derived::Labels;
@@ -77,6 +77,8 @@ pub struct PodSandbox {
     pub id: String,
     /// Of the pod, field 2.
     pub metadata: Option<PodSandboxMetadata>,
+    /// Whether it runs, field 3: `SANDBOX_READY` is 0.
+    pub state: i32,
     /// When it was made, field 4, ns since 1970.
     pub created_at: i64,
     /// Of the pod, field 5, as far as they are known ones; never written.
@@ -96,6 +98,7 @@ impl Message for PodSandbox {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         string::encode(1, &self.id, buf);
         self.metadata.iter().for_each(|metadata| message::encode(2, metadata, buf));
+        int32::encode(3, &self.state, buf);
         int64::encode(4, &self.created_at, buf);
     }
 
@@ -109,6 +112,7 @@ impl Message for PodSandbox {
         match tag {
             1 => string::merge(wire_type, &mut self.id, buf, context),
             2 => message::merge(wire_type, self.metadata.get_or_insert_default(), buf, context),
+            3 => int32::merge(wire_type, &mut self.state, buf, context),
             4 => int64::merge(wire_type, &mut self.created_at, buf, context),
             5 => {
                 let mut entry = Entry::default();
@@ -122,7 +126,8 @@ impl Message for PodSandbox {
 
     fn encoded_len(&self) -> usize {
         let metadata = self.metadata.iter().map(|metadata| message::encoded_len(2, metadata));
-        string::encoded_len(1, &self.id) + metadata.sum::<usize>() + int64::encoded_len(4, &self.created_at)
+        let numbers = int32::encoded_len(3, &self.state) + int64::encoded_len(4, &self.created_at);
+        string::encoded_len(1, &self.id) + metadata.sum::<usize>() + numbers
     }
 
     fn clear(&mut self) {

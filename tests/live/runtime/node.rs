@@ -281,10 +281,23 @@ impl Node {
     }
 
     fn netns_of(&self, sandbox: &str) -> u32 {
+        let path = format!("/proc/{}/ns/net", self.pid_of(sandbox));
+        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap()).try_into().unwrap()
+    }
+
+    fn pid_of(&self, sandbox: &str) -> String {
         let status: PodSandboxStatusResponse = self.ask("PodSandboxStatus", Id { id: sandbox.into(), verbose: true });
         let info: serde_json::Value = serde_json::from_str(&status.info["info"]).unwrap();
-        let path = format!("/proc/{}/ns/net", info["pid"]);
-        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap()).try_into().unwrap()
+        info["pid"].to_string()
+    }
+
+    /// The address of a pod on the bridge, as its own interface has it.
+    pub fn address(&self, running: &Running) -> String {
+        let pid = self.pid_of(&running.sandbox);
+        let shown = Command::new("nsenter").args(["-t", &pid, "-n", "ip", "-4", "-o", "addr", "show", "eth0"]).output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        let address = shown.split_whitespace().nth(3).and_then(|it| it.split('/').next());
+        address.unwrap_or_else(|| panic!("no address in {shown:?}")).to_owned()
     }
 
     /// Runs `traffic` in a container that is running, to its end.

@@ -177,6 +177,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.homes.wait_for_first_names();
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
     tell_homes(&session, &mut sink)?;
+    give_back_memory();
 
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
@@ -237,8 +238,8 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
-/// Loading takes several MiB for the kernel's types. They are free from here on, and the rings, which are mapped next, would
-/// come on top of them.
+/// Loading takes several MiB for the kernel's types, and tables leave as much behind while they grow with the sockets of a busy
+/// node. Both are free when they are done, and the rings, which are mapped next, would come on top of them.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it has no preconditions.

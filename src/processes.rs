@@ -3,7 +3,8 @@
 //! An owner is looked up in `/proc` once, when its first line is written. What is gone by then is known from what the
 //! `lifetimes` hook told, which also tells when a process ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,13 +15,16 @@ use ktrace_bundle::why::Reason;
 use procfs::ProcError;
 use procfs::process::Process;
 
+use crate::cgroup::Hierarchy;
 use crate::hooks::wire;
 use crate::kernel::skel::types::kt_task;
 
-/// Processes that are remembered: 16,384 of them are some 6 MiB.
+/// Processes that are remembered: 16,384 of them are some 3 MiB.
 const MOST: usize = 1 << 14;
 /// Processes of which it is remembered that they began or ended, until one of them owns a socket.
 const MOST_NOTICED: usize = 1 << 12;
+/// Different names and paths that are remembered.
+const MOST_TEXTS: usize = 1 << 12;
 /// Ancestors that are looked up for one process.
 const DEEPEST: usize = 64;
 
@@ -29,7 +33,9 @@ type Key = (u32, u64);
 
 /// What is known of processes.
 pub struct Processes {
-    known: HashMap<Key, Known>,
+    known: HashMap<Key, Box<Known>>,
+    /// Names and paths: many processes share few of them.
+    texts: HashSet<Arc<str>>,
     noticed: HashMap<u32, Noticed>,
     /// Of `noticed`, oldest first.
     order: VecDeque<u32>,
@@ -39,12 +45,27 @@ pub struct Processes {
     /// Length of a clock tick, ns.
     tick_ns: u64,
     evicted: u64,
-    notices: u64,
 }
 
+/// What becomes a record, in a fifth of its memory.
 struct Known {
-    record: ProcessRecord,
+    start_ns: u64,
     exit_ns: Option<u64>,
+    cgroup_id: Option<u64>,
+    hierarchy: Hierarchy,
+    ppid: u32,
+    uid: Option<u32>,
+    comm: Arc<str>,
+    exe: Result<Text, Reason>,
+    is_as_called: bool,
+    /// If it was asked for.
+    cmdline: Option<Box<Result<Text, Reason>>>,
+}
+
+/// Text from outside, at most [`LONGEST_TEXT`] bytes of it.
+struct Text {
+    text: Arc<str>,
+    is_cut: bool,
 }
 
 #[derive(Default)]
@@ -62,87 +83,92 @@ impl Processes {
     pub fn new(reads_proc: bool, with_cmdline: bool) -> Self {
         Self {
             known: HashMap::new(),
+            texts: HashSet::new(),
             noticed: HashMap::new(),
             order: VecDeque::new(),
             reads_proc,
             with_cmdline,
             tick_ns: Duration::from_secs(1).as_nanos() as u64 / procfs::ticks_per_second().max(1),
             evicted: 0,
-            notices: 0,
         }
     }
 
-    /// A process owns a socket that is written. `hierarchy`: where its cgroup's id is one, if not in version 2.
-    pub fn see(&mut self, owner: &Owner, hierarchy: Option<&Reason>) {
+    /// A process owns a socket that is written. `hierarchy`: where its cgroup's id is one.
+    pub fn see(&mut self, owner: &Owner, hierarchy: Hierarchy) {
         let Some(start_ns) = owner.proc_start_ns else { return };
         let key = self.key(owner.pid, start_ns);
-        if let Some(Known { record, .. }) = self.known.get_mut(&key) {
+        if let Some(known) = self.known.get_mut(&key) {
             // of one that was above another /proc told less
-            record.proc_start_ns = start_ns;
-            if record.comm != owner.comm {
-                record.comm.clone_from(&owner.comm);
+            known.start_ns = start_ns;
+            if *known.comm != *owner.comm {
+                known.comm = shared(&mut self.texts, &owner.comm);
             }
-            if record.cgroup_id.is_none() {
-                record.cgroup_id = owner.cgroup_id;
-                record.why.extend(hierarchy.map(|it| ("cgroup_id".to_owned(), it.text().into_owned())));
+            if known.cgroup_id.is_none() {
+                (known.cgroup_id, known.hierarchy) = (owner.cgroup_id, hierarchy);
             }
             return;
         }
-        let mut record = ProcessRecord::new(owner.pid, start_ns, owner.ppid.unwrap_or(0), owner.comm.clone());
-        (record.uid, record.cgroup_id) = (owner.uid, owner.cgroup_id);
-        record.why.extend(hierarchy.map(|it| ("cgroup_id".to_owned(), it.text().into_owned())));
         let process = self.look_up(owner.pid).filter(|it| self.tick_of(it) == Some(key.1));
         let noticed = self.noticed.get(&owner.pid).filter(|it| it.start_ns == start_ns);
-        let exit_ns = noticed.and_then(|it| it.exit_ns);
-        record.exe = noticed.filter(|_| process.is_none()).and_then(|it| it.exe.clone());
-        record.is_as_called = record.exe.is_some();
-        self.read(&mut record, process.as_ref());
-        let ppid = record.ppid;
-        self.add(key, Known { record, exit_ns });
+        let (exit_ns, called) = noticed.map(|it| (it.exit_ns, it.exe.clone())).unwrap_or_default();
+        let mut known = Known {
+            start_ns,
+            exit_ns,
+            cgroup_id: owner.cgroup_id,
+            hierarchy,
+            ppid: owner.ppid.unwrap_or(0),
+            uid: owner.uid,
+            comm: shared(&mut self.texts, &owner.comm),
+            exe: Err(Reason::Gone),
+            is_as_called: false,
+            cmdline: None,
+        };
+        self.read(&mut known, process.as_ref(), called);
+        let ppid = known.ppid;
+        self.add(key, known);
         self.see_ancestors(ppid, start_ns);
     }
 
     /// A process has begun to run something.
     pub fn exec(&mut self, task: &kt_task, exe: Option<String>) {
-        self.notices += 1;
         let key = self.key(task.pid, task.start_ns);
-        if self.known.contains_key(&key) {
-            let process = self.look_up(task.pid).filter(|it| self.tick_of(it) == Some(key.1));
-            let Some(mut known) = self.known.remove(&key) else { return };
-            known.record.comm = wire::text(&task.comm);
-            known.record.is_as_called = process.is_none() && exe.is_some();
-            known.record.exe = exe.filter(|_| process.is_none());
-            self.read(&mut known.record, process.as_ref());
-            self.known.insert(key, known);
-            return;
+        match self.known.remove(&key) {
+            Some(mut known) => {
+                let process = self.look_up(task.pid).filter(|it| self.tick_of(it) == Some(key.1));
+                known.comm = shared(&mut self.texts, &wire::text(&task.comm));
+                self.read(&mut known, process.as_ref(), exe);
+                self.known.insert(key, known);
+            }
+            None => self.notice(task).exe = exe,
         }
-        self.notice(task).exe = exe;
     }
 
     /// The last thread of a process exits.
     pub fn exit(&mut self, task: &kt_task, boot_ns: u64) {
-        self.notices += 1;
         match self.known.get_mut(&(task.pid, task.start_ns / self.tick_ns)) {
             Some(known) => known.exit_ns = Some(boot_ns),
             None => self.notice(task).exit_ns = Some(boot_ns),
         }
     }
 
-    /// What is known by now, by pid and start. `utc_of`: the time that a boot time stands for.
-    pub fn records(&self, utc_of: impl Fn(u64) -> DateTime<Utc>) -> Vec<ProcessRecord> {
-        let record = |(key, known): (&Key, &Known)| {
-            let mut record = known.record.clone();
+    /// What is known by now, one after the other, by pid and start. `utc_of`: the time that a boot time stands for.
+    pub fn each(&self, utc_of: impl Fn(u64) -> DateTime<Utc>, mut take: impl FnMut(ProcessRecord)) {
+        let mut keys: Vec<_> = self.known.keys().collect();
+        keys.sort_unstable();
+        for (key, known) in keys.into_iter().filter_map(|key| Some((key, self.known.get(key)?))) {
+            let mut record = known.record(key.0);
             record.exit_at = known.exit_ns.map(&utc_of);
-            let is_there = || self.look_up(record.pid).is_some_and(|it| self.tick_of(&it) == Some(key.1));
-            if record.exit_at.is_none() && !(self.reads_proc && is_there()) {
-                let reason = if self.reads_proc { Reason::Gone } else { Reason::SourceAbsent };
-                record.why.insert("exit_at".into(), reason.text().into_owned());
+            let is_there = || self.look_up(key.0).is_some_and(|it| self.tick_of(&it) == Some(key.1));
+            if record.exit_at.is_none() && !is_there() {
+                record.why.insert("exit_at".into(), self.missing().text().into_owned());
             }
-            record
-        };
-        let mut records: Vec<_> = self.known.iter().map(record).collect();
-        records.sort_by_key(|it| (it.pid, it.proc_start_ns));
-        records
+            take(record);
+        }
+    }
+
+    /// Why `/proc` does not tell of a process.
+    const fn missing(&self) -> Reason {
+        if self.reads_proc { Reason::Gone } else { Reason::SourceAbsent }
     }
 
     /// For the manifest. `untold`: notices that were lost.
@@ -164,7 +190,7 @@ impl Processes {
 
     fn add(&mut self, key: Key, known: Known) {
         if self.known.len() < MOST {
-            self.known.insert(key, known);
+            self.known.insert(key, known.into());
         } else {
             self.evicted += 1;
         }
@@ -194,42 +220,55 @@ impl Processes {
             if pid == 0 {
                 return;
             }
-            let (key, known) = match self.look_up(pid) {
-                Some(process) => {
-                    let Some((tick, record)) =
-                        self.ancestor(&process).filter(|(tick, _)| *tick <= child_ns / self.tick_ns)
-                    else {
-                        return;
-                    };
-                    ((pid, tick), Known { record, exit_ns: None })
-                }
-                None => {
-                    let Some(it) = self.noticed.get(&pid).filter(|it| it.start_ns <= child_ns) else { return };
-                    let mut record = ProcessRecord::new(pid, it.start_ns, it.ppid, it.comm.clone());
-                    record.uid = Some(it.uid);
-                    record.exe.clone_from(&it.exe);
-                    record.is_as_called = record.exe.is_some();
-                    let exit_ns = it.exit_ns;
-                    self.read(&mut record, None);
-                    (self.key(pid, record.proc_start_ns), Known { record, exit_ns })
-                }
+            let found = match self.look_up(pid) {
+                Some(process) => self.ancestor(&process),
+                None => self.of_notice(pid),
             };
+            let Some(known) = found.filter(|it| it.start_ns <= child_ns) else { return };
+            let key = self.key(pid, known.start_ns);
             if self.known.contains_key(&key) {
                 return;
             }
-            (pid, child_ns) = (known.record.ppid, known.record.proc_start_ns);
+            (pid, child_ns) = (known.ppid, known.start_ns);
             self.add(key, known);
         }
     }
 
-    fn ancestor(&self, process: &Process) -> Option<(u64, ProcessRecord)> {
+    fn ancestor(&mut self, process: &Process) -> Option<Known> {
         let stat = process.stat().ok()?;
-        let pid = u32::try_from(process.pid()).ok()?;
-        let ppid = u32::try_from(stat.ppid).unwrap_or(0);
-        let mut record = ProcessRecord::new(pid, stat.starttime * self.tick_ns, ppid, stat.comm);
-        record.uid = process.status().ok().map(|it| it.ruid);
-        self.read(&mut record, Some(process));
-        Some((stat.starttime, record))
+        let mut known = Known {
+            start_ns: stat.starttime * self.tick_ns,
+            exit_ns: None,
+            cgroup_id: None,
+            hierarchy: Hierarchy::V2,
+            ppid: u32::try_from(stat.ppid).unwrap_or(0),
+            uid: process.status().ok().map(|it| it.ruid),
+            comm: shared(&mut self.texts, &stat.comm),
+            exe: Err(Reason::Gone),
+            is_as_called: false,
+            cmdline: None,
+        };
+        self.read(&mut known, Some(process), None);
+        Some(known)
+    }
+
+    fn of_notice(&mut self, pid: u32) -> Option<Known> {
+        let noticed = self.noticed.get(&pid)?;
+        let called = noticed.exe.clone();
+        let mut known = Known {
+            start_ns: noticed.start_ns,
+            exit_ns: noticed.exit_ns,
+            cgroup_id: None,
+            hierarchy: Hierarchy::V2,
+            ppid: noticed.ppid,
+            uid: Some(noticed.uid),
+            comm: shared(&mut self.texts, &noticed.comm),
+            exe: Err(Reason::Gone),
+            is_as_called: false,
+            cmdline: None,
+        };
+        self.read(&mut known, None, called);
+        Some(known)
     }
 
     fn look_up(&self, pid: u32) -> Option<Process> {
@@ -241,28 +280,64 @@ impl Processes {
         process.stat().ok().map(|stat| stat.starttime)
     }
 
-    /// Adds what `/proc` tells of it, or why it does not.
-    fn read(&self, record: &mut ProcessRecord, process: Option<&Process>) {
-        let missing = if self.reads_proc { Reason::Gone } else { Reason::SourceAbsent };
-        let mut is_cut = false;
-        let mut set = |key: &str, slot: &mut Option<String>, found: Result<String, Reason>| {
-            record.why.remove(key);
-            match found {
-                Ok(text) => *slot = Some(clip(&text, &mut is_cut)),
-                Err(_) if slot.is_some() => {}
-                Err(reason) => drop(record.why.insert(key.into(), reason.text().into_owned())),
-            }
-            if std::mem::take(&mut is_cut) {
-                record.why.insert(key.into(), Reason::Truncated.text().into_owned());
-            }
+    /// Adds what `/proc` tells of it; else what it was `called` with, or why that is not known.
+    fn read(&mut self, known: &mut Known, process: Option<&Process>, called: Option<String>) {
+        let missing = self.missing();
+        known.is_as_called = process.is_none() && called.is_some();
+        let exe = match process {
+            Some(process) => process.exe().map(|it| it.to_string_lossy().into_owned()).map_err(|e| reason(&e)),
+            None => called.ok_or(missing.clone()),
         };
-        let exe = process.ok_or(missing.clone()).and_then(|it| it.exe().map_err(|e| reason(&e)));
-        set("exe", &mut record.exe, exe.map(|it| it.to_string_lossy().into_owned()));
+        known.exe = exe.map(|it| Text::clip(&mut self.texts, &it));
         if self.with_cmdline {
-            let cmdline = process.ok_or(missing).and_then(|it| it.cmdline().map_err(|e| reason(&e)));
-            set("cmdline", &mut record.cmdline, cmdline.map(|it| it.join(" ")));
+            let cmdline = process.map_or(Err(missing), |it| it.cmdline().map_err(|e| reason(&e)));
+            known.cmdline = Some(Box::new(cmdline.map(|it| Text::clip(&mut self.texts, &it.join(" ")))));
         }
     }
+}
+
+/// One copy for all who say the same, as far as there is room to remember it.
+fn shared(texts: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(known) = texts.get(text) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = text.into();
+    if texts.len() < MOST_TEXTS {
+        texts.insert(Arc::clone(&new));
+    }
+    new
+}
+
+impl Known {
+    fn record(&self, pid: u32) -> ProcessRecord {
+        let mut record = ProcessRecord::new(pid, self.start_ns, self.ppid, self.comm.as_ref().to_owned());
+        (record.uid, record.cgroup_id) = (self.uid, self.cgroup_id);
+        if let Some(reason) = self.hierarchy.why().filter(|_| self.cgroup_id.is_some()) {
+            record.why.insert("cgroup_id".into(), reason.text().into_owned());
+        }
+        record.is_as_called = self.is_as_called;
+        record.exe = tell(&self.exe, "exe", &mut record.why);
+        record.cmdline = self.cmdline.as_ref().and_then(|it| tell(it, "cmdline", &mut record.why));
+        record
+    }
+}
+
+impl Text {
+    /// The first bytes, whole characters of it.
+    fn clip(texts: &mut HashSet<Arc<str>>, text: &str) -> Self {
+        let whole = text.get(..text.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default();
+        Self { text: shared(texts, whole), is_cut: whole.len() < text.len() }
+    }
+}
+
+/// The text; adds why it is none, or not all.
+fn tell(text: &Result<Text, Reason>, key: &str, why: &mut BTreeMap<String, String>) -> Option<String> {
+    let reason = match text {
+        Ok(text) => text.is_cut.then_some(&Reason::Truncated),
+        Err(reason) => Some(reason),
+    };
+    why.extend(reason.map(|it| (key.to_owned(), it.text().into_owned())));
+    text.as_ref().ok().map(|it| it.text.as_ref().to_owned())
 }
 
 fn reason(error: &ProcError) -> Reason {
@@ -272,13 +347,6 @@ fn reason(error: &ProcError) -> Reason {
         ProcError::NotFound(_) => Reason::NotFound,
         _ => Reason::SourceError,
     }
-}
-
-/// The first bytes of a text, whole characters of it.
-fn clip(text: &str, is_cut: &mut bool) -> String {
-    let end = text.floor_char_boundary(LONGEST_TEXT);
-    *is_cut = end < text.len();
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::coverage::Timeline;
 use super::hold::{Hold, Settled, Waiting};
 use super::spare::Spare;
 use super::tee::Tee;
+use crate::cgroup::Hierarchy;
 use crate::clock;
 use crate::hooks::{
     self,
@@ -231,19 +232,20 @@ impl Sink {
     /// The owner of a record that is written.
     pub fn see_owner(&mut self, id: &Identity) {
         if let Attribution::Resolved(owner) = &id.owner {
-            self.processes.see(owner, id.why.get("cgroup_id"));
+            self.processes.see(owner, Hierarchy::of(id.why.get("cgroup_id")));
         }
     }
 
     /// Writes who the owners are and who is above them. `utc_of`: the time that a boot time stands for.
     pub fn write_processes(&mut self, utc_of: impl Fn(u64) -> DateTime<Utc>) {
-        for process in self.processes.records(utc_of) {
-            if self.failure.is_none()
-                && let Err(e) = self.writer.push_process(&process)
+        let Self { processes, writer, failure, .. } = self;
+        processes.each(utc_of, |process| {
+            if failure.is_none()
+                && let Err(e) = writer.push_process(&process)
             {
-                self.failure = Some(e);
+                *failure = Some(e);
             }
-        }
+        });
     }
 
     /// What the kernel need not send any more: what would neither be written nor held.

@@ -35,9 +35,15 @@ fn utc(boot_ns: u64) -> DateTime<Utc> {
     DateTime::from_timestamp_nanos(i64::try_from(boot_ns).unwrap())
 }
 
+fn all(processes: &Processes) -> Vec<ProcessRecord> {
+    let mut records = Vec::new();
+    processes.each(utc, |record| records.push(record));
+    records
+}
+
 fn records(processes: &Processes) -> Vec<(u32, u32, Option<String>, Option<u64>)> {
     let ended = |it: &ProcessRecord| it.exit_at.map(|at| at.timestamp_nanos_opt().unwrap().unsigned_abs());
-    processes.records(utc).into_iter().map(|it| (it.pid, it.ppid, it.exe.clone(), ended(&it))).collect()
+    all(processes).into_iter().map(|it| (it.pid, it.ppid, it.exe.clone(), ended(&it))).collect()
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn what_was_noticed_names_an_owner_and_those_above_it() {
     processes.exec(&task(21, 20, 40 * MS, "curl"), Some("/bin/curl".into()));
     processes.exit(&task(21, 20, 40 * MS, "curl"), 90 * MS);
     processes.exit(&task(22, 1, 40 * MS, "other"), 91 * MS);
-    processes.see(&owner(21, 20, 40 * MS, "curl"), None);
+    processes.see(&owner(21, 20, 40 * MS, "curl"), Hierarchy::V2);
     processes.exit(&task(20, 1, 10 * MS, "sh"), 95 * MS);
     let sh = (20, 1, Some("/bin/sh".into()), Some(95 * MS));
     assert_eq!(records(&processes), [sh, (21, 20, Some("/bin/curl".into()), Some(90 * MS))]);
@@ -58,19 +64,19 @@ fn another_process_with_the_same_pid_lends_it_nothing() {
     let mut processes = Processes::new(false, false);
     processes.exec(&task(20, 1, 50 * MS, "sh"), Some("/bin/sh".into()));
     processes.exit(&task(21, 20, 10 * MS, "old"), 20 * MS);
-    processes.see(&owner(21, 20, 40 * MS, "curl"), None);
+    processes.see(&owner(21, 20, 40 * MS, "curl"), Hierarchy::V2);
     // the parent of one that began at 40 ms did not begin at 50
     assert_eq!(records(&processes), [(21, 20, None, None)]);
-    let why = &processes.records(utc)[0].why;
+    let why = &all(&processes)[0].why;
     assert_eq!((why["exe"].as_str(), why["exit_at"].as_str()), ("source_absent", "source_absent"));
 }
 
 #[test]
 fn what_runs_something_else_later_is_called_so() {
     let mut processes = Processes::new(false, false);
-    processes.see(&owner(21, 0, 40 * MS, "sh"), None);
+    processes.see(&owner(21, 0, 40 * MS, "sh"), Hierarchy::V2);
     processes.exec(&task(21, 0, 40 * MS, "curl"), Some("/bin/curl".into()));
-    let record = processes.records(utc).remove(0);
+    let record = all(&processes).remove(0);
     assert_eq!((&*record.comm, record.exe.as_deref(), record.is_as_called), ("curl", Some("/bin/curl"), true));
     assert!(!record.why.contains_key("exe"), "{record:?}");
 }
@@ -84,7 +90,7 @@ fn both_tables_are_bounded_and_what_finds_no_room_is_counted() {
     assert_eq!((processes.noticed.len(), processes.order.len()), (MOST_NOTICED, MOST_NOTICED));
     assert!(!processes.noticed.contains_key(&10) && processes.noticed.contains_key(&11), "the oldest made room");
     for pid in 1..=(MOST as u32 + 5) {
-        processes.see(&owner(pid, 0, MS, "a"), None);
+        processes.see(&owner(pid, 0, MS, "a"), Hierarchy::V2);
     }
     assert_eq!((processes.known.len(), processes.report(3).evicted), (MOST, Some(5)));
     assert_eq!(processes.report(3).errors, Some(3));
@@ -96,8 +102,8 @@ fn this_process_is_read_from_proc_with_those_above_it() {
     let start_ns = own.stat().unwrap().starttime * 10 * MS + 1;
     let pid = std::process::id();
     let mut processes = Processes::new(true, true);
-    processes.see(&owner(pid, std::os::unix::process::parent_id(), start_ns, "test"), None);
-    let records = processes.records(utc);
+    processes.see(&owner(pid, std::os::unix::process::parent_id(), start_ns, "test"), Hierarchy::V2);
+    let records = all(&processes);
     let record = records.iter().find(|it| it.pid == pid).unwrap();
     assert_eq!((record.proc_start_ns, record.exe.as_deref()), (start_ns, std::env::current_exe().unwrap().to_str()));
     assert!(record.cmdline.is_some() && record.exit_at.is_none() && record.why.is_empty(), "{record:?}");
@@ -106,9 +112,12 @@ fn this_process_is_read_from_proc_with_those_above_it() {
 
 #[test]
 fn a_long_path_is_cut_between_two_characters() {
-    let mut is_cut = false;
-    assert_eq!(clip("/bin/sh", &mut is_cut), "/bin/sh");
-    assert!(!is_cut);
+    let (mut texts, mut why) = (HashSet::new(), BTreeMap::new());
+    let whole = Text::clip(&mut texts, "/bin/sh");
+    assert_eq!(tell(&Ok(whole), "exe", &mut why).as_deref(), Some("/bin/sh"));
+    assert!(why.is_empty());
     let long = format!("{}\u{e9}", "x".repeat(LONGEST_TEXT - 1));
-    assert_eq!((clip(&long, &mut is_cut).len(), is_cut), (LONGEST_TEXT - 1, true));
+    let cut = Text::clip(&mut texts, &long);
+    assert_eq!(tell(&Ok(cut), "exe", &mut why).map(|it| it.len()), Some(LONGEST_TEXT - 1));
+    assert_eq!(why["exe"], "truncated");
 }

@@ -1,6 +1,6 @@
 //! Open TCP connections by socket cookie, until they are added to the rows of their owner and flow.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::keys::{Ends, Names, Who, rank};
 use super::table::{Numbers, Tables};
@@ -14,7 +14,8 @@ const MAX_OPEN: usize = 65_536;
 /// The connections that are open, or were when their last event came.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    open: BTreeMap<(u32, u64), Connection>,
+    /// Each in a place of its own: a table that doubles holds everything twice for a moment.
+    open: HashMap<(u32, u64), Box<Connection>>,
     names: Names,
 }
 
@@ -121,7 +122,7 @@ impl Connection {
 impl Connections {
     /// A socket that existed when the window opened; its owner as known then.
     pub(super) fn start(&mut self, socket: &SocketRecord) -> Who {
-        let mut connection = Connection::new(&socket.id);
+        let mut connection = Box::new(Connection::new(&socket.id));
         connection.learn(&socket.id, &mut self.names);
         connection.start = Counters::of_socket(socket);
         let who = connection.who.clone();
@@ -160,18 +161,22 @@ impl Connections {
 
     /// Adds what is left: connections whose end was not seen.
     pub(super) fn drain(&mut self, tables: &mut Tables) {
-        for connection in std::mem::take(&mut self.open).into_values() {
+        // in an order that does not change from run to run: the first ones get the rows
+        let mut open: Vec<_> = std::mem::take(&mut self.open).into_iter().collect();
+        open.sort_unstable_by_key(|(key, _)| *key);
+        for (_, connection) in open {
             connection.add_to(tables);
         }
     }
 
-    fn take(&mut self, id: &Identity) -> Connection {
-        let mut connection = key(id).and_then(|k| self.open.remove(&k)).unwrap_or_else(|| Connection::new(id));
+    fn take(&mut self, id: &Identity) -> Box<Connection> {
+        let known = key(id).and_then(|k| self.open.remove(&k));
+        let mut connection = known.unwrap_or_else(|| Connection::new(id).into());
         connection.learn(id, &mut self.names);
         connection
     }
 
-    fn hold(&mut self, id: &Identity, connection: Connection, tables: &mut Tables) {
+    fn hold(&mut self, id: &Identity, connection: Box<Connection>, tables: &mut Tables) {
         match key(id).filter(|_| self.open.len() < MAX_OPEN) {
             Some(key) => drop(self.open.insert(key, connection)),
             None => drop(connection.add_to(tables)),

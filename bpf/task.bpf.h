@@ -18,20 +18,31 @@ struct filter_cgroups_map {
 };
 extern struct filter_cgroups_map filter_cgroups SEC(".maps");
 
-static __always_inline struct cgroup *v1_cgroup(struct css_set *set, __u32 subsystem, const bool direct)
+/* The cgroup in the hierarchy of this subsystem. */
+static __always_inline struct cgroup *cgroup_of(struct css_set *set, __u32 subsystem, const bool direct)
 {
 	struct cgroup_subsys_state **slot =
 		(void *)set + bpf_core_field_offset(struct css_set, subsys) + subsystem * sizeof(void *);
 	struct cgroup_subsys_state *css = NULL;
-	struct cgroup *cgroup;
 
 	if (direct)
 		css = *slot;
 	else
 		bpf_probe_read_kernel(&css, sizeof(css), slot);
-	cgroup = KT_FIELD(direct, css, cgroup);
-	/* hierarchy 0 is v2 */
-	return KT_FIELD2(direct, cgroup, root, hierarchy_id) ? cgroup : NULL;
+	return KT_FIELD(direct, css, cgroup);
+}
+
+/* Hierarchy 0 is v2. */
+static __always_inline bool is_v1(struct cgroup *cgroup, const bool direct)
+{
+	return KT_FIELD2(direct, cgroup, root, hierarchy_id);
+}
+
+static __always_inline struct cgroup *v1_cgroup(struct css_set *set, __u32 subsystem, const bool direct)
+{
+	struct cgroup *cgroup = cgroup_of(set, subsystem, direct);
+
+	return is_v1(cgroup, direct) ? cgroup : NULL;
 }
 
 /* What --cgroup says: the nearest ancestor that it lists decides, the cgroup itself included. */
@@ -68,11 +79,29 @@ static __always_inline __u8 cgroup_listed(struct css_set *set, const bool direct
 	return listed;
 }
 
-/* cgroup v2 id; on a hybrid host, where most tasks sit in the v2 root, the v1 memory or pids one. */
+/* Takes the cgroup of a hierarchy of v1 if it lies deeper than the one that was taken before. */
+static __always_inline void take_deeper(struct kt_task *t, struct cgroup *cgroup, __u8 hierarchy, int *deepest,
+					const bool direct)
+{
+	int level;
+
+	if (!is_v1(cgroup, direct))
+		return;
+	level = KT_FIELD(direct, cgroup, level);
+	if (level <= *deepest)
+		return;
+	*deepest = level;
+	t->cgroup = hierarchy;
+	t->cgroup_id = KT_FIELD2(direct, cgroup, kn, id);
+}
+
+/* The v2 cgroup, or on a hybrid host one of v1 that lies deeper. There a runtime may move its containers in v1 only, so
+ * that in v2 they stay where it runs itself: whoever puts a process somewhere puts it deeper than what it inherits. */
 static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *task, const bool direct)
 {
 	struct css_set *set = KT_FIELD(direct, task, cgroups);
-	struct cgroup *cgroup = NULL;
+	struct cgroup *cgroup;
+	int deepest;
 
 	if (!set)
 		return;
@@ -80,20 +109,14 @@ static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *t
 		t->cgroup_listed = cgroup_listed(set, direct);
 	t->cgroup = KT_CGROUP_V2;
 	t->cgroup_id = KT_FIELD3(direct, set, dfl_cgrp, kn, id);
-	if (t->cgroup_id != 1)
-		return;
-	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
-		cgroup = v1_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), direct);
-	if (cgroup) {
-		t->cgroup = KT_CGROUP_V1_MEMORY;
-		t->cgroup_id = KT_FIELD2(direct, cgroup, kn, id);
-		return;
+	deepest = KT_FIELD2(direct, set, dfl_cgrp, level);
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id)) {
+		cgroup = cgroup_of(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), direct);
+		take_deeper(t, cgroup, KT_CGROUP_V1_MEMORY, &deepest, direct);
 	}
-	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
-		cgroup = v1_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id), direct);
-	if (cgroup) {
-		t->cgroup = KT_CGROUP_V1_PIDS;
-		t->cgroup_id = KT_FIELD2(direct, cgroup, kn, id);
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id)) {
+		cgroup = cgroup_of(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id), direct);
+		take_deeper(t, cgroup, KT_CGROUP_V1_PIDS, &deepest, direct);
 	}
 }
 

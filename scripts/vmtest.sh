@@ -5,7 +5,7 @@
 #   fixture         variants and verified instructions are those of fixtures/kernels/NAME.json
 #   equivalence     each variant of each hook yields what the programs did
 #   chosen          the tests of owners, DNS, connections, faults and the ledger, with the variants that the kernel gets
-#   fentry, kprobe, tracepoints, classic_tracepoints, probed_tracepoint, sockets_by_probes
+#   fentry, kprobe, tracepoints, classic_tracepoints, probed_tracepoint, sockets_by_probes, lifetimes_by_tracepoints
 #                   the same with these variants forced
 #   refused, missed what the kernel refuses or skips
 #   rights          without BTF, capabilities, root
@@ -17,7 +17,7 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
-FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes)
+FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes lifetimes_by_tracepoints)
 ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections lockdown)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
@@ -26,7 +26,7 @@ SECONDS_PER_KERNEL=5400
 tests_of() {
 	case "$1" in
 	fixture) echo of_its_fixture ;;
-	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: sockets:: owners:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
+	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
 	# not those of classic ones, which have a group of their own
 	tracepoints) echo "tracepoints:: --skip classic_" ;;
 	refused) echo _refused_at_ ;;

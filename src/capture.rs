@@ -175,6 +175,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
     }
     sink.homes.wait_for_first_names();
+    sink.homes.refresh(false);
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
     tell_homes(&session, &mut sink)?;
     give_back_memory();
@@ -212,6 +213,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(rings);
 
     let mut sink = sink.into_inner();
+    sink.look_ahead(|cookie| acceptor(plan, &session, cookie));
     sink.homes.wait_for_last_names();
     sink.settle_overdue(None, |cookie| acceptor(plan, &session, cookie));
     let counters = session.counters()?;

@@ -18,17 +18,21 @@ const MAX_STEPS_KEPT: usize = 16;
 /// `CLOCK_BOOTTIME` of the machine in nanoseconds, as programs in the kernel read it, also from within a time
 /// namespace; 0 if the kernel has no such clock, which Linux always has.
 pub fn boot_ns() -> u64 {
+    let here = clock_gettime(ClockId::CLOCK_BOOTTIME).ok().and_then(|t| nanoseconds(t.tv_sec(), t.tv_nsec()));
+    here.unwrap_or(0).saturating_add_signed(offset_ns().saturating_neg())
+}
+
+/// What this process's time namespace adds to boot time, ns.
+pub fn offset_ns() -> i64 {
     static OFFSET: OnceLock<i64> = OnceLock::new();
-    let offset = OFFSET.get_or_init(|| {
+    *OFFSET.get_or_init(|| {
         let own = std::fs::read_link("/proc/self/ns/time").ok();
         // what the file says is about the children's namespace
         if own.is_none() || own != std::fs::read_link("/proc/self/ns/time_for_children").ok() {
             return 0;
         }
         boottime_offset_ns(&std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default())
-    });
-    let here = clock_gettime(ClockId::CLOCK_BOOTTIME).ok().and_then(|t| nanoseconds(t.tv_sec(), t.tv_nsec()));
-    here.unwrap_or(0).saturating_add_signed(offset.saturating_neg())
+    })
 }
 
 /// What this time namespace adds to boot time, from `/proc/self/timens_offsets`: lines of clock, seconds,

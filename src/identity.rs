@@ -43,6 +43,8 @@ pub const LATEST: Duration = Duration::from_millis(500);
 /// So long after that names are asked for that the sources do not have: a runtime lists what it starts a moment later.
 /// After that only those are asked that did not answer.
 const RETRIED: Duration = Duration::from_secs(10);
+/// So often the sources are asked who is there, whether a name is missing or not: addresses change hands.
+const OFTEN: Duration = Duration::from_secs(5);
 /// Longer than a look at a source may take.
 const LOOKED: Duration = cri::LONGEST.saturating_add(Duration::from_millis(500));
 
@@ -66,6 +68,8 @@ pub struct Homes {
     /// Why names are missing, and whether they were asked for again, since [`Homes::refresh`].
     why_nameless: Option<Reason>,
     has_asked_again: bool,
+    /// When everybody was asked who is there now.
+    asked_at: Instant,
     /// When names were asked for at the end.
     asked_at_end: Option<Instant>,
 }
@@ -101,6 +105,7 @@ impl Homes {
             why_nameless: None,
             has_asked_again: false,
             asked_at_end: None,
+            asked_at: Instant::now(),
         }
     }
 
@@ -128,12 +133,22 @@ impl Homes {
             self.made.clear();
         }
         self.made.insert(cgroup, path);
+        // an event that came before this notice has asked in vain
+        if self.known.get(&cgroup).is_some_and(|known| known.home.value().is_none()) {
+            self.known.remove(&cgroup);
+        }
     }
 
     /// A cgroup was removed, at this boot time, ns.
     pub fn removed(&mut self, cgroup: Cgroup, boot_ns: u64) {
         if self.removed.len() < MOST {
             self.removed.insert(cgroup, boot_ns);
+        } else {
+            self.evicted += 1;
+        }
+        // a pod that ends gives its address back
+        if matches!(self.known.get(&cgroup).map(|it| &it.home), Some(Attribution::Resolved(Home::Pod(_)))) {
+            self.watch.ask();
         }
     }
 
@@ -162,8 +177,8 @@ impl Homes {
     pub fn refresh(&mut self, is_waited_for: bool) -> bool {
         self.why_nameless = None;
         self.has_asked_again = is_waited_for;
-        if is_waited_for {
-            self.watch.ask();
+        if is_waited_for || self.asked_at.elapsed() >= OFTEN {
+            self.ask();
         }
         let generation = self.watch.generation();
         let is_new = generation != self.generation;
@@ -172,6 +187,14 @@ impl Homes {
             self.peers.learn(self.watch.sources(Source::addresses));
         }
         is_new
+    }
+
+    /// Asks all that were there the last time.
+    fn ask(&mut self) {
+        self.asked_at = Instant::now();
+        if self.watch.has_anybody() {
+            self.watch.ask();
+        }
     }
 
     /// Says in a record what its owner belongs to, and who is at the other end. Returns the owner's cgroup where names are
@@ -254,9 +277,10 @@ impl Homes {
                     known.missing = missing;
                     known.home = Attribution::Resolved(Home::Pod(Arc::new(later)));
                 }
-                if known.answer == Answer::Unknown {
-                    known.answer = self.filters.answer(&known.home, known.missing.is_none());
-                    self.decided.extend((known.answer != Answer::Unknown).then_some((cgroup, known.answer)));
+                let answer = answer(&self.filters, &self.watch, &known.home, known.missing);
+                if answer != Answer::Unknown && answer != known.answer {
+                    known.answer = answer;
+                    self.decided.push((cgroup, answer));
                 }
             }
             if known.missing.is_some() && !self.has_asked_again {
@@ -282,7 +306,7 @@ impl Homes {
         if missing.is_some() {
             self.watch.ask();
         }
-        let answer = self.filters.answer(&home, missing.is_none());
+        let answer = answer(&self.filters, &self.watch, &home, missing);
         if !self.filters.is_off() && answer != Answer::Unknown {
             self.decided.push((cgroup, answer));
         }
@@ -313,6 +337,18 @@ fn named(watch: &Watch, workload: Workload) -> (Workload, Option<&'static str>) 
         Some(_) => Some("k8s.container"),
     };
     (workload, missing)
+}
+
+/// What the filters say. The kubelet's own directory is believed after all others: while one of these is still to answer,
+/// what it says decides nothing.
+fn answer(filters: &HomeFilters, watch: &Watch, home: &Attribution<Home>, missing: Option<&'static str>) -> Answer {
+    let by_the_last = |it: &Workload| it.via == Via::KubeletDir;
+    match home {
+        Attribution::Resolved(Home::Pod(it)) if by_the_last(it) && watch.sources(Source::is_pending).any(|it| it) => {
+            Answer::Unknown
+        }
+        _ => filters.answer(home, missing.is_none()),
+    }
 }
 
 /// In this order they are believed, after the runtimes.

@@ -4,23 +4,27 @@
 //! `lifetimes` hook told, which also tells when a process ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ktrace_bundle::attribution::Owner;
 use ktrace_bundle::manifest::SourceReport;
-use ktrace_bundle::process::{LONGEST_TEXT, ProcessRecord};
+use ktrace_bundle::process::{LONGEST_TEXT, MAX_PROCESSES, ProcessRecord};
 use ktrace_bundle::why::Reason;
 use procfs::ProcError;
 use procfs::process::Process;
 
 use crate::cgroup::Hierarchy;
+use crate::clock;
 use crate::hooks::wire;
 use crate::kernel::skel::types::kt_task;
 
-/// Processes that are remembered: 16,384 of them are some 3 MiB.
-const MOST: usize = 1 << 14;
+/// Processes that are remembered, some 3 MiB.
+const MOST: usize = MAX_PROCESSES as usize;
+/// Processes beyond these that are counted once each.
+const MOST_COUNTED: usize = 4 * MOST;
 /// Processes of which it is remembered that they began or ended, until one of them owns a socket.
 const MOST_NOTICED: usize = 1 << 12;
 /// Different names and paths that are remembered.
@@ -44,7 +48,10 @@ pub struct Processes {
     with_cmdline: bool,
     /// Length of a clock tick, ns.
     tick_ns: u64,
-    evicted: u64,
+    /// Offset of boot time in this time namespace, which `/proc` adds, ns.
+    offset_ns: i64,
+    /// Those that found no room.
+    beyond: HashSet<Key>,
 }
 
 /// What becomes a record, in a fifth of its memory.
@@ -89,7 +96,8 @@ impl Processes {
             reads_proc,
             with_cmdline,
             tick_ns: Duration::from_secs(1).as_nanos() as u64 / procfs::ticks_per_second().max(1),
-            evicted: 0,
+            offset_ns: clock::offset_ns(),
+            beyond: HashSet::new(),
         }
     }
 
@@ -100,32 +108,27 @@ impl Processes {
         if let Some(known) = self.known.get_mut(&key) {
             // of one that was above another /proc told less
             known.start_ns = start_ns;
-            if *known.comm != *owner.comm {
-                known.comm = shared(&mut self.texts, &owner.comm);
-            }
             if known.cgroup_id.is_none() {
                 (known.cgroup_id, known.hierarchy) = (owner.cgroup_id, hierarchy);
             }
+            return;
+        }
+        if !self.has_room(key) {
             return;
         }
         let process = self.look_up(owner.pid).filter(|it| self.tick_of(it) == Some(key.1));
         let noticed = self.noticed.get(&owner.pid).filter(|it| it.start_ns == start_ns);
         let (exit_ns, called) = noticed.map(|it| (it.exit_ns, it.exe.clone())).unwrap_or_default();
         let mut known = Known {
-            start_ns,
             exit_ns,
             cgroup_id: owner.cgroup_id,
             hierarchy,
-            ppid: owner.ppid.unwrap_or(0),
             uid: owner.uid,
-            comm: shared(&mut self.texts, &owner.comm),
-            exe: Err(Reason::Gone),
-            is_as_called: false,
-            cmdline: None,
+            ..Known::new(start_ns, owner.ppid.unwrap_or(0), shared(&mut self.texts, &owner.comm))
         };
         self.read(&mut known, process.as_ref(), called);
         let ppid = known.ppid;
-        self.add(key, known);
+        self.known.insert(key, known.into());
         self.see_ancestors(ppid, start_ns);
     }
 
@@ -179,7 +182,7 @@ impl Processes {
             entries: Some(self.known.len() as u64),
             errors: Some(untold),
             error: (untold > 0).then(|| "notices of processes and cgroups were lost".into()),
-            evicted: Some(self.evicted),
+            evicted: Some(self.beyond.len() as u64),
             ..SourceReport::default()
         }
     }
@@ -188,12 +191,13 @@ impl Processes {
         (pid, start_ns / self.tick_ns)
     }
 
-    fn add(&mut self, key: Key, known: Known) {
-        if self.known.len() < MOST {
-            self.known.insert(key, known.into());
-        } else {
-            self.evicted += 1;
+    /// Whether there is room for it; counts it if there is none.
+    fn has_room(&mut self, key: Key) -> bool {
+        let is_room = self.known.len() < MOST;
+        if !is_room && self.beyond.len() < MOST_COUNTED {
+            self.beyond.insert(key);
         }
+        is_room
     }
 
     fn notice(&mut self, task: &kt_task) -> &mut Noticed {
@@ -220,53 +224,41 @@ impl Processes {
             if pid == 0 {
                 return;
             }
-            let found = match self.look_up(pid) {
-                Some(process) => self.ancestor(&process),
-                None => self.of_notice(pid),
+            let process = self.look_up(pid);
+            let start_ns = match &process {
+                Some(process) => self.tick_of(process).map(|tick| tick * self.tick_ns),
+                None => self.noticed.get(&pid).map(|it| it.start_ns),
             };
-            let Some(known) = found.filter(|it| it.start_ns <= child_ns) else { return };
-            let key = self.key(pid, known.start_ns);
-            if self.known.contains_key(&key) {
+            let Some(key) = start_ns.filter(|it| *it <= child_ns).map(|it| self.key(pid, it)) else { return };
+            if self.known.contains_key(&key) || !self.has_room(key) {
                 return;
             }
+            let found = match &process {
+                Some(process) => self.ancestor(process, key.1),
+                None => self.of_notice(pid, child_ns),
+            };
+            let Some(known) = found else { return };
             (pid, child_ns) = (known.ppid, known.start_ns);
-            self.add(key, known);
+            self.known.insert(key, known.into());
         }
     }
 
-    fn ancestor(&mut self, process: &Process) -> Option<Known> {
+    fn ancestor(&mut self, process: &Process, tick: u64) -> Option<Known> {
         let stat = process.stat().ok()?;
-        let mut known = Known {
-            start_ns: stat.starttime * self.tick_ns,
-            exit_ns: None,
-            cgroup_id: None,
-            hierarchy: Hierarchy::V2,
-            ppid: u32::try_from(stat.ppid).unwrap_or(0),
-            uid: process.status().ok().map(|it| it.ruid),
-            comm: shared(&mut self.texts, &stat.comm),
-            exe: Err(Reason::Gone),
-            is_as_called: false,
-            cmdline: None,
-        };
+        let (ppid, comm) = (u32::try_from(stat.ppid).unwrap_or(0), shared(&mut self.texts, &stat.comm));
+        let mut known = Known::new(tick * self.tick_ns, ppid, comm);
+        known.uid = process.status().ok().map(|it| it.ruid);
         self.read(&mut known, Some(process), None);
         Some(known)
     }
 
-    fn of_notice(&mut self, pid: u32) -> Option<Known> {
-        let noticed = self.noticed.get(&pid)?;
+    /// One that had ended before its child began was another one's parent.
+    fn of_notice(&mut self, pid: u32, child_ns: u64) -> Option<Known> {
+        let noticed = self.noticed.get(&pid).filter(|it| it.exit_ns.is_none_or(|at| at >= child_ns))?;
         let called = noticed.exe.clone();
-        let mut known = Known {
-            start_ns: noticed.start_ns,
-            exit_ns: noticed.exit_ns,
-            cgroup_id: None,
-            hierarchy: Hierarchy::V2,
-            ppid: noticed.ppid,
-            uid: Some(noticed.uid),
-            comm: shared(&mut self.texts, &noticed.comm),
-            exe: Err(Reason::Gone),
-            is_as_called: false,
-            cmdline: None,
-        };
+        let comm = shared(&mut self.texts, &noticed.comm);
+        let mut known = Known::new(noticed.start_ns, noticed.ppid, comm);
+        (known.uid, known.exit_ns) = (Some(noticed.uid), noticed.exit_ns);
         self.read(&mut known, None, called);
         Some(known)
     }
@@ -276,8 +268,10 @@ impl Processes {
         Process::new(pid).ok()
     }
 
+    /// The tick of its start, as events have it.
     fn tick_of(&self, process: &Process) -> Option<u64> {
-        process.stat().ok().map(|stat| stat.starttime)
+        let shown_ns = process.stat().ok()?.starttime.checked_mul(self.tick_ns)?;
+        Some(shown_ns.checked_add_signed(self.offset_ns.checked_neg()?)? / self.tick_ns)
     }
 
     /// Adds what `/proc` tells of it; else what it was `called` with, or why that is not known.
@@ -290,8 +284,8 @@ impl Processes {
         };
         known.exe = exe.map(|it| Text::clip(&mut self.texts, &it));
         if self.with_cmdline {
-            let cmdline = process.map_or(Err(missing), |it| it.cmdline().map_err(|e| reason(&e)));
-            known.cmdline = Some(Box::new(cmdline.map(|it| Text::clip(&mut self.texts, &it.join(" ")))));
+            let cmdline = process.map_or(Err(missing), |it| cmdline(it).map_err(|e| reason(&e)));
+            known.cmdline = Some(Box::new(cmdline.map(|it| Text::clip(&mut self.texts, &it))));
         }
     }
 }
@@ -308,7 +302,32 @@ fn shared(texts: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
     new
 }
 
+/// The first arguments, with spaces between them. No more is read: the process itself says how much there is.
+fn cmdline(process: &Process) -> Result<String, ProcError> {
+    let mut bytes = Vec::new();
+    process.open_relative("cmdline")?.take(LONGEST_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    while bytes.pop_if(|last| *last == 0).is_some() {}
+    let bytes: Vec<_> = bytes.iter().map(|b| if *b == 0 { b' ' } else { *b }).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 impl Known {
+    /// One of which nothing else is known.
+    const fn new(start_ns: u64, ppid: u32, comm: Arc<str>) -> Self {
+        Self {
+            start_ns,
+            exit_ns: None,
+            cgroup_id: None,
+            hierarchy: Hierarchy::V2,
+            ppid,
+            uid: None,
+            comm,
+            exe: Err(Reason::Gone),
+            is_as_called: false,
+            cmdline: None,
+        }
+    }
+
     fn record(&self, pid: u32) -> ProcessRecord {
         let mut record = ProcessRecord::new(pid, self.start_ns, self.ppid, self.comm.as_ref().to_owned());
         (record.uid, record.cgroup_id) = (self.uid, self.cgroup_id);

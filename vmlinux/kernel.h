@@ -126,6 +126,7 @@ struct cgroup_subsys_state {
 };
 struct cgroup {
 	struct cgroup_subsys_state self;
+	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
 };

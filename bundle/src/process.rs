@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::LINE_VERSION;
 
 /// Lines that `processes.jsonl` holds at most; more are counted as omitted.
-pub const MAX_PROCESSES: u64 = 1 << 16;
+pub const MAX_PROCESSES: u64 = 1 << 14;
 /// Longest path or command line that is written, bytes.
 pub const LONGEST_TEXT: usize = 256;
 
@@ -24,7 +24,7 @@ pub struct ProcessRecord {
     pub proc_start_ns: u64,
     /// Its parent as of when it was looked up; 0: it has none that this machine shows.
     pub ppid: u32,
-    /// Name (thread-group leader's `comm`), the last that was seen.
+    /// Name (thread-group leader's `comm`) as of its first line, or of the last execve(2) since.
     pub comm: String,
     /// Its executable (`/proc/PID/exe`), or with `is_as_called` what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::hooks::wire::{Doubt, Mark};
 
-/// How long a record waits at most. With the time between flushes it stays within the second that a killed run may
-/// miss.
+/// How long a record waits at most: once for who accepts its connection, and once for what that is called. With the time
+/// between flushes a killed run may miss two seconds of these, and one of all others.
 const LONGEST: Duration = Duration::from_millis(500);
 /// Records that are held: 4 MiB.
 const MOST: usize = 1 << 14;
@@ -122,6 +122,11 @@ impl Hold {
                 Settled::Held
             }
         }
+    }
+
+    /// The sockets that have records here.
+    pub fn sockets(&self) -> Vec<u64> {
+        self.0.by_socket.keys().copied().collect()
     }
 
     /// See [`Waiting::overdue`].

@@ -92,7 +92,7 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     head.clocks.end_boot_ns = Some(end_boot_ns);
     clocks.finish(&mut head.clocks);
     head.sources = sink.homes.reports();
-    head.sources.push(sink.processes.report(sink.untold));
+    head.sources.push(sink.processes.report(sink.untold + sink.notices.undecodable));
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(sink.homes.runtime_missing());
     degraded.extend(events_lost(plan, &ledger));

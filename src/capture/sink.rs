@@ -85,7 +85,7 @@ pub struct Sink {
     pub homes: Homes,
     /// What the owners are.
     pub processes: Processes,
-    notices: Notices,
+    pub(super) notices: Notices,
     /// Notices that found no room in their ring.
     pub untold: u64,
     /// The longest time between two looks at the rings, less what was waited for them.

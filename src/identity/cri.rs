@@ -118,35 +118,37 @@ impl Runtime {
         Ok(named(&pods, &containers))
     }
 
-    /// The addresses of the pods that ran at the last list, and whether that are all: asked for are some at a time.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn addresses(&mut self) -> Result<(Addresses, bool), Failure> {
-        let missing: Vec<_> =
-            self.running.iter().filter(|(id, _)| !self.addresses.contains_key(id)).map(|(id, _)| id.clone()).collect();
+    /// Asks for the addresses of the pods that ran at the last list, as far as they are not known; returns whether it was asked
+    /// for all. One that is not told now is asked for by the next look.
+    pub async fn ask_for_addresses(&mut self) -> bool {
+        let running: HashSet<_> = self.running.iter().map(|(id, _)| id.as_str()).collect();
+        self.addresses.retain(|id, _| running.contains(id.as_str()));
+        let is_missing = |id: &String| !self.addresses.contains_key(id);
+        let missing: Vec<_> = self.running.iter().map(|(id, _)| id.clone()).filter(is_missing).collect();
         for id in missing.iter().take(STATUSES) {
             if !self.tells_addresses {
-                break;
+                return true;
             }
             let question = StatusRequest { pod_sandbox_id: id.clone() };
             match self.ask::<_, StatusResponse>("/runtime.v1.RuntimeService/PodSandboxStatus", question).await {
                 Ok(StatusResponse { status }) => {
-                    let addresses = status.map(|it| it.addresses()).unwrap_or_default();
-                    self.addresses.insert(id.clone(), addresses);
+                    let addresses = status.and_then(|it| it.addresses());
+                    self.addresses.extend(addresses.map(|it| (id.clone(), it)));
                 }
-                Err(status) if status.code() == Code::NotFound => drop(self.addresses.insert(id.clone(), Vec::new())),
                 Err(status) if status.code() == Code::Unimplemented => self.tells_addresses = false,
-                Err(status) => return Err(refusal(&status)),
+                Err(_) => {}
             }
         }
+        missing.len() <= STATUSES
+    }
+
+    /// Who has which address, as far as that was asked.
+    pub fn addresses(&self) -> Addresses {
         let mut known = Addresses::default();
-        let running: HashSet<_> = self.running.iter().map(|(id, _)| id.as_str()).collect();
-        self.addresses.retain(|id, _| running.contains(id.as_str()));
         for (id, pod) in &self.running {
             self.addresses.get(id).into_iter().flatten().for_each(|address| known.add(*address, pod));
         }
-        Ok((known, missing.len() <= STATUSES || !self.tells_addresses))
+        known
     }
 
     async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, Status>

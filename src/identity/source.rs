@@ -152,13 +152,15 @@ impl Source {
                 self.names.learn(names)
             }
             Err(failure) => {
+                // who has which address by now nobody knows
+                let had_addresses = self.locate(Addresses::default());
                 // one that was never there has not failed
                 if failure.reason != Reason::SourceAbsent || self.slowest.is_some() {
                     self.errors += 1;
                     self.last_failure = Some(failure.clone());
                 }
                 self.failure = Some(failure);
-                false
+                had_addresses
             }
         }
     }
@@ -171,6 +173,11 @@ impl Source {
     /// Whether that look is over, or none will tell more: nobody is there.
     pub fn has_looked(&self, number: u64) -> bool {
         self.over >= number || (self.over > 0 && self.is_absent())
+    }
+
+    /// Whether it is there and has never answered.
+    pub fn is_pending(&self) -> bool {
+        self.slowest.is_none() && self.begun > 0 && !self.is_absent()
     }
 
     /// Whether there is nobody to ask.

@@ -28,6 +28,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(
 const PAUSE_OF_FAILED: Duration = Duration::from_millis(500);
 const PAUSE_OF_ABSENT: Duration = Duration::from_secs(1);
 
+/// So long a look asks for addresses: names of new containers wait meanwhile, and their events for these.
+const LOCATING: Duration = Duration::from_millis(200);
+
 /// A directory whose files tell names, and how they do.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -245,16 +248,28 @@ async fn tend_runtime(shared: Arc<Shared>, at: usize) {
                 before.abort();
             }
         }
+        // at the start whoever waits for names waits for addresses, too; later names come first
+        let located = if was_known { None } else { locate(&shared, slot, runtime.as_mut()).await };
         let pause = shared.take(slot, answer, began.elapsed());
-        if let Some(found) = runtime.as_mut() {
-            // what fails here is asked for again by the next look, which tells why
-            if let Ok(Ok((addresses, is_all))) = timeout(cri::LONGEST, found.addresses()).await {
-                shared.locate(slot, addresses);
-                (!is_all).then(|| slot.asked.notify_one());
-            }
+        let is_all = match located {
+            Some(is_all) => is_all,
+            None => locate(&shared, slot, runtime.as_mut()).await.unwrap_or(true),
+        };
+        if !is_all {
+            slot.asked.notify_one();
         }
         sleep(pause).await;
     }
+}
+
+/// Learns what can be learnt in a moment of who has which address; returns whether that is all. What is missing the next
+/// look asks for.
+async fn locate(shared: &Shared, slot: &Slot, runtime: Option<&mut Runtime>) -> Option<bool> {
+    let runtime = runtime?;
+    // what was answered until then stays known
+    let is_all = timeout(LOCATING, runtime.ask_for_addresses()).await.unwrap_or(false);
+    shared.locate(slot, runtime.addresses());
+    Some(is_all)
 }
 
 async fn ask(runtime: &mut Option<Runtime>, socket: &str) -> Answer {

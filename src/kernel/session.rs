@@ -25,6 +25,8 @@ use crate::identity::Cgroup;
 use crate::plan::filters::home::Answer;
 use crate::preflight;
 
+/// Notices that are taken before the events are looked at: as many as their ring holds.
+const NOTICES_AT_ONCE: usize = 700;
 /// Records that are taken from the rings before anything else is looked at.
 pub const RECORDS_AT_ONCE: usize = 4096;
 
@@ -153,8 +155,8 @@ impl Session {
             .map_err(SessionError::map("cannot wait for running programs"))
     }
 
-    /// All rings: what tells of processes and cgroups, rare events, others. `on_notice` and `on_record` get one record at a
-    /// time.
+    /// All rings: what tells of processes and cgroups, and events, rare ones first. `on_notice` and `on_record` get one record
+    /// at a time.
     ///
     /// # Errors
     /// A ring could not be mapped.
@@ -163,21 +165,23 @@ impl Session {
         on_notice: impl Fn(&[u8]) + 'cb,
         on_record: impl Fn(&[u8]) + Copy + 'cb,
     ) -> Result<Rings<'cb>, SessionError> {
-        let mut builder = RingBufferBuilder::new();
         let what = "cannot map a ring";
+        let mut notices = RingBufferBuilder::new();
         let callback = move |bytes: &[u8]| {
             on_notice(bytes);
             0
         };
-        builder.add(&self.skel.maps.notices, callback).map_err(SessionError::map(what))?;
+        notices.add(&self.skel.maps.notices, callback).map_err(SessionError::map(what))?;
+        let mut events = RingBufferBuilder::new();
         for map in [&self.skel.maps.rare_ring, &self.skel.maps.bulk_ring] {
             let callback = move |bytes: &[u8]| {
                 on_record(bytes);
                 0
             };
-            builder.add(map, callback).map_err(SessionError::map(what))?;
+            events.add(map, callback).map_err(SessionError::map(what))?;
         }
-        Ok(Rings(builder.build().map_err(SessionError::map(what))?))
+        let build = |builder: RingBufferBuilder<'_, 'cb>| builder.build().map_err(SessionError::map(what));
+        Ok(Rings { notices: build(notices)?, events: build(events)? })
     }
 
     /// Reads the sockets in all file tables; `on_record` gets one `struct kt_socket` at a time. Nothing happens
@@ -330,30 +334,38 @@ impl Session {
 }
 
 /// The rings.
-pub struct Rings<'cb>(RingBuffer<'cb>);
+pub struct Rings<'cb> {
+    notices: RingBuffer<'cb>,
+    events: RingBuffer<'cb>,
+}
 
 impl Rings<'_> {
     /// Sleeps until a ring is filling up, a signal comes, or the time is over. Records are submitted without a
     /// wakeup, so there may be some in any case.
     pub fn wait(&self, time: Duration) {
-        // SAFETY: the descriptor belongs to the ring buffer, which outlives this borrow.
-        let epoll = unsafe { BorrowedFd::borrow_raw(self.0.epoll_fd()) };
+        let ready = |rings: &RingBuffer<'_>| {
+            // SAFETY: the descriptor belongs to the ring buffer, which outlives this borrow.
+            let epoll = unsafe { BorrowedFd::borrow_raw(rings.epoll_fd()) };
+            PollFd::new(epoll, PollFlags::POLLIN)
+        };
         // whatever ends the sleep, a look at the rings is what follows
         let _ = poll(
-            &mut [PollFd::new(epoll, PollFlags::POLLIN)],
+            &mut [ready(&self.notices), ready(&self.events)],
             PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO),
         );
     }
 
-    /// Takes a bounded number of records, rare ones first, so that a flood of others never makes them wait.
+    /// Takes a bounded number of notices, then of events, rare ones first, so that a flood of others never makes them wait.
     /// Returns whether there may be more.
     ///
     /// # Errors
     /// The rings cannot be read.
     pub fn take(&self) -> Result<bool, SessionError> {
-        match usize::try_from(self.0.consume_raw_n(RECORDS_AT_ONCE)) {
-            Ok(taken) => Ok(taken >= RECORDS_AT_ONCE),
+        let take = |rings: &RingBuffer<'_>, most: usize| match usize::try_from(rings.consume_raw_n(most)) {
+            Ok(taken) => Ok(taken >= most),
             Err(_) => Err(SessionError::Rings),
-        }
+        };
+        let more_notices = take(&self.notices, NOTICES_AT_ONCE)?;
+        Ok(take(&self.events, RECORDS_AT_ONCE)? || more_notices)
     }
 }

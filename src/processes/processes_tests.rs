@@ -67,6 +67,11 @@ fn another_process_with_the_same_pid_lends_it_nothing() {
     processes.see(&owner(21, 20, 40 * MS, "curl"), Hierarchy::V2);
     // the parent of one that began at 40 ms did not begin at 50
     assert_eq!(records(&processes), [(21, 20, None, None)]);
+    // nor one that had ended
+    processes.exec(&task(30, 1, 10 * MS, "old"), Some("/bin/old".into()));
+    processes.exit(&task(30, 1, 10 * MS, "old"), 20 * MS);
+    processes.see(&owner(31, 30, 40 * MS, "curl"), Hierarchy::V2);
+    assert_eq!(records(&processes).len(), 2);
     let why = &all(&processes)[0].why;
     assert_eq!((why["exe"].as_str(), why["exit_at"].as_str()), ("source_absent", "source_absent"));
 }
@@ -92,6 +97,8 @@ fn both_tables_are_bounded_and_what_finds_no_room_is_counted() {
     for pid in 1..=(MOST as u32 + 5) {
         processes.see(&owner(pid, 0, MS, "a"), Hierarchy::V2);
     }
+    // each is counted once, however often it is met
+    (1..=(MOST as u32 + 5)).for_each(|pid| processes.see(&owner(pid, 0, MS, "a"), Hierarchy::V2));
     assert_eq!((processes.known.len(), processes.report(3).evicted), (MOST, Some(5)));
     assert_eq!(processes.report(3).errors, Some(3));
 }

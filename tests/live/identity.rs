@@ -27,12 +27,17 @@ const NAMES: [&str; 3] = ["shop", "api-7d9f-x2x", "api"];
 const OTHER_CONTAINER: &str = "a0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e9f";
 
 pub fn tests() -> Vec<Test> {
-    tests![
+    let hybrid = "a_pod_that_its_runtime_moves_in_version_1_only_is_not_the_runtimes";
+    let hybrid = Test::new(hybrid, a_runtime_moves_its_pods_in_version_1_only)
+        .unless(|| (roots().len() < 2).then(|| "this machine has no hierarchies of both versions".into()));
+    let mut tests = tests![
         processes_in_a_pods_cgroup_are_the_pods_and_others_the_hosts,
         homes_are_known_without_the_right_to_open_cgroups_by_id,
         where_only_the_kubelets_directory_is_there_it_names_pods,
         a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made,
-    ]
+    ];
+    tests.push(hybrid);
+    tests
 }
 
 /// Cgroups below the root of a hierarchy, removed on drop when the programs in them have ended.
@@ -299,5 +304,29 @@ fn a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made() {
                 home => assert_eq!(home.value().cloned(), container(POD, Some(CONTAINER), None), "{event:?}"),
             }
         }
+    }
+}
+
+/// As with the cgroupfs driver on a host that has both versions: in version 2 the pod stays where its runtime is.
+fn a_runtime_moves_its_pods_in_version_1_only() {
+    let lab = Lab::new();
+    let roots = roots();
+    let is_v2 = |root: &&PathBuf| root.join("cgroup.controllers").exists();
+    let (v2, v1) = (roots.iter().find(is_v2).unwrap(), roots.iter().find(|root| !is_v2(root)).unwrap());
+    let (mut of_runtime, mut of_pod) = (Tree::new(v2.clone()), Tree::new(v1.clone()));
+    let runtime = of_runtime.make("ktlive.slice/containerd.service").join("cgroup.procs");
+    let pod = of_pod.make(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"));
+    let echo = lab.server.start(&format!("udp-echo --listen {SERVER4}:0"));
+    let capture = Capture::start();
+    let args = format!("udp-paced --to {} --count 1", echo.ready().local);
+    let mut command = lab.client.command("sh");
+    let join = format!("echo $$ > {} && echo $$ > {}/cgroup.procs", runtime.display(), pod.display());
+    command.args(["-c", &format!("{join} && exec {} {args}", built("traffic").display())]);
+    let told = Program::run(command).truths();
+    let bundle = capture.stop();
+    let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == lab.client.inode()).collect();
+    assert_eq!(events.len(), datagrams(told).len(), "{events:?}");
+    for event in events {
+        assert_eq!(event.id.home.value().cloned(), container(POD, Some(CONTAINER), None), "{event:?}");
     }
 }

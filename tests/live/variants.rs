@@ -14,7 +14,7 @@ use crate::observer::{Observer, counted_over_init};
 use crate::program::Program;
 use crate::tcp::MANY;
 use crate::truth::conns;
-use crate::{Test, connect, dns, faults, sockets, tcp, tests, udp};
+use crate::{Test, connect, dns, faults, identity, processes, sockets, tcp, tests, udp};
 
 /// Variants that are forced together, and the tests that they must pass.
 pub struct Forced {
@@ -31,6 +31,7 @@ pub const FORCED: &[Forced] = &[
     Forced { name: "probed_tracepoint", variants: &["tcp_state=tp_btf_probed"], tests: CONNECTIONS },
     Forced { name: "sockets_by_probes", variants: &["sockets=iter_probed"], tests: SOCKETS },
     Forced { name: "retransmits_without_their_error", variants: &["tcp_retransmit=tp_btf_2"], tests: RETRANSMITS },
+    Forced { name: "lifetimes_by_tracepoints", variants: &["lifetimes=tracepoint"], tests: LIFETIMES },
     Forced { name: "tracepoints", variants: TRACEPOINTS, tests: OWNERS },
     Forced { name: "tracepoints", variants: TRACEPOINTS_OF_TCP, tests: CONNECTIONS },
     Forced { name: "fentry", variants: FENTRY, tests: OWNERS },
@@ -88,6 +89,13 @@ const RETRANSMITS: &[&str] = &[
     "loss_on_a_bulk_transfer_is_the_top_finding",
 ];
 
+/// What began and ended meanwhile.
+const LIFETIMES: &[&str] = &[
+    "owners_are_listed_with_what_they_run_and_those_above_them",
+    "a_process_that_is_gone_before_anybody_looks_is_known_by_how_it_was_called",
+    "a_cgroup_that_is_gone_when_it_is_asked_for_is_known_if_it_was_seen_made",
+];
+
 pub fn tests() -> Vec<Test> {
     // a machine of `tests/vm` runs these and not all others
     let is_of_the_matrix = std::env::var_os("KTRACE_LIVE_KERNEL").is_some();
@@ -101,8 +109,9 @@ pub fn tests() -> Vec<Test> {
 
 impl Forced {
     fn tests(&'static self) -> Vec<Test> {
-        let all = [udp::tests(), dns::tests(), tcp::tests(), connect::tests(), faults::tests(), sockets::tests()];
-        let mut by_name: BTreeMap<_, _> = all.into_iter().flatten().map(|t| (t.name.clone(), t)).collect();
+        let all = [udp::tests, dns::tests, tcp::tests, connect::tests, faults::tests, sockets::tests];
+        let all = all.into_iter().chain([processes::tests, identity::tests]).map(|tests| tests());
+        let mut by_name: BTreeMap<_, _> = all.flatten().map(|t| (t.name.clone(), t)).collect();
         let take = |name: &&str| {
             let test = by_name.remove(*name).unwrap_or_else(|| panic!("no test `{name}`"));
             let name = format!("{}::{name}", self.name);

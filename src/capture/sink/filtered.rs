@@ -32,16 +32,29 @@ impl Sink {
     /// Settles what cannot wait any longer at this boot time, or without one everything: `acceptor` says what is known
     /// about a socket by now.
     pub fn settle_overdue(&mut self, now: Option<u64>, acceptor: impl Fn(u64) -> Option<Acceptor>) {
-        while let Some((_, cgroup, records)) = self.nameless.overdue(now) {
-            self.write_those_that_pass(&records, cgroup);
-        }
         while let Some((cookie, records)) = self.hold.overdue(now) {
             match acceptor(cookie) {
                 Some(Acceptor { passes: false, .. }) => self.drop_late(&records),
-                Some(Acceptor { cgroup: Some(cgroup), .. }) => self.write_those_that_pass(&records, cgroup),
+                Some(Acceptor { cgroup: Some(cgroup), .. }) => match (self.homes.answer(Some(cgroup)), now) {
+                    // who it is is known only now, and what that is called may be in a moment
+                    ((Answer::Unknown, true), Some(now)) => {
+                        records.iter().for_each(|record| self.nameless.add(cookie, record, cgroup, now));
+                    }
+                    _ => self.write_those_that_pass(&records, cgroup),
+                },
                 // those that nobody has accepted pass: whose they will be nobody knows
                 _ => records.iter().for_each(|record| self.write_waited(record)),
             }
+        }
+        while let Some((_, cgroup, records)) = self.nameless.overdue(now) {
+            self.write_those_that_pass(&records, cgroup);
+        }
+    }
+
+    /// To be called before names are asked for the last time: looks up whose sockets are that still wait.
+    pub fn look_ahead(&mut self, acceptor: impl Fn(u64) -> Option<Acceptor>) {
+        for cookie in self.hold.sockets() {
+            self.homes.answer(acceptor(cookie).and_then(|it| it.cgroup));
         }
     }
 
@@ -67,10 +80,7 @@ impl Sink {
             match answer {
                 Answer::Passes => self.write_waited(record),
                 Answer::Refused(_) => self.drop_late(std::slice::from_ref(record)),
-                Answer::Unknown => {
-                    self.unjudged += 1;
-                    self.write_waited(record);
-                }
+                Answer::Unknown => self.unjudged(|sink| sink.write_waited(record)),
             }
         }
     }
@@ -91,19 +101,28 @@ impl Sink {
             records.push(record.to_vec());
             return self.drop_late(&records);
         }
-        match raw.cgroup().filter(|_| answer == Answer::Unknown && may_come && mark.cookie != 0) {
+        let waits_for = self.nameless.of(mark.cookie).or(raw.cgroup().filter(|_| may_come && mark.cookie != 0));
+        match waits_for.filter(|_| answer == Answer::Unknown) {
             Some(cgroup) => {
                 let before_and_it = records.iter().map(Vec::as_slice).chain([record]);
                 before_and_it.for_each(|record| self.nameless.add(mark.cookie, record, cgroup, now));
             }
+            None if answer == Answer::Unknown => self.unjudged(|sink| {
+                records.iter().for_each(|record| sink.write_waited(record));
+                sink.write_waited(record);
+            }),
             None => {
-                if answer == Answer::Unknown {
-                    self.unjudged += 1 + records.len() as u64;
-                }
                 records.iter().for_each(|record| self.write_when_named(record, mark.cookie, now, true));
                 self.write_when_named(record, mark.cookie, now, false);
             }
         }
+    }
+
+    /// Counts what this writes.
+    fn unjudged(&mut self, write: impl FnOnce(&mut Self)) {
+        let before = self.written;
+        write(self);
+        self.unjudged += self.written - before;
     }
 
     fn drop_late(&mut self, records: &[Vec<u8>]) {

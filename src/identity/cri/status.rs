@@ -84,13 +84,17 @@ const NODE: i32 = 2;
 const MOST: usize = 16;
 
 impl SandboxStatus {
-    /// The pod's own addresses; none on the host's network, whose addresses are the node's.
-    pub fn addresses(&self) -> Vec<IpAddr> {
+    /// The pod's own addresses; none of one that has ended, and on the host's network, whose addresses are the node's.
+    /// `None`: it has none yet.
+    pub fn addresses(&self) -> Option<Vec<IpAddr>> {
         let options = self.linux.as_ref().and_then(|it| it.namespaces.as_ref()?.options.as_ref());
-        let is_on_host = options.is_some_and(|it| it.network == NODE);
-        let Some(network) = self.network.as_ref().filter(|_| self.state == 0 && !is_on_host) else { return Vec::new() };
+        if self.state != 0 || options.is_some_and(|it| it.network == NODE) {
+            return Some(Vec::new());
+        }
+        let network = self.network.as_ref()?;
         let all = std::iter::once(&network.ip).chain(network.additional_ips.iter().map(|it| &it.ip));
-        all.filter_map(|ip| ip.parse().ok()).take(MOST).collect()
+        let addresses: Vec<_> = all.filter_map(|ip| ip.parse().ok()).take(MOST).collect();
+        (!addresses.is_empty()).then_some(addresses)
     }
 }
 
@@ -112,10 +116,12 @@ mod tests {
     fn a_pod_has_the_addresses_that_are_its_own() {
         let both = ["10.244.1.5", "fd00::5"];
         let parsed: Vec<IpAddr> = both.iter().map(|ip| ip.parse().unwrap()).collect();
-        assert_eq!(status(0, 0, &both).addresses(), parsed);
-        assert_eq!(status(1, 0, &both).addresses(), [] as [IpAddr; 0], "it has ended");
-        assert_eq!(status(0, NODE, &both).addresses(), [] as [IpAddr; 0], "they are the node's");
-        assert_eq!(status(0, 0, &["", "not one", "10.244.1.6"]).addresses(), ["10.244.1.6".parse::<IpAddr>().unwrap()]);
-        assert_eq!(SandboxStatus::default().addresses(), [] as [IpAddr; 0]);
+        assert_eq!(status(0, 0, &both).addresses(), Some(parsed));
+        assert_eq!(status(1, 0, &both).addresses(), Some(vec![]), "it has ended");
+        assert_eq!(status(0, NODE, &both).addresses(), Some(vec![]), "they are the node's");
+        let one = status(0, 0, &["", "not one", "10.244.1.6"]).addresses();
+        assert_eq!(one, Some(vec!["10.244.1.6".parse().unwrap()]));
+        assert_eq!(status(0, 0, &[""]).addresses(), None, "it may still get one");
+        assert_eq!(SandboxStatus::default().addresses(), None);
     }
 }

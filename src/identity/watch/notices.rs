@@ -80,7 +80,11 @@ fn take(slot: &Slot, notice: Option<Notice>) {
     source.hear(1);
     match notice {
         Some(Notice::Begins(id)) if source.take_begin(&id) => slot.asked.notify_one(),
-        Some(Notice::Ended(id, at)) => source.take_end(&id, at),
+        Some(Notice::Ended(id, at)) => {
+            source.take_end(&id, at);
+            // its pod may have given its address back
+            slot.asked.notify_one();
+        }
         Some(Notice::Begins(_)) | None => {}
     }
 }

@@ -69,7 +69,6 @@ fn the_remote_end_is_named_where_it_is_a_pod_of_this_node() {
     let late = run("api-1", false, SERVER);
     let to_late = listens(&late);
     node.exec(&client, &args(&to_late));
-    // it ends, and nobody has its address any more
     let address = node.address(&late);
     node.netns.wait_until_quiet();
     let bundle = capture.stop();

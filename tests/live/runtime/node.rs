@@ -192,7 +192,9 @@ impl Node {
 
     /// Runs something that does nothing, as the container of this id with these labels.
     pub fn run_labelled(&self, id: &str, cgroup: &str, labels: &[(&str, &str)]) {
-        let mut command = self.ctr(&["run", "--detach", "--cgroup", cgroup]);
+        // with its state here: elsewhere a run that was killed would leave its ids to the next one
+        let state = self.dir.join("runc").display().to_string();
+        let mut command = self.ctr(&["run", "--detach", "--cgroup", cgroup, "--runc-root", &state]);
         command.args(labels.iter().flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")]));
         succeed(command.args([IMAGE, id, "/bin/busybox", "sleep", "1000"]));
     }

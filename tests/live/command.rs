@@ -125,12 +125,21 @@ fn a_command_inherits_no_descriptor_and_no_signal_setting() {
     unsafe { signal(Signal::SIGINT, before) }.unwrap();
 }
 
+/// Signals 32 and 33 are glibc's: posix_spawn(3) has a program ignore them, and its first thread takes the second one back.
+fn without_the_libcs_own(lines: Vec<String>) -> Vec<String> {
+    let of = |line: String| match line.split_once(":\t") {
+        Some((name, mask)) => format!("{name} {:x}", u64::from_str_radix(mask, 16).unwrap() & !(0b11 << 31)),
+        None => line,
+    };
+    lines.into_iter().map(of).collect()
+}
+
 fn is_as_if_alone() {
     let script = "ls /proc/$$/fd; grep -E '^Sig(Blk|Ign|Cgt):' /proc/self/status";
-    let inside = Run::words(&[], &["sh", "-c", script]).wait().ended.stdout;
+    let inside = without_the_libcs_own(Run::words(&[], &["sh", "-c", script]).wait().ended.stdout);
     let mut alone = mortal("setsid");
     alone.args(["sh", "-c", script]);
-    let alone = Program::run(alone).stdout;
+    let alone = without_the_libcs_own(Program::run(alone).stdout);
     assert_eq!(inside, alone);
     assert!(["0", "1", "2"].iter().all(|fd| inside.iter().any(|line| line == fd)), "{inside:?}");
 }

@@ -52,6 +52,8 @@ pub struct Processes {
     offset_ns: i64,
     /// Those that found no room.
     beyond: HashSet<Key>,
+    /// Pids of parents that were gone before their notice was read, and when the child began.
+    orphans: Vec<(u32, u64)>,
 }
 
 /// What becomes a record, in a fifth of its memory.
@@ -98,6 +100,7 @@ impl Processes {
             tick_ns: Duration::from_secs(1).as_nanos() as u64 / procfs::ticks_per_second().max(1),
             offset_ns: clock::offset_ns(),
             beyond: HashSet::new(),
+            orphans: Vec::new(),
         }
     }
 
@@ -155,7 +158,10 @@ impl Processes {
     }
 
     /// What is known by now, one after the other, by pid and start. `utc_of`: the time that a boot time stands for.
-    pub fn each(&self, utc_of: impl Fn(u64) -> DateTime<Utc>, mut take: impl FnMut(ProcessRecord)) {
+    pub fn each(&mut self, utc_of: impl Fn(u64) -> DateTime<Utc>, mut take: impl FnMut(ProcessRecord)) {
+        for (pid, child_ns) in std::mem::take(&mut self.orphans) {
+            self.see_ancestors(pid, child_ns);
+        }
         let mut keys: Vec<_> = self.known.keys().collect();
         keys.sort_unstable();
         for (key, known) in keys.into_iter().filter_map(|key| Some((key, self.known.get(key)?))) {
@@ -224,37 +230,41 @@ impl Processes {
             if pid == 0 {
                 return;
             }
-            let process = self.look_up(pid);
-            let start_ns = match &process {
-                Some(process) => self.tick_of(process).map(|tick| tick * self.tick_ns),
-                None => self.noticed.get(&pid).map(|it| it.start_ns),
+            let found = self.ancestor(pid, child_ns).or_else(|| self.of_notice(pid, child_ns));
+            let Some(known) = found else {
+                if self.orphans.len() < MOST {
+                    self.orphans.push((pid, child_ns));
+                }
+                return;
             };
-            let Some(key) = start_ns.filter(|it| *it <= child_ns).map(|it| self.key(pid, it)) else { return };
+            let key = self.key(pid, known.start_ns);
             if self.known.contains_key(&key) || !self.has_room(key) {
                 return;
             }
-            let found = match &process {
-                Some(process) => self.ancestor(process, key.1),
-                None => self.of_notice(pid, child_ns),
-            };
-            let Some(known) = found else { return };
             (pid, child_ns) = (known.ppid, known.start_ns);
             self.known.insert(key, known.into());
         }
     }
 
-    fn ancestor(&mut self, process: &Process, tick: u64) -> Option<Known> {
-        let stat = process.stat().ok()?;
+    /// As `/proc` has it; nothing if it ends while it is read.
+    fn ancestor(&mut self, pid: u32, child_ns: u64) -> Option<Known> {
+        let process = self.look_up(pid)?;
+        let start_ns = self.tick_of(&process)? * self.tick_ns;
+        let stat = process.stat().ok().filter(|_| start_ns <= child_ns)?;
         let (ppid, comm) = (u32::try_from(stat.ppid).unwrap_or(0), shared(&mut self.texts, &stat.comm));
-        let mut known = Known::new(tick * self.tick_ns, ppid, comm);
+        let mut known = Known::new(start_ns, ppid, comm);
         known.uid = process.status().ok().map(|it| it.ruid);
-        self.read(&mut known, Some(process), None);
+        let noticed = self.noticed.get(&pid).filter(|it| it.start_ns / self.tick_ns == start_ns / self.tick_ns);
+        let (exit_ns, called) = noticed.map(|it| (it.exit_ns, it.exe.clone())).unwrap_or_default();
+        known.exit_ns = exit_ns;
+        self.read(&mut known, Some(&process), called);
         Some(known)
     }
 
     /// One that had ended before its child began was another one's parent.
     fn of_notice(&mut self, pid: u32, child_ns: u64) -> Option<Known> {
-        let noticed = self.noticed.get(&pid).filter(|it| it.exit_ns.is_none_or(|at| at >= child_ns))?;
+        let noticed = self.noticed.get(&pid).filter(|it| it.start_ns <= child_ns)?;
+        let noticed = Some(noticed).filter(|it| it.exit_ns.is_none_or(|at| at >= child_ns))?;
         let called = noticed.exe.clone();
         let comm = shared(&mut self.texts, &noticed.comm);
         let mut known = Known::new(noticed.start_ns, noticed.ppid, comm);
@@ -274,14 +284,16 @@ impl Processes {
         Some(shown_ns.checked_add_signed(self.offset_ns.checked_neg()?)? / self.tick_ns)
     }
 
-    /// Adds what `/proc` tells of it; else what it was `called` with, or why that is not known.
+    /// Adds what `/proc` tells of it; else what it was `called` with (one that has ended stays in `/proc` until its parent
+    /// asks, but runs no file), or why that is not known.
     fn read(&mut self, known: &mut Known, process: Option<&Process>, called: Option<String>) {
         let missing = self.missing();
-        known.is_as_called = process.is_none() && called.is_some();
         let exe = match process {
             Some(process) => process.exe().map(|it| it.to_string_lossy().into_owned()).map_err(|e| reason(&e)),
-            None => called.ok_or(missing.clone()),
+            None => Err(missing.clone()),
         };
+        known.is_as_called = exe.is_err() && called.is_some();
+        let exe = exe.or_else(|reason| called.ok_or(reason));
         known.exe = exe.map(|it| Text::clip(&mut self.texts, &it));
         if self.with_cmdline {
             let cmdline = process.map_or(Err(missing), |it| cmdline(it).map_err(|e| reason(&e)));

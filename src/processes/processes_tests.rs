@@ -35,13 +35,13 @@ fn utc(boot_ns: u64) -> DateTime<Utc> {
     DateTime::from_timestamp_nanos(i64::try_from(boot_ns).unwrap())
 }
 
-fn all(processes: &Processes) -> Vec<ProcessRecord> {
+fn all(processes: &mut Processes) -> Vec<ProcessRecord> {
     let mut records = Vec::new();
     processes.each(utc, |record| records.push(record));
     records
 }
 
-fn records(processes: &Processes) -> Vec<(u32, u32, Option<String>, Option<u64>)> {
+fn records(processes: &mut Processes) -> Vec<(u32, u32, Option<String>, Option<u64>)> {
     let ended = |it: &ProcessRecord| it.exit_at.map(|at| at.timestamp_nanos_opt().unwrap().unsigned_abs());
     all(processes).into_iter().map(|it| (it.pid, it.ppid, it.exe.clone(), ended(&it))).collect()
 }
@@ -56,7 +56,38 @@ fn what_was_noticed_names_an_owner_and_those_above_it() {
     processes.see(&owner(21, 20, 40 * MS, "curl"), Hierarchy::V2);
     processes.exit(&task(20, 1, 10 * MS, "sh"), 95 * MS);
     let sh = (20, 1, Some("/bin/sh".into()), Some(95 * MS));
-    assert_eq!(records(&processes), [sh, (21, 20, Some("/bin/curl".into()), Some(90 * MS))]);
+    assert_eq!(records(&mut processes), [sh, (21, 20, Some("/bin/curl".into()), Some(90 * MS))]);
+}
+
+#[test]
+fn a_parent_whose_notice_comes_after_the_line_of_its_child_is_listed() {
+    let mut processes = Processes::new(false, false);
+    processes.see(&owner(22, 21, 40 * MS, "curl"), Hierarchy::V2);
+    processes.exec(&task(20, 1, 10 * MS, "sh"), Some("/bin/sh".into()));
+    processes.exit(&task(21, 20, 30 * MS, "env"), 90 * MS);
+    let (sh, env) = ((20, 1, Some("/bin/sh".into()), None), (21, 20, None, Some(90 * MS)));
+    assert_eq!(records(&mut processes), [sh, env, (22, 21, None, None)]);
+}
+
+/// A process that has ended is in `/proc` until its parent asks how.
+#[test]
+fn one_that_has_ended_and_is_still_in_proc_keeps_what_was_noticed() {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let ended = || Process::new(child.id() as i32).unwrap().stat().unwrap().state == 'Z';
+    while !ended() {
+        std::thread::yield_now();
+    }
+    let mut processes = Processes::new(true, false);
+    let zombie = processes.look_up(child.id()).unwrap();
+    let start_ns = processes.tick_of(&zombie).unwrap() * processes.tick_ns;
+    let of_zombie = task(child.id(), std::process::id(), start_ns + 1, "true");
+    processes.exec(&of_zombie, Some("/bin/true".into()));
+    processes.exit(&of_zombie, start_ns + MS);
+    processes.see(&owner(u32::MAX, child.id(), start_ns + MS, "below"), Hierarchy::V2);
+    let records = records(&mut processes);
+    let found = records.iter().find(|it| it.0 == child.id()).unwrap();
+    assert_eq!((found.2.as_deref(), found.3), (Some("/bin/true"), Some(start_ns + MS)));
+    child.wait().unwrap();
 }
 
 #[test]
@@ -66,13 +97,13 @@ fn another_process_with_the_same_pid_lends_it_nothing() {
     processes.exit(&task(21, 20, 10 * MS, "old"), 20 * MS);
     processes.see(&owner(21, 20, 40 * MS, "curl"), Hierarchy::V2);
     // the parent of one that began at 40 ms did not begin at 50
-    assert_eq!(records(&processes), [(21, 20, None, None)]);
+    assert_eq!(records(&mut processes), [(21, 20, None, None)]);
     // nor one that had ended
     processes.exec(&task(30, 1, 10 * MS, "old"), Some("/bin/old".into()));
     processes.exit(&task(30, 1, 10 * MS, "old"), 20 * MS);
     processes.see(&owner(31, 30, 40 * MS, "curl"), Hierarchy::V2);
-    assert_eq!(records(&processes).len(), 2);
-    let why = &all(&processes)[0].why;
+    assert_eq!(records(&mut processes).len(), 2);
+    let why = &all(&mut processes)[0].why;
     assert_eq!((why["exe"].as_str(), why["exit_at"].as_str()), ("source_absent", "source_absent"));
 }
 
@@ -81,7 +112,7 @@ fn what_runs_something_else_later_is_called_so() {
     let mut processes = Processes::new(false, false);
     processes.see(&owner(21, 0, 40 * MS, "sh"), Hierarchy::V2);
     processes.exec(&task(21, 0, 40 * MS, "curl"), Some("/bin/curl".into()));
-    let record = all(&processes).remove(0);
+    let record = all(&mut processes).remove(0);
     assert_eq!((&*record.comm, record.exe.as_deref(), record.is_as_called), ("curl", Some("/bin/curl"), true));
     assert!(!record.why.contains_key("exe"), "{record:?}");
 }
@@ -110,7 +141,7 @@ fn this_process_is_read_from_proc_with_those_above_it() {
     let pid = std::process::id();
     let mut processes = Processes::new(true, true);
     processes.see(&owner(pid, std::os::unix::process::parent_id(), start_ns, "test"), Hierarchy::V2);
-    let records = all(&processes);
+    let records = all(&mut processes);
     let record = records.iter().find(|it| it.pid == pid).unwrap();
     assert_eq!((record.proc_start_ns, record.exe.as_deref()), (start_ns, std::env::current_exe().unwrap().to_str()));
     assert!(record.cmdline.is_some() && record.exit_at.is_none() && record.why.is_empty(), "{record:?}");

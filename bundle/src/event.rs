@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::attribution::{Attribution, Owner};
+use crate::nat::Nat;
 use crate::peer::Peer;
 use crate::why::Why;
 use crate::workload::Home;
@@ -113,6 +114,8 @@ pub struct Identity {
     pub home: Attribution<Home>,
     /// Who is at the other end, if this node knows.
     pub peer: Option<Arc<Peer>>,
+    /// What connection tracking says of its flow, as far as it was known by then.
+    pub nat: Option<Arc<Nat>>,
     /// Reasons for absent keys.
     pub why: Why,
 }

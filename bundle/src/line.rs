@@ -181,6 +181,7 @@ impl<'a> Line<'a> {
         if let Some(peer) = &id.peer {
             line.set_peer(peer);
         }
+        line.conntrack.clone_from(&id.nat);
         line.ns = Some(ns);
         line
     }
@@ -275,6 +276,7 @@ impl<'a> Line<'a> {
             owner,
             home: self.home(&mut why),
             peer: self.peer(),
+            nat: self.conntrack.clone(),
             why,
         }
     }

@@ -11,6 +11,7 @@ mod documents;
 mod intake;
 mod lines;
 mod newest;
+mod side;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,9 +20,11 @@ use std::path::{Path, PathBuf};
 
 use crate::coverage::LossRecord;
 use crate::event::{Event, SocketRecord};
+use crate::flow::FlowRecord;
 use crate::manifest::{Manifest, PartialManifest};
 use crate::process::ProcessRecord;
 use crate::summary::Summary;
+use crate::tracking::{ServicesReport, TrackingReport};
 use crate::workload::WorkloadRecord;
 
 pub use newest::newest_bundle;
@@ -41,6 +44,12 @@ pub enum Record {
     Workload(WorkloadRecord),
     /// A line of `processes.jsonl`. It comes after the events.
     Process(Box<ProcessRecord>),
+    /// A line of `flows.jsonl`. It comes after the events.
+    Flow(Box<FlowRecord>),
+    /// `conntrack.json`.
+    Tracking(Box<TrackingReport>),
+    /// `services.json`.
+    Services(Box<ServicesReport>),
     /// `manifest.json`. A tgz holds it last, so it comes after the events; of a directory it comes first.
     Manifest(Box<Manifest>),
     /// `manifest.partial.json` of a run that was never sealed; comes before the events.

@@ -78,6 +78,7 @@ fn an_identity(proto: Proto) -> Identity {
         owner: Attribution::Resolved(an_owner("api", 1847)),
         home: Attribution::Unresolved(Reason::NotRequested),
         peer: None,
+        nat: None,
         why: Why::none(),
     }
 }

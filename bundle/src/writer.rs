@@ -21,6 +21,7 @@ use crate::event::{Event, EventKind, bulk_share};
 use crate::line::{MAX_LINE_BYTES, write_event};
 use crate::manifest::{Checkpoint, Head, Manifest, Member, PartialManifest};
 use crate::summary::Summary;
+use crate::tracking::{ServicesReport, TrackingReport};
 
 pub use error::WriteError;
 pub use name::BundleName;
@@ -83,6 +84,8 @@ pub struct BundleWriter {
     capped: Capped,
     newest_boot_ns: u64,
     max_disorder_ns: u64,
+    tracking: TrackingReport,
+    services: ServicesReport,
 }
 
 impl BundleWriter {
@@ -108,6 +111,8 @@ impl BundleWriter {
             bulk_bytes: 0,
             reserve_is_open: false,
             capped: Capped { bulk: MAX_LINE > bulk_share(caps.max_bytes), all: false },
+            tracking: TrackingReport::default(),
+            services: ServicesReport::default(),
             newest_boot_ns: 0,
             max_disorder_ns: 0,
         };
@@ -273,6 +278,11 @@ impl BundleWriter {
         self.sides.settle();
     }
 
+    /// Takes what `conntrack.json` and `services.json` will say; without it they say that nothing was looked at.
+    pub fn set_tracking(&mut self, tracking: TrackingReport, services: ServicesReport) {
+        (self.tracking, self.services) = (tracking, services);
+    }
+
     /// Completes the bundle: README, summary and manifest, first loose, then in the tgz, which gets its name
     /// last. The manifest's members are filled in here; its ledger must say what [`BundleWriter::written`] says.
     ///
@@ -298,8 +308,16 @@ impl BundleWriter {
         let readme = readme::text(manifest, self.loose.stem());
         self.loose.replace("summary.json", &summary, true)?;
         self.loose.replace("README.md", readme.as_bytes(), true)?;
+        let (tracking, services) = (document(&self.tracking)?, document(&self.services)?);
+        self.loose.replace("conntrack.json", &tracking, true)?;
+        self.loose.replace("services.json", &services, true)?;
         manifest.members = self.journal_members();
-        for (name, bytes) in [("README.md", readme.len()), ("summary.json", summary.len())] {
+        for (name, bytes) in [
+            ("conntrack.json", tracking.len()),
+            ("services.json", services.len()),
+            ("README.md", readme.len()),
+            ("summary.json", summary.len()),
+        ] {
             let (bytes, name) = (bytes as u64, name.to_owned());
             manifest.members.push(Member { name, bytes, records: None, omitted_count: None });
         }

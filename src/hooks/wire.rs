@@ -185,6 +185,7 @@ impl Context {
             owner: self.owner(owner, &mut why)?,
             home: Attribution::Unresolved(Reason::NotRequested),
             peer: None,
+            nat: None,
             why,
         })
     }

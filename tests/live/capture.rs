@@ -10,12 +10,14 @@ use std::process::Command;
 use ktrace_bundle::audit::{AuditEntry, Unaudited};
 use ktrace_bundle::coverage::LossRecord;
 use ktrace_bundle::event::{Event, Payload, SocketRecord};
+use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::process::ProcessRecord;
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
 use ktrace_bundle::summary::Summary;
 use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::tracking::{ServicesReport, TrackingReport};
 use ktrace_bundle::workload::Workloads;
 use nix::sys::signal::Signal;
 
@@ -187,6 +189,12 @@ pub struct Bundle {
     pub workloads: Workloads,
     /// The processes behind the sockets, and those above them.
     pub processes: Vec<ProcessRecord>,
+    /// What became of each flow.
+    pub flows: Vec<FlowRecord>,
+    /// The tables of connection tracking.
+    pub tracking: TrackingReport,
+    /// Who stands behind which address.
+    pub services: ServicesReport,
     /// The manifest.
     pub manifest: Manifest,
     /// The summary.
@@ -220,7 +228,20 @@ impl Bundle {
         assert!([COMPLETE, DEGRADED].contains(&exit_code), "{ended:?}");
         let [path] = ended.stdout.as_slice() else { panic!("stdout is not one path: {ended:?}") };
         let path = PathBuf::from(path);
-        let Contents { events, sockets, losses, workloads, processes, manifest, summary, report, .. } = read(&path);
+        let Contents {
+            events,
+            sockets,
+            losses,
+            workloads,
+            processes,
+            flows,
+            tracking,
+            services,
+            manifest,
+            summary,
+            report,
+            ..
+        } = read(&path);
         let manifest = manifest.expect("a sealed bundle has a manifest");
         let summary = summary.expect("a sealed bundle has a summary");
         assert_sound(&report, &events);
@@ -235,7 +256,21 @@ impl Bundle {
         let lines = std::fs::read(loose.join("events.jsonl")).unwrap().iter().filter(|b| **b == b'\n').count();
         assert_eq!(lines, events.len(), "lines of the loose events.jsonl");
         assert_dated(&losses, &manifest.ledger);
-        Self { path, exit_code, events, sockets, losses, workloads, processes, manifest, summary, dir }
+        Self {
+            path,
+            exit_code,
+            events,
+            sockets,
+            losses,
+            workloads,
+            processes,
+            flows,
+            tracking,
+            services,
+            manifest,
+            summary,
+            dir,
+        }
     }
 
     /// Asserts that in every namespace that the audit could see it comes to 0 or is explained.
@@ -273,6 +308,12 @@ pub struct Contents {
     pub workloads: Workloads,
     /// The processes behind the sockets, and those above them.
     pub processes: Vec<ProcessRecord>,
+    /// What became of each flow.
+    pub flows: Vec<FlowRecord>,
+    /// The tables of connection tracking.
+    pub tracking: TrackingReport,
+    /// Who stands behind which address.
+    pub services: ServicesReport,
     /// Of a sealed bundle.
     pub manifest: Option<Manifest>,
     /// Of a sealed bundle.
@@ -287,19 +328,36 @@ pub struct Contents {
 pub fn read(path: &Path) -> Contents {
     let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     let (mut processes, mut workloads) = (Vec::new(), Workloads::default());
+    let (mut flows, mut tracking, mut services) = (Vec::new(), TrackingReport::default(), ServicesReport::default());
     let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
         Record::Event(e) => events.push(e),
         Record::Loss(loss) => losses.push(loss),
         Record::Workload(workload) => workloads.add(workload),
         Record::Process(process) => processes.push(*process),
+        Record::Flow(flow) => flows.push(*flow),
+        Record::Tracking(it) => tracking = *it,
+        Record::Services(it) => services = *it,
         Record::Socket(s) => sockets.push(s),
         Record::Manifest(m) => manifest = Some(*m),
         Record::Partial(p) => partial = Some(*p),
         Record::Summary(s) => summary = Some(*s),
     })
     .unwrap();
-    Contents { events, sockets, losses, workloads, processes, manifest, summary, partial, report }
+    Contents {
+        events,
+        sockets,
+        losses,
+        workloads,
+        processes,
+        flows,
+        tracking,
+        services,
+        manifest,
+        summary,
+        partial,
+        report,
+    }
 }
 
 /// Asserts that `coverage.jsonl` has a date for every event that was lost, or says that it has none.

@@ -179,7 +179,7 @@ impl Builder {
             Record::Loss(loss) => self.losses.push(&loss),
             Record::Workload(workload) => self.processes.learn(workload),
             // what findings name is told by the events themselves
-            Record::Process(_) => {}
+            Record::Process(_) | Record::Flow(_) | Record::Tracking(_) | Record::Services(_) => {}
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -9,6 +10,7 @@ use super::put::Put;
 use super::values::{CapsEff, End, Skipped, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{Proto, RetransmitKind, Role, When};
+use crate::nat::Nat;
 use crate::peer::PeerVia;
 use crate::tcp::TcpState;
 use crate::why::Why;
@@ -116,6 +118,7 @@ keys! {
         unit "unit": Option<Cow<'a, str>>,
         #[serde(borrow)]
         peer "peer": Option<PeerKeys<'a>>,
+        conntrack "conntrack": Option<Arc<Nat>>,
         why "why": Why,
     }
     rest

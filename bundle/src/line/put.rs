@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{Datelike, Timelike};
 
@@ -11,6 +12,7 @@ use super::keys::{K8s, Namespaces, PeerKeys, Sec};
 use super::values::{CapsEff, End, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{Endpoint, Proto, RetransmitKind, Role, When};
+use crate::nat::Nat;
 use crate::peer::PeerVia;
 use crate::tcp::TcpState;
 use crate::why::Why;
@@ -102,6 +104,13 @@ macro_rules! objects {
 }
 
 objects! { Namespaces Sec K8s<'_> PeerKeys<'_> }
+
+impl Value for Arc<Nat> {
+    fn write(&self, out: &mut Vec<u8>) {
+        // into memory, and of strings and numbers: it cannot fail
+        let _ = serde_json::to_writer(out, self.as_ref());
+    }
+}
 
 impl Value for Cow<'_, str> {
     fn write(&self, out: &mut Vec<u8>) {

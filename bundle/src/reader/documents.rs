@@ -8,6 +8,7 @@ use super::intake::{Intake, Known, Measured, printable};
 use super::{ReadError, Record};
 use crate::manifest::{Manifest, PartialManifest, SCHEMA_NAME, SCHEMA_VERSION, Schema};
 use crate::summary::{SUMMARY_SCHEMA, Summary};
+use crate::tracking::{SERVICES_SCHEMA, ServicesReport, TRACKING_SCHEMA, TrackingReport};
 
 impl Intake<'_> {
     pub(super) fn document(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
@@ -28,7 +29,12 @@ impl Intake<'_> {
 
     fn parse_document(&mut self, member: Known, text: &[u8]) -> Result<(), ReadError> {
         let Some(schema) = self.json::<Headed>(member, text).map(|h| h.schema) else { return Ok(()) };
-        let wanted = if member == Known::Summary { SUMMARY_SCHEMA } else { SCHEMA_NAME };
+        let wanted = match member {
+            Known::Summary => SUMMARY_SCHEMA,
+            Known::Conntrack => TRACKING_SCHEMA,
+            Known::Services => SERVICES_SCHEMA,
+            _ => SCHEMA_NAME,
+        };
         if schema.name != wanted {
             self.distrust(format!("`{}` is a `{}`, not a `{wanted}`", member.name(), printable(schema.name)));
             return Ok(());
@@ -46,6 +52,16 @@ impl Intake<'_> {
             Known::Summary => {
                 if let Some(summary) = self.json::<Summary>(member, text) {
                     (self.sink)(Record::Summary(Box::new(summary)));
+                }
+            }
+            Known::Conntrack => {
+                if let Some(tracking) = self.json::<TrackingReport>(member, text) {
+                    (self.sink)(Record::Tracking(Box::new(tracking)));
+                }
+            }
+            Known::Services => {
+                if let Some(services) = self.json::<ServicesReport>(member, text) {
+                    (self.sink)(Record::Services(Box::new(services)));
                 }
             }
             _ => {

@@ -8,9 +8,11 @@ use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use super::lines::{Lines, Next};
+use super::side::Side;
 use super::{BadLine, Cut, Form, Limits, ReadError, ReadReport, Record};
 use crate::coverage::LossRecord;
 use crate::event::LINE_VERSION;
+use crate::flow::FlowRecord;
 use crate::ledger::Ledger;
 use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
 use crate::manifest::Member;
@@ -33,6 +35,9 @@ pub(super) enum Known {
     Coverage,
     Workloads,
     Processes,
+    Flows,
+    Conntrack,
+    Services,
     Manifest,
     Partial,
     Summary,
@@ -41,7 +46,7 @@ pub(super) enum Known {
 
 impl Known {
     /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Manifest,
         Self::Partial,
         Self::Events,
@@ -49,6 +54,9 @@ impl Known {
         Self::Coverage,
         Self::Workloads,
         Self::Processes,
+        Self::Flows,
+        Self::Conntrack,
+        Self::Services,
         Self::Summary,
         Self::Readme,
     ];
@@ -60,6 +68,9 @@ impl Known {
             Self::Coverage => "coverage.jsonl",
             Self::Workloads => "workloads.jsonl",
             Self::Processes => "processes.jsonl",
+            Self::Flows => "flows.jsonl",
+            Self::Conntrack => "conntrack.json",
+            Self::Services => "services.json",
             Self::Manifest => "manifest.json",
             Self::Partial => "manifest.partial.json",
             Self::Summary => "summary.json",
@@ -146,10 +157,12 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads | Known::Processes => {
+            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads | Known::Processes | Known::Flows => {
                 self.jsonl(member, input, len)
             }
-            Known::Manifest | Known::Partial | Known::Summary => self.document(member, input, len),
+            Known::Manifest | Known::Partial | Known::Summary | Known::Conntrack | Known::Services => {
+                self.document(member, input, len)
+            }
             Known::Readme => {
                 self.measured.insert(member, Measured { bytes: len, lines: None });
                 Ok(())
@@ -192,9 +205,10 @@ impl<'a> Intake<'a> {
     fn is_record(&self, member: Known, text: &[u8]) -> bool {
         match member {
             Known::Events => parse_event(text, 0).is_ok(),
-            Known::Coverage => loss_of(text).is_ok(),
-            Known::Workloads => workload_of(text).is_ok(),
-            Known::Processes => process_of(text).is_ok(),
+            Known::Coverage => LossRecord::of(text).is_ok(),
+            Known::Workloads => WorkloadRecord::of(text).is_ok(),
+            Known::Processes => ProcessRecord::of(text).is_ok(),
+            Known::Flows => FlowRecord::of(text).is_ok(),
             _ => parse_socket(text).is_ok(),
         }
     }
@@ -202,9 +216,10 @@ impl<'a> Intake<'a> {
     fn line(&mut self, member: Known, number: u64, text: &[u8]) -> Result<(), ReadError> {
         let outcome = match member {
             Known::Events => self.event(number, text),
-            Known::Coverage => self.loss(text),
-            Known::Workloads => self.workload(text),
-            Known::Processes => self.process(text),
+            Known::Coverage => self.side::<LossRecord>(text),
+            Known::Workloads => self.side::<WorkloadRecord>(text),
+            Known::Processes => self.side::<ProcessRecord>(text),
+            Known::Flows => self.side::<FlowRecord>(text),
             _ => self.socket(text),
         };
         match outcome {
@@ -235,21 +250,9 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn loss(&mut self, text: &[u8]) -> Result<(), LineError> {
-        let loss = loss_of(text)?;
-        (self.sink)(Record::Loss(loss));
-        Ok(())
-    }
-
-    fn workload(&mut self, text: &[u8]) -> Result<(), LineError> {
-        let workload = workload_of(text)?;
-        (self.sink)(Record::Workload(workload));
-        Ok(())
-    }
-
-    fn process(&mut self, text: &[u8]) -> Result<(), LineError> {
-        let process = process_of(text)?;
-        (self.sink)(Record::Process(Box::new(process)));
+    fn side<T: Side>(&mut self, text: &[u8]) -> Result<(), LineError> {
+        let record = T::of(text)?;
+        (self.sink)(record.into_record());
         Ok(())
     }
 
@@ -344,21 +347,6 @@ impl<'a> Intake<'a> {
             self.distrust(format!("`{name}` has {lines} lines, the manifest says {records}"));
         }
     }
-}
-
-fn loss_of(text: &[u8]) -> Result<LossRecord, LineError> {
-    let loss: LossRecord = serde_json::from_slice(text)?;
-    if loss.v > LINE_VERSION { Err(LineError::Version(loss.v)) } else { Ok(loss) }
-}
-
-fn workload_of(text: &[u8]) -> Result<WorkloadRecord, LineError> {
-    let workload: WorkloadRecord = serde_json::from_slice(text)?;
-    if workload.v > LINE_VERSION { Err(LineError::Version(workload.v)) } else { Ok(workload) }
-}
-
-fn process_of(text: &[u8]) -> Result<ProcessRecord, LineError> {
-    let process: ProcessRecord = serde_json::from_slice(text)?;
-    if process.v > LINE_VERSION { Err(LineError::Version(process.v)) } else { Ok(process) }
 }
 
 /// A stranger's text, safe to print: control characters escaped, at most 200 characters.

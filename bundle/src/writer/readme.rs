@@ -13,6 +13,9 @@ const FILES: &str = "\
 | `coverage.jsonl` | when events were lost, if any: one line per hook and second |
 | `workloads.jsonl` | pods and containers with what they are called, by `cgroup_id`: names that came after an event's line |
 | `processes.jsonl` | the processes behind the sockets and those above them, those that have ended included, by `(pid, proc_start_ns)` |
+| `flows.jsonl` | what became of each flow: both ends, how it ended, and who really answered, by `(netns, socket, tuple)` |
+| `services.json` | which backends stand behind which address, with attempts and failures |
+| `conntrack.json` | the tables of connection tracking: entries, limits, counters |
 | `manifest.json` | what was asked, which hooks were attached, and the ledger: where every event went |
 
 A key that is absent is not known; `why` gives the reason. Units are in the names: `_ns`, `_us`, `_bytes`, `_count`.

@@ -1,5 +1,5 @@
 //! A member of lines beside the events, with a bound of its own: `sockets.jsonl`, `coverage.jsonl`, `workloads.jsonl`,
-//! `processes.jsonl`.
+//! `processes.jsonl`, `flows.jsonl`.
 
 use std::fs::File;
 
@@ -8,6 +8,7 @@ use super::loose::Loose;
 use super::{BundleWriter, WriteError};
 use crate::coverage::{LossRecord, MAX_COVERAGE};
 use crate::event::SocketRecord;
+use crate::flow::{FlowRecord, MAX_FLOWS};
 use crate::line::{MAX_LINE_BYTES, write_socket};
 use crate::manifest::Member;
 use crate::process::{MAX_PROCESSES, ProcessRecord};
@@ -48,6 +49,7 @@ pub(super) struct Sides {
     coverage: Side,
     workloads: Side,
     processes: Side,
+    flows: Side,
 }
 
 impl Sides {
@@ -57,15 +59,16 @@ impl Sides {
             coverage: Side::create(loose, "coverage.jsonl", MAX_COVERAGE)?,
             workloads: Side::create(loose, "workloads.jsonl", MAX_WORKLOADS)?,
             processes: Side::create(loose, "processes.jsonl", MAX_PROCESSES)?,
+            flows: Side::create(loose, "flows.jsonl", MAX_FLOWS)?,
         })
     }
 
-    fn each(&self) -> [&Side; 4] {
-        [&self.sockets, &self.coverage, &self.workloads, &self.processes]
+    fn each(&self) -> [&Side; 5] {
+        [&self.sockets, &self.coverage, &self.workloads, &self.processes, &self.flows]
     }
 
-    fn each_mut(&mut self) -> [&mut Side; 4] {
-        [&mut self.sockets, &mut self.coverage, &mut self.workloads, &mut self.processes]
+    fn each_mut(&mut self) -> [&mut Side; 5] {
+        [&mut self.sockets, &mut self.coverage, &mut self.workloads, &mut self.processes, &mut self.flows]
     }
 
     pub(super) fn flush(&mut self, loose: &Loose) -> Result<(), WriteError> {
@@ -135,6 +138,17 @@ impl BundleWriter {
         self.line.clear();
         serde_json::to_writer(&mut self.line, process)?;
         let outcome = self.sides.processes.push(&mut self.line, &self.loose);
+        self.or_give_up(outcome)
+    }
+
+    /// Writes a line of `flows.jsonl`, unless [`MAX_FLOWS`] are there.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn push_flow(&mut self, flow: &FlowRecord) -> Result<(), WriteError> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, flow)?;
+        let outcome = self.sides.flows.push(&mut self.line, &self.loose);
         self.or_give_up(outcome)
     }
 }

@@ -76,6 +76,9 @@ fn what_is_written_is_what_is_read_from_the_tgz_and_from_the_loose_files() {
             ("coverage.jsonl", Some(0)),
             ("workloads.jsonl", Some(0)),
             ("processes.jsonl", Some(0)),
+            ("flows.jsonl", Some(0)),
+            ("conntrack.json", None),
+            ("services.json", None),
             ("README.md", None),
             ("summary.json", None),
         ];
@@ -90,7 +93,7 @@ fn gzip_tar_and_python_accept_the_tgz() {
     let tgz = tgz.to_str().unwrap();
     assert_eq!(run("gzip", &["-t", tgz]), (true, String::new()));
     let stem = dir.file_name().unwrap().to_str().unwrap();
-    let names = "events.jsonl sockets.jsonl coverage.jsonl workloads.jsonl processes.jsonl README.md summary.json manifest.json";
+    let names = "events.jsonl sockets.jsonl coverage.jsonl workloads.jsonl processes.jsonl flows.jsonl conntrack.json services.json README.md summary.json manifest.json";
     let names: Vec<_> = names.split(' ').collect();
     let list: String = names.iter().map(|n| format!("{stem}/{n}\n")).collect();
     assert_eq!(run("tar", &["tzf", tgz]), (true, list));

@@ -19,11 +19,14 @@ use super::loose::{Loose, partial, private_file};
 const BLOCK: u64 = 512;
 
 /// The other members, in the order in which they stand in the tar.
-pub(super) const REST: [&str; 7] = [
+pub(super) const REST: [&str; 10] = [
     "sockets.jsonl",
     "coverage.jsonl",
     "workloads.jsonl",
     "processes.jsonl",
+    "flows.jsonl",
+    "conntrack.json",
+    "services.json",
     "README.md",
     "summary.json",
     "manifest.json",

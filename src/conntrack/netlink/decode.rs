@@ -190,3 +190,79 @@ fn push<P: Pusher>(attributes: PushTupleAttrs<P>, tuple: &Tuple) -> PushTupleAtt
     let protocol = ips.end_nested().nested_tuple_proto().push_proto_num(number_of(tuple.proto));
     protocol.push_proto_src_port(tuple.src.port()).push_proto_dst_port(tuple.dst.port()).end_nested()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tuple_of(proto: Proto, src: &str, dst: &str) -> Tuple {
+        Tuple { proto, src: src.parse().unwrap(), dst: dst.parse().unwrap() }
+    }
+
+    /// As the kernel writes it.
+    fn written(original: &Tuple, reply: &Tuple) -> Vec<u8> {
+        let mut bytes = question(original, Direction::Original, 0);
+        bytes.extend(question(reply, Direction::Reply, 9));
+        let tcp = PushConntrackAttrs::new(&mut bytes).push_status(14).push_mark(5).nested_protoinfo();
+        drop(tcp.nested_protoinfo_tcp().push_tcp_state(3));
+        bytes
+    }
+
+    fn expected() -> Entry {
+        let original = tuple_of(Proto::Tcp, "[fd00::1]:40000", "[fd00::2]:80");
+        let reply = tuple_of(Proto::Tcp, "[fd00::7]:8080", "[fd00::1]:40000");
+        let tcp_state = Some(TcpState::Established);
+        Entry { tcp_state, zone: 9, mark: Some(5), ..Entry::with_status(original, reply, 14) }
+    }
+
+    #[test]
+    fn an_entry_has_both_tuples_and_what_is_known_of_it() {
+        let expected = expected();
+        assert_eq!(entry(&written(&expected.original, &expected.reply)), Ok(expected));
+        assert_eq!((expected.is_replied, expected.is_assured), (true, true));
+    }
+
+    #[test]
+    fn what_lacks_a_part_is_no_entry() {
+        let expected = expected();
+        let original = question(&expected.original, Direction::Original, 0);
+        assert_eq!(entry(&original), Err(Unread::Undecodable), "no reply");
+        let both = [original.clone(), question(&expected.reply, Direction::Reply, 0)].concat();
+        assert_eq!(entry(&both), Err(Unread::Undecodable), "no status");
+        let udp = Tuple { proto: Proto::Udp, ..expected.reply };
+        assert_eq!(entry(&written(&expected.original, &udp)), Err(Unread::Undecodable), "two protocols");
+        let v4 = "1.2.3.4:5".parse().unwrap();
+        let mixed = Tuple { src: v4, ..expected.original };
+        assert_eq!(entry(&written(&mixed, &expected.reply)), Err(Unread::Undecodable), "two families");
+    }
+
+    #[test]
+    fn another_protocol_is_told_from_what_cannot_be_read() {
+        let mut bytes = Vec::new();
+        let protocol = PushConntrackAttrs::new(&mut bytes).nested_tuple_orig().nested_tuple_proto();
+        drop(protocol.push_proto_num(1).push_proto_icmp_id(7));
+        assert_eq!(entry(&bytes), Err(Unread::OtherProtocol));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = entry(&bytes);
+            add_cpu(&mut Counters::default(), &bytes);
+            set_global(&mut Counters::default(), &bytes);
+        }
+
+        #[test]
+        fn a_changed_or_cut_entry_is_read_or_refused(at in 0..300_usize, to: u8, length in 0..300_usize) {
+            let whole = expected();
+            let mut bytes = written(&whole.original, &whole.reply);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = to;
+            }
+            bytes.truncate(length);
+            let _ = entry(&bytes);
+        }
+    }
+}

@@ -150,7 +150,8 @@ impl Ctnetlink {
                     Kind::Conntrack(_) => take(message),
                     Kind::Other => answer.malformed += 1,
                 }
-                if !has(message, libc::NLM_F_MULTI) {
+                // each entry is marked as one of many, also if it is the only one
+                if flags & libc::NLM_F_DUMP == 0 {
                     return Ok(answer);
                 }
             }

@@ -6,7 +6,9 @@
 
 pub mod counters;
 pub mod entry;
+pub mod module;
 pub mod netlink;
+pub mod procfs;
 
 #[cfg(test)]
 mod kernel_tests;

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use ktrace_bundle::event::Proto;
 use nix::sched::{CloneFlags, unshare};
 
+use super::counters::Counters;
 use super::entry::{Direction, Entry, Tuple};
 use super::netlink::{Change, Ctnetlink, Error, Events};
+use super::{module, procfs};
 
 /// A client, the address that it asks, and the one that a rule leads it to.
 const ROADS: [[&str; 3]; 2] =
@@ -53,7 +55,7 @@ fn run(program: &str, arguments: &[&str], input: &str) {
 /// Sends and gets an answer; the sockets keep the flow as it is.
 fn udp([client, asked, server]: [&str; 3]) -> (Tuple, Tuple, impl Sized) {
     let [client, server] = [client, server].map(|at| UdpSocket::bind(at).unwrap());
-    [&client, &server].map(|it| it.set_read_timeout(Some(PATIENCE)).unwrap());
+    [&client, &server].iter().for_each(|it| it.set_read_timeout(Some(PATIENCE)).unwrap());
     client.connect(asked).unwrap();
     client.send(b"?").unwrap();
     let (_, from) = server.recv_from(&mut [0]).unwrap();
@@ -155,7 +157,9 @@ fn events_that_find_no_room_are_counted_and_the_next_ones_come() {
             client.send_to(b"?", server.local_addr().unwrap()).unwrap();
             client.local_addr().unwrap()
         };
-        (0..200).for_each(|_| drop(send()));
+        for _ in 0..200 {
+            send();
+        }
         let mut count = 0;
         let read = events.read(1000, |_, _| count += 1).unwrap();
         assert!(read.overruns > 0 && count > 0 && count < 200, "{read:?} {count}");
@@ -221,17 +225,53 @@ fn the_counters_are_this_namespaces() {
 }
 
 #[test]
+fn procfs_has_the_same_connections() {
+    in_a_namespace(|| {
+        let flows = (ROADS.map(udp), ROADS.map(tcp));
+        let thread = nix::unistd::gettid().as_raw();
+        let mut netlink = Ctnetlink::open(None).unwrap();
+        let mut read = Vec::new();
+        match procfs::entries(thread, |entry| read.push(entry)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return eprintln!("skipped: this kernel has no table in procfs");
+            }
+            table => assert_eq!(table.unwrap(), procfs::Table { entries: 4, ..procfs::Table::default() }),
+        }
+        let key = |entry: &Entry| entry.original;
+        let mut expected = dumped(&mut netlink);
+        expected.iter_mut().for_each(|entry| entry.status = None);
+        expected.sort_by_key(key);
+        read.sort_by_key(key);
+        assert_eq!(read, expected);
+        let (counters, expected) = (procfs::counters(thread).unwrap(), netlink.counters().unwrap());
+        assert_eq!(Counters { max: expected.max, insert: expected.insert, ..counters }, expected);
+        assert_eq!(procfs::own_limit(), expected.max);
+        drop(flows);
+    });
+}
+
+#[test]
+fn this_kernel_can_be_asked_if_the_module_is_said_to_be_there() {
+    in_a_namespace(|| {
+        let modules = module::look();
+        assert!(modules.ctnetlink.is_there() && modules.conntrack.is_there(), "{modules:?}");
+    });
+}
+
+#[test]
 fn a_table_of_50_000_is_read_in_under_200_ms() {
     in_a_namespace(|| {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        (0..50_000_u16).for_each(|n| drop(client.send_to(b"?", (format!("127.0.1.{}", n >> 15), n | 1 << 15))));
+        for n in 0..50_000_u16 {
+            let _ = client.send_to(b"?", (format!("127.0.1.{}", n >> 15), n | 1 << 15));
+        }
         let mut netlink = Ctnetlink::open(None).unwrap();
         let mut took = [Duration::MAX; 5];
         for took in &mut took {
             let (begin, mut bytes) = (Instant::now(), 0);
             let dump = netlink.dump(|entry| bytes += size_of_val(&entry)).unwrap();
             *took = begin.elapsed();
-            println!("{dump:?} {took:?}");
+            assert_eq!((dump.entries, bytes), (50_000, 50_000 * size_of::<Entry>()));
         }
         assert!(took.iter().min() < Some(&Duration::from_millis(200)), "{took:?}");
     });

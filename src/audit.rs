@@ -8,7 +8,7 @@
 
 mod account;
 mod counters;
-mod namespaces;
+pub mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

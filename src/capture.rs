@@ -34,6 +34,7 @@ use crate::audit::Audit;
 use crate::clock::{self, Readings};
 use crate::command::{self, Running};
 use crate::error::Hint;
+use crate::flows::Flows;
 use crate::hooks::{
     decode_socket,
     wire::{self, Context},
@@ -44,6 +45,7 @@ use crate::kernel::loader::{self, LoadError};
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
 use crate::plan::Plan;
+use crate::plan::naming::Choice;
 use crate::preflight;
 use crate::processes::Processes;
 use coverage::Timeline;
@@ -154,6 +156,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
     // the runtime answers while the programs are loaded
     let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
+    let flows = Flows::new(plan.with_conntrack != Choice::False);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
     give_back_memory();
     let mut clocks = Readings::new(clock::sample());
@@ -168,12 +171,13 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         sample: (plan.sample > 1).then_some(plan.sample),
     };
     let mut head = manifest::head(plan, &first, session.reports());
-    let mut sink = start_bundle(plan, &head, context.clone(), homes)?;
+    let mut sink = start_bundle(plan, &head, context.clone(), homes, flows)?;
     sink.tee = plan.stdout.then(Tee::to_stdout).transpose().map_err(CaptureError::Stdout)?;
     let mut degraded = session.degraded().to_vec();
     if !preflight::sees_all_processes() {
         degraded.push("sockets of processes outside this pid namespace have no owner and are not listed".into());
     }
+    sink.flows.wait_until_listening();
     sink.homes.wait_for_first_names();
     sink.homes.refresh(false);
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
@@ -232,6 +236,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     drop(session); // detached from here on
     sink.homes.wait_for_last_names();
     let utc_of = |boot_ns| clock::utc_of(clocks.first(), boot_ns);
+    head.sources.push(sink.finish_flows(utc_of(end_boot_ns)));
     sink.write_workloads(utc_of);
     sink.write_processes(utc_of);
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {
@@ -250,14 +255,16 @@ fn give_back_memory() {
     }
 }
 
-fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes) -> Result<Sink, CaptureError> {
+fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes, flows: Flows) -> Result<Sink, CaptureError> {
     let name = BundleName { node: plan.node.clone(), at: context.utc };
     let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
     let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
     let processes = Processes::new(preflight::sees_all_processes(), plan.with_cmdline);
-    Ok(Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes, processes))
+    let mut sink = Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes, processes);
+    sink.flows = flows;
+    Ok(sink)
 }
 
 /// Starts the user's command, if there is one; returns why it could not be.

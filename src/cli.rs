@@ -216,6 +216,11 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_cri: String,
 
+    /// Ask connection tracking who really got what was sent to a Service: with `true` a capture without its answer is degraded
+    #[arg(long, env = "KTRACE_WITH_CONNTRACK", default_value = "auto", value_name = "auto|BOOL", help_heading = IDENTITY,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_conntrack: String,
+
     /// Socket of the runtime [default: where containerd, k3s, CRI-O and others listen]
     #[arg(long, env = "KTRACE_CRI_SOCKET", value_name = "PATH", help_heading = IDENTITY)]
     pub cri_socket: Option<String>,

@@ -4,11 +4,16 @@
 //! [`netlink`] is the better source, [`procfs`] the one that needs no privilege; [`module`] tells whether the first can be
 //! asked at all. Connection tracking is a network namespace's own: each answer is about one of them.
 
+pub mod ask;
 pub mod counters;
 pub mod entry;
-pub mod module;
+mod module;
 pub mod netlink;
-pub mod procfs;
+mod procfs;
+pub mod seen;
+mod table;
+mod tables;
+pub mod watch;
 
 #[cfg(test)]
 mod kernel_tests;

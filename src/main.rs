@@ -8,9 +8,9 @@ mod cgroup;
 mod cli;
 mod clock;
 mod command;
-#[expect(dead_code, unused_imports, reason = "the capture does not read it yet")]
 mod conntrack;
 mod error;
+mod flows;
 mod hooks;
 mod identity;
 mod kernel;

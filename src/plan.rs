@@ -32,7 +32,7 @@ pub use error::PlanError;
 use error::ValueError;
 use filters::home::HomeFilters;
 use filters::{Filters, Listed};
-use naming::{Naming, WithCri};
+use naming::{Choice, Naming};
 use share::Share;
 use variants::Variants;
 
@@ -87,6 +87,8 @@ pub struct Plan {
     pub with_cmdline: bool,
     /// Where the names of pods and containers come from.
     pub naming: Naming,
+    /// Whether connection tracking is asked.
+    pub with_conntrack: Choice,
     /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
     pub node: String,
     /// Cluster name, if given.
@@ -158,6 +160,8 @@ impl Plan {
             with_security: draft.boolean("with-security", &args.with_security)?,
             with_cmdline: draft.boolean("with-cmdline", &args.with_cmdline)?,
             naming: draft.naming(args)?,
+            with_conntrack: draft
+                .value("with-conntrack", &args.with_conntrack, naming::choice, |it| json!(it.as_str()))?,
             node: draft.node(args.node.as_deref())?,
             cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,
             labels: draft.labels(&args.label)?,
@@ -281,19 +285,19 @@ impl Draft<'_> {
     }
 
     fn naming(&mut self, args: &CaptureArgs) -> Result<Naming, PlanError> {
-        let with_cri = self.value("with-cri", &args.with_cri, naming::with_cri, |it| json!(it.as_str()))?;
+        let with_cri = self.value("with-cri", &args.with_cri, naming::choice, |it| json!(it.as_str()))?;
         let (socket, root) = self.runtime(args.cri_socket.as_deref(), &args.host_root)?;
         let pod_logs = args.pod_logs.clone().unwrap_or_else(|| naming::below(&root, "/var/log"));
         let kubelet_dir = args.kubelet_dir.clone().unwrap_or_else(|| naming::below(&root, "/var/lib/kubelet"));
         let sockets = match (with_cri, socket) {
-            (WithCri::False, Some(_)) => return Err(PlanError::SocketWithoutCri),
-            (WithCri::False, None) => Vec::new(),
+            (Choice::False, Some(_)) => return Err(PlanError::SocketWithoutCri),
+            (Choice::False, None) => Vec::new(),
             (_, Some(socket)) => vec![socket],
             (_, None) => naming::well_known(&root),
         };
         Ok(Naming {
             sockets,
-            is_runtime_required: with_cri == WithCri::True,
+            is_runtime_required: with_cri == Choice::True,
             pod_logs: self.path("pod-logs", &pod_logs),
             kubelet_dir: self.path("kubelet-dir", &kubelet_dir),
         })

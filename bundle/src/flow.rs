@@ -52,7 +52,7 @@ pub struct FlowRecord {
     pub first_at: DateTime<Utc>,
     /// Time of its last event.
     pub last_at: DateTime<Utc>,
-    /// Events of it, written or refused by the collector.
+    /// Records that it had; 0: this line is about the answer of connection tracking alone.
     pub event_count: u64,
     /// Name of the process that owned it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

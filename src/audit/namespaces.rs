@@ -42,7 +42,8 @@ pub enum Anchor {
 }
 
 impl Anchor {
-    fn path(&self) -> PathBuf {
+    /// A file that stands for the namespace.
+    pub fn path(&self) -> PathBuf {
         match self {
             Self::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             Self::Mount(path) => path.clone(),

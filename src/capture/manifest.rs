@@ -91,7 +91,8 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     let end_at = utc_of(clocks.first(), end_boot_ns);
     head.clocks.end_boot_ns = Some(end_boot_ns);
     clocks.finish(&mut head.clocks);
-    head.sources = sink.homes.reports();
+    head.sources.extend(sink.homes.reports());
+    degraded.extend(notes::conntrack_missing(plan, &head));
     head.sources.push(sink.processes.report(sink.untold + sink.notices.undecodable));
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(sink.homes.runtime_missing());

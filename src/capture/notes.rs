@@ -5,6 +5,7 @@ use ktrace_bundle::manifest::{EndedBy, Head, HookReport, StdoutReport};
 
 use super::budget;
 use crate::plan::Plan;
+use crate::plan::naming::Choice;
 
 /// Sentences about what came as asked, if not as by default. What is missing stands in `degraded` instead.
 pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger, stdout: Option<StdoutReport>) -> Vec<String> {
@@ -41,6 +42,14 @@ pub fn byte_cap(plan: &Plan, head: &Head, ledger: &Ledger, given: bool) -> Optio
     let bound = head.byte_bound.as_ref().filter(|bound| plan.is_given(&bound.by) == given)?;
     let count = ledger.dropped.get(&DropReason::ByteCap).filter(|count| **count > 0)?;
     Some(budget::reached(plan, bound, *count))
+}
+
+/// Connection tracking was asked for, and no table could be read.
+pub fn conntrack_missing(plan: &Plan, head: &Head) -> Option<String> {
+    let source = head.sources.iter().find(|source| source.name == "conntrack")?;
+    let is_missing = plan.with_conntrack == Choice::True && source.outcome != "answered";
+    let why = source.error.as_deref().unwrap_or("it is not there");
+    is_missing.then(|| format!("`--with-conntrack=true` asks for connection tracking, and it cannot be read: {why}"))
 }
 
 fn early(ended_by: EndedBy) -> Option<String> {

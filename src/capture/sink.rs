@@ -2,6 +2,7 @@
 //! disk. Every record that comes in is counted under exactly one outcome.
 
 mod filtered;
+mod flows;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::spare::Spare;
 use super::tee::Tee;
 use crate::cgroup::Hierarchy;
 use crate::clock;
+use crate::flows::Flows;
 use crate::hooks::{
     self,
     wire::{Context, Doubt, RawEvent},
@@ -85,6 +87,8 @@ pub struct Sink {
     pub homes: Homes,
     /// What the owners are.
     pub processes: Processes,
+    /// What becomes of each flow.
+    pub flows: Flows,
     pub(super) notices: Notices,
     /// Notices that found no room in their ring.
     pub untold: u64,
@@ -107,7 +111,7 @@ struct Batch {
 }
 
 impl Sink {
-    /// An empty sink that writes at most `max_events` lines to `writer`.
+    /// An empty sink that writes at most `max_events` lines to `writer`, and asks nobody about flows.
     pub fn new(
         writer: BundleWriter,
         summary: SummaryBuilder,
@@ -133,6 +137,7 @@ impl Sink {
             context,
             homes,
             processes,
+            flows: Flows::new(false),
             notices: Notices::new(),
             untold: 0,
             longest_turn: Duration::ZERO,
@@ -188,6 +193,7 @@ impl Sink {
         let kind = event.payload.kind();
         if self.failure.is_none() {
             self.dns.annotate(&mut event, self.writer.next_seq());
+            self.flows.see(&mut event);
         }
         let tally = self.tally.entry(kind).or_default();
         if self.failure.is_some() {

@@ -23,6 +23,7 @@ pub struct Tuple {
 
 impl Tuple {
     /// The packets of the other direction, were no address translated.
+    #[cfg(test)]
     pub const fn reversed(self) -> Self {
         Self { proto: self.proto, src: self.dst, dst: self.src }
     }

@@ -15,8 +15,8 @@ use std::io;
 
 use nix::errno::Errno;
 
-pub use events::{Change, Events, Read};
-pub use requests::{Ctnetlink, Dump};
+pub use events::{Change, Events};
+pub use requests::Ctnetlink;
 
 /// Why connection tracking cannot be asked.
 #[derive(Debug, thiserror::Error)]

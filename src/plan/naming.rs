@@ -22,9 +22,9 @@ pub struct Naming {
     pub kubelet_dir: PathBuf,
 }
 
-/// `--with-cri`.
+/// Whether a source is asked that not every node has: `--with-cri`, `--with-conntrack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WithCri {
+pub enum Choice {
     /// If there is one.
     Auto,
     /// There has to be one.
@@ -33,7 +33,7 @@ pub enum WithCri {
     False,
 }
 
-impl WithCri {
+impl Choice {
     /// The value as the user writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl WithCri {
 /// Why a value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NamingError {
-    /// Of `--with-cri`.
+    /// Of `--with-cri` and `--with-conntrack`.
     #[error("it is neither `auto` nor a boolean")]
     NotAChoice,
     /// A path that depends on where ktrace was started.
@@ -75,16 +75,16 @@ impl Hint for NamingError {
     }
 }
 
-/// Value of `--with-cri`.
+/// Value of `--with-cri` and `--with-conntrack`.
 ///
 /// # Errors
 /// [`NamingError::NotAChoice`].
-pub fn with_cri(text: &str) -> Result<WithCri, NamingError> {
+pub fn choice(text: &str) -> Result<Choice, NamingError> {
     if text == "auto" {
-        return Ok(WithCri::Auto);
+        return Ok(Choice::Auto);
     }
-    let choice = super::scalar::boolean(text).map_err(|_| NamingError::NotAChoice)?;
-    Ok(if choice { WithCri::True } else { WithCri::False })
+    let is_wanted = super::scalar::boolean(text).map_err(|_| NamingError::NotAChoice)?;
+    Ok(if is_wanted { Choice::True } else { Choice::False })
 }
 
 /// Value of `--cri-socket`: a path, also as `unix:///run/…`, as the kubelet and crictl write it.
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_choice_is_auto_or_a_boolean() {
-        assert_eq!(["auto", "true", "false"].map(with_cri), [Ok(WithCri::Auto), Ok(WithCri::True), Ok(WithCri::False)]);
+        assert_eq!(["auto", "true", "false"].map(choice), [Ok(Choice::Auto), Ok(Choice::True), Ok(Choice::False)]);
         for text in ["", "Auto", "maybe", "containerd"] {
-            assert_eq!(with_cri(text), Err(NamingError::NotAChoice), "{text:?}");
+            assert_eq!(choice(text), Err(NamingError::NotAChoice), "{text:?}");
         }
     }
 

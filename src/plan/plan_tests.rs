@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli::{Request, parse};
 use crate::error::Hint;
+use crate::plan::naming::Choice;
 
 fn plan(args: &[&str]) -> Result<Plan, PlanError> {
     match parse([&["ktrace", "--node", "n1"], args].concat()).unwrap() {
@@ -39,6 +40,7 @@ fn without_flags_the_plan_is_the_documented_default() {
             pod_logs: "/var/log".into(),
             kubelet_dir: "/var/lib/kubelet".into(),
         },
+        with_conntrack: Choice::Auto,
         node: "n1".into(),
         cluster: None,
         labels: BTreeMap::new(),
@@ -68,7 +70,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration host-root kubelet-dir label max-bytes max-disk-share \
                     max-events no-loose node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline \
-                    with-connect-latency with-cri with-retransmits with-security";
+                    with-connect-latency with-conntrack with-cri with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

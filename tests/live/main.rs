@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod memory;
 mod missed;
+mod nat;
 mod net;
 mod observer;
 mod outputs;
@@ -137,6 +138,7 @@ fn main() -> ExitCode {
         identity,
         workloads,
         containerd,
+        nat,
         load,
         totals,
         memory,

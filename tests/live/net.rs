@@ -123,8 +123,8 @@ impl Drop for Netns {
 pub struct Lab {
     /// Where clients run.
     pub client: Netns,
-    /// Where packets are dropped and delayed.
-    node: Netns,
+    /// Where packets are dropped, delayed and translated.
+    pub node: Netns,
     /// Where servers run.
     pub server: Netns,
 }
@@ -189,7 +189,8 @@ impl Lab {
         self.client.sysctl(key, value);
     }
 
-    fn nft(&self, script: &str) {
+    /// Has the router load these rules (`nft -f`).
+    pub fn nft(&self, script: &str) {
         feed(self.node.command("nft").args(["-f", "-"]), script);
     }
 }

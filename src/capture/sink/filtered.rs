@@ -25,6 +25,7 @@ impl Sink {
             self.filter(batch.bytes.get(range).unwrap_or_default(), now);
         }
         batch.bytes.clear();
+        self.turn_flows(now);
         self.flush_tee();
         self.batch = batch;
     }

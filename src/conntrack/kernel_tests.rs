@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ktrace_bundle::event::Proto;
 use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
 
 use super::counters::Counters;
 use super::entry::{Direction, Entry, Tuple};
@@ -259,8 +260,13 @@ fn this_kernel_can_be_asked_if_the_module_is_said_to_be_there() {
     });
 }
 
+/// Of this thread, the kernel's work for it included: how busy the machine is does not matter.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
 #[test]
-fn a_table_of_50_000_is_read_in_under_200_ms() {
+fn a_table_of_50_000_costs_less_than_200_ms() {
     in_a_namespace(|| {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         for n in 0..50_000_u16 {
@@ -269,9 +275,9 @@ fn a_table_of_50_000_is_read_in_under_200_ms() {
         let mut netlink = Ctnetlink::open(None).unwrap();
         let mut took = [Duration::MAX; 5];
         for took in &mut took {
-            let (begin, mut bytes) = (Instant::now(), 0);
+            let (begin, mut bytes) = (cpu_time(), 0);
             let dump = netlink.dump(|entry| bytes += size_of_val(&entry)).unwrap();
-            *took = begin.elapsed();
+            *took = cpu_time() - begin;
             assert_eq!((dump.entries, bytes), (50_000, 50_000 * size_of::<Entry>()));
         }
         assert!(took.iter().min() < Some(&Duration::from_millis(200)), "{took:?}");

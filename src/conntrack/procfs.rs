@@ -1,5 +1,5 @@
 //! Connection tracking as text: what is left without CAP_NET_ADMIN. It has neither the status bits nor a notice of what
-//! comes and goes, and costs twice as much. A line that is not as the kernel writes it is counted and passed over.
+//! comes and goes. A line that is not as the kernel writes it is counted and passed over.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};

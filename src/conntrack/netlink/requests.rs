@@ -84,7 +84,7 @@ impl Ctnetlink {
         Ok(dump)
     }
 
-    /// The connection with this tuple in this direction; `None`: there is none. Some 3 µs.
+    /// The connection with this tuple in this direction; `None`: there is none. Some 5 µs.
     ///
     /// # Errors
     /// [`Error::Io`] also if the answer is not what was asked for.

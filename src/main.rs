@@ -19,6 +19,8 @@ mod plan;
 mod preflight;
 mod processes;
 mod report;
+#[cfg_attr(not(test), expect(dead_code, reason = "the capture does not ask yet"))]
+mod services;
 
 use std::process::ExitCode;
 

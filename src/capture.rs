@@ -260,7 +260,7 @@ fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes, flows:
     let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
     let writer = BundleWriter::create(&plan.out_dir, &name, head.clone(), caps)
         .map_err(|source| CaptureError::Create { dir: plan.out_dir.clone(), source })?;
-    let dns = DnsPairs::new(plan.dns_ports.clone(), MAX_QUERIES);
+    let dns = DnsPairs::new(plan.all_dns_ports(), MAX_QUERIES);
     let processes = Processes::new(preflight::sees_all_processes(), plan.with_cmdline);
     let mut sink = Sink::new(writer, SummaryBuilder::new(), dns, plan.max_events, context, homes, processes);
     sink.flows = flows;

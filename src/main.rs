@@ -19,7 +19,7 @@ mod plan;
 mod preflight;
 mod processes;
 mod report;
-#[cfg_attr(not(test), expect(dead_code, reason = "the capture does not ask yet"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "who reads only ports needs neither names nor numbers"))]
 mod services;
 
 use std::process::ExitCode;
@@ -47,12 +47,12 @@ fn main() -> ExitCode {
             Err(error) => failed(&error, Exit::Usage),
         },
         Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
-            Ok(plan) => {
+            Ok(mut plan) => {
                 if !plan.quiet {
                     let names = std::env::vars_os().map(|(name, _)| name);
                     cli::variables::strange(names).iter().for_each(error::warn);
                 }
-                run(&plan)
+                run(&mut plan)
             }
             Err(error) => failed(&error, Exit::Usage),
         },
@@ -71,13 +71,14 @@ fn check(looking: &Looking) -> Exit {
     }
 }
 
-fn run(plan: &Plan) -> Exit {
+fn run(plan: &mut Plan) -> Exit {
     if let Err(error) = plan.prepare() {
         return failed(&error, Exit::Usage);
     }
     if let Err(error) = preflight::require(plan.btf.as_deref()) {
         return failed(&error, Exit::NothingAttached);
     }
+    plan.look_behind_nat(true);
     match capture::run(plan) {
         Ok(mut sealed) => {
             if let Some(leftover) = &sealed.leftover {

@@ -4,6 +4,7 @@
 //! text that still has to be understood. Refuses requests that contradict themselves. Each effective
 //! value is kept with its origin for the manifest. Sits between the command line and preflight.
 
+pub mod behind;
 pub mod btf;
 pub mod bytes;
 pub mod command;
@@ -27,6 +28,7 @@ use ktrace_bundle::manifest::{PlanEntry, PlanSource};
 use serde_json::{Value, json};
 
 use crate::cli::{CaptureArgs, Origins};
+use behind::Behind;
 pub use command::Asked;
 pub use error::PlanError;
 use error::ValueError;
@@ -65,6 +67,8 @@ pub struct Plan {
     pub out_dir: PathBuf,
     /// Which traffic is recorded.
     pub filter: PortFilter,
+    /// What NAT rules add to that, once they have been looked at.
+    pub behind: Behind,
     /// Which of that is recorded.
     pub filters: Filters,
     /// Ports on which UDP sends and receives are paired as DNS: 1 to [`ports::MAX`].
@@ -138,6 +142,7 @@ impl Plan {
             duration: draft.duration(args)?,
             out_dir: draft.path("out-dir", &args.out_dir),
             filter,
+            behind: Behind::default(),
             filters: draft.filters(args)?,
             dns_ports,
             max_events: draft.value(

@@ -17,14 +17,16 @@ mod scope;
 mod sources;
 mod tool;
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use ktrace_bundle::event::Proto;
 
-#[expect(unused_imports, reason = "the capture does not ask yet")]
 pub use behind::ports_behind;
 
 /// After the time is over, so long a tool may take to be killed.
@@ -174,6 +176,16 @@ pub fn read(netns: Option<BorrowedFd<'_>>, longest: Duration) -> Rules {
     begin(netns, longest).finish()
 }
 
+/// The rules of this network namespace, and of the host's if that is another one: that of process 1, as far as it is seen.
+pub fn of_this_node(longest: Duration) -> Vec<Rules> {
+    let own = begin(None, longest);
+    let place = |path: &str| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let is_own = place("/proc/1/ns/net") == place("/proc/self/ns/net");
+    let host = File::open("/proc/1/ns/net").ok().filter(|_| !is_own);
+    let host = host.map(|file| begin(Some(file.as_fd()), longest));
+    [Some(own), host].into_iter().flatten().map(Reading::finish).collect()
+}
+
 impl Reading {
     /// What was answered in time. Waits no longer than until then.
     pub fn finish(self) -> Rules {
@@ -184,7 +196,7 @@ impl Reading {
             // a source without an answer leaves none to those behind it, either
             let answer = self.answers.as_ref().and_then(|answers| answers.recv_timeout(left).ok());
             let (report, declared) = answer.unwrap_or_else(|| (self.silent(source), Vec::new()));
-            let known: std::collections::HashSet<_> = rules.declared.iter().map(|it| (it.proto, it.vip)).collect();
+            let known: HashSet<_> = rules.declared.iter().map(|it| (it.proto, it.vip)).collect();
             let is_new = |new: &Declared| {
                 let same = |old: &&Declared| (old.proto, old.vip) == (new.proto, new.vip);
                 !known.contains(&(new.proto, new.vip))

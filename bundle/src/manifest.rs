@@ -55,6 +55,8 @@ pub enum PlanSource {
     Profile,
     /// Built in.
     Default,
+    /// NAT rules of the node, as they were when the capture began.
+    Nat,
 }
 
 /// One value of the effective plan.

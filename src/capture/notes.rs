@@ -27,6 +27,7 @@ pub fn of(plan: &Plan, head: &Head, ended_by: EndedBy, ledger: &Ledger, stdout: 
     .into_iter()
     .flatten()
     .chain(head.hooks.iter().flat_map(second_best))
+    .chain(plan.behind.notes.iter().cloned())
     .collect()
 }
 

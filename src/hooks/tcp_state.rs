@@ -86,7 +86,7 @@ impl Hook for TcpState {
         super::translated(
             plan,
             &[
-                "connections that NAT brought from a port of the filter to a socket on another port: only the socket's own ends are compared",
+                "connections that NAT brought from a port of the filter to a socket on another port, unless rules of the node told of that port before",
             ],
         )
     }

@@ -94,7 +94,7 @@ impl Hook for Udp {
         super::translated(
             plan,
             &[
-                "datagrams that NAT brought from a port of the filter to a socket on another port: only the socket's own ends are compared",
+                "datagrams that NAT brought from a port of the filter to a socket on another port, unless rules of the node told of that port before",
             ],
         )
     }

@@ -55,14 +55,15 @@ pub fn refuses(plan: &Plan) -> u32 {
 }
 
 /// The bitmaps of ports.
-pub fn set_ports(rodata: &mut types::rodata, filter: &PortFilter) {
+pub fn set_ports(rodata: &mut types::rodata, plan: &Plan) {
     let mut set = |port: &u16, wanted: bool| {
         let bitmap = if wanted { &mut rodata.kt_ports } else { &mut rodata.kt_unwanted_ports };
         if let Some(word) = bitmap.get_mut(usize::from(port >> 6)) {
             *word |= 1 << (port & 63);
         }
     };
-    match filter {
+    plan.behind.ports.iter().for_each(|port| set(port, true));
+    match &plan.filter {
         PortFilter::All => {}
         PortFilter::Dns(ports) => ports.iter().for_each(|port| set(port, true)),
         PortFilter::Ports(listed) => listed.iter().for_each(|(port, wanted)| set(port, wanted)),

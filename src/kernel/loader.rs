@@ -201,7 +201,7 @@ fn configure(
             more: u32::from(features.preempts()),
             reserved: 0,
         };
-        filters::set_ports(rodata, &plan.filter);
+        filters::set_ports(rodata, plan);
     }
     Ok(())
 }

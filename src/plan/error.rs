@@ -144,6 +144,7 @@ fn spelling(flag: &str, raw: &str, from: PlanSource) -> String {
         PlanSource::Env => format!("`KTRACE_{}={raw}`", flag.replace('-', "_").to_uppercase()),
         PlanSource::File => format!("`{flag}` = `{raw}` in the configuration"),
         PlanSource::Profile => format!("`{flag}` = `{raw}` of the profile"),
+        PlanSource::Nat => format!("`{flag}` = `{raw}` by NAT rules"),
         PlanSource::Default => format!("the default `{raw}` of `--{flag}`"),
     }
 }

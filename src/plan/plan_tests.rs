@@ -24,6 +24,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         duration: Duration::from_secs(30),
         out_dir: "./out".into(),
         filter: PortFilter::All,
+        behind: Behind::default(),
         filters: Filters::default(),
         dns_ports: BTreeSet::from([53]),
         max_events: 500_000,

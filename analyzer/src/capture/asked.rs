@@ -48,12 +48,20 @@ pub(super) fn listed(ports: &[u16]) -> String {
 
 /// The ports that the plan is limited to; `None` if it is not.
 pub(super) fn plan_ports(head: &Head) -> Option<Vec<u16>> {
-    if is_dns_only(head) { Some(dns_ports(head)) } else { ports_of(head, "ports").filter(|wanted| !wanted.is_empty()) }
+    let named =
+        if is_dns_only(head) { ports_of(head, "dns-ports").or(Some(vec![DNS_PORT])) } else { ports_of(head, "ports") };
+    // what backends see of a named port
+    named.filter(|wanted| !wanted.is_empty()).map(|named| with(named, ports_of(head, "ports-behind-nat")))
 }
 
 /// Ports of DNS by the plan.
 pub(super) fn dns_ports(head: &Head) -> Vec<u16> {
-    ports_of(head, "dns-ports").unwrap_or_else(|| vec![DNS_PORT])
+    with(ports_of(head, "dns-ports").unwrap_or_else(|| vec![DNS_PORT]), ports_of(head, "dns-ports-behind-nat"))
+}
+
+fn with(mut ports: Vec<u16>, more: Option<Vec<u16>>) -> Vec<u16> {
+    ports.extend(more.unwrap_or_default());
+    ports
 }
 
 fn is_dns_only(head: &Head) -> bool {

@@ -148,6 +148,21 @@ fn the_plan_names_the_dns_ports() {
 }
 
 #[test]
+fn the_plan_names_the_ports_behind_nat() {
+    let by = |from, value| ktrace_bundle::manifest::PlanEntry { value, from };
+    let nat = |value| by(ktrace_bundle::manifest::PlanSource::Nat, value);
+    let c = capture_with([send(0).to("10.0.0.1:5353")], |m| {
+        let flag = ktrace_bundle::manifest::PlanSource::Flag;
+        m.head.plan.insert("ports".to_owned(), by(flag, serde_json::json!([53, 80])));
+        m.head.plan.insert("ports-behind-nat".to_owned(), nat(serde_json::json!([5353, 8080])));
+        m.head.plan.insert("dns-ports-behind-nat".to_owned(), nat(serde_json::json!([5353])));
+    });
+    assert_eq!(c.dns.len(), 1);
+    assert_eq!(c.coverage.ports.as_deref(), Some(&[53, 80, 5353, 8080][..]));
+    assert_eq!(c.coverage.dns_ports, [53, 5353]);
+}
+
+#[test]
 fn state_goes_by_the_kernel_s_clock_not_by_arrival() {
     let end = state(3, TcpState::SynSent, TcpState::Close).error("ECONNREFUSED");
     let c = capture([end, state(2, TcpState::Close, TcpState::SynSent)]);

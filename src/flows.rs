@@ -5,7 +5,7 @@
 
 mod community;
 mod record;
-mod services;
+mod served;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +22,8 @@ use ktrace_bundle::why::Reason;
 
 use crate::conntrack::ask::{Answer, Ask, FlowKey};
 use crate::conntrack::watch::{Last, MOST_ASKED, Watch};
-use services::Served;
+use crate::services::{self, Reading};
+use served::Served;
 
 /// Flows that are held at a time, some 4 MiB.
 const MOST: usize = 1 << 13;
@@ -232,6 +233,7 @@ impl Flows {
     /// other members say. `end`: when the window closed.
     pub fn finish(&mut self, end: DateTime<Utc>) -> Ended {
         self.now = self.now.max(end);
+        let rules = if self.is_requested { services::begin_on_this_node(LAST_WORD) } else { Vec::new() };
         let keys: Vec<_> = self.open.keys().copied().collect();
         keys.into_iter().for_each(|key| {
             if let Some(flow) = self.open.get_mut(&key)
@@ -251,7 +253,8 @@ impl Flows {
         keys.iter().for_each(|key| self.close(key));
         let source = self.source(&last, is_late);
         let Last { report, backends, omitted, .. } = last;
-        let services = std::mem::take(&mut self.served).report(backends, omitted);
+        let rules: Vec<_> = rules.into_iter().map(Reading::finish).collect();
+        let services = std::mem::take(&mut self.served).report(backends, omitted, &rules);
         Ended { lines: std::mem::take(&mut self.done), tracking: report, services, source }
     }
 

@@ -19,7 +19,6 @@ mod plan;
 mod preflight;
 mod processes;
 mod report;
-#[cfg_attr(not(test), expect(dead_code, reason = "who reads only ports needs neither names nor numbers"))]
 mod services;
 
 use std::process::ExitCode;
@@ -28,6 +27,7 @@ use cli::Request;
 use error::{Exit, Hint};
 use plan::Plan;
 use plan::looking::Looking;
+use plan::naming::Choice;
 use report::closing::Style;
 
 fn main() -> ExitCode {
@@ -78,7 +78,7 @@ fn run(plan: &mut Plan) -> Exit {
     if let Err(error) = preflight::require(plan.btf.as_deref()) {
         return failed(&error, Exit::NothingAttached);
     }
-    plan.look_behind_nat(true);
+    plan.look_behind_nat(plan.with_conntrack != Choice::False);
     match capture::run(plan) {
         Ok(mut sealed) => {
             if let Some(leftover) = &sealed.leftover {

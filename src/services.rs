@@ -172,18 +172,25 @@ pub fn begin(netns: Option<BorrowedFd<'_>>, longest: Duration) -> Reading {
 }
 
 /// The same, with its end.
+#[cfg(test)]
 pub fn read(netns: Option<BorrowedFd<'_>>, longest: Duration) -> Rules {
     begin(netns, longest).finish()
 }
 
-/// The rules of this network namespace, and of the host's if that is another one: that of process 1, as far as it is seen.
-pub fn of_this_node(longest: Duration) -> Vec<Rules> {
+/// Begins to read the rules of this network namespace, and of the host's if that is another one: that of process 1, or where
+/// that is out of reach of process 2, a thread of the kernel.
+pub fn begin_on_this_node(longest: Duration) -> Vec<Reading> {
     let own = begin(None, longest);
-    let place = |path: &str| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
-    let is_own = place("/proc/1/ns/net") == place("/proc/self/ns/net");
-    let host = File::open("/proc/1/ns/net").ok().filter(|_| !is_own);
-    let host = host.map(|file| begin(Some(file.as_fd()), longest));
-    [Some(own), host].into_iter().flatten().map(Reading::finish).collect()
+    let place = |file: &File| file.metadata().ok().map(|it| (it.dev(), it.ino()));
+    let here = File::open("/proc/self/ns/net").ok().as_ref().and_then(place);
+    let host = ["/proc/1/ns/net", "/proc/2/ns/net"].into_iter().find_map(|path| File::open(path).ok());
+    let host = host.filter(|file| place(file) != here).map(|file| begin(Some(file.as_fd()), longest));
+    [Some(own), host].into_iter().flatten().collect()
+}
+
+/// The same, with their end.
+pub fn of_this_node(longest: Duration) -> Vec<Rules> {
+    begin_on_this_node(longest).into_iter().map(Reading::finish).collect()
 }
 
 impl Reading {

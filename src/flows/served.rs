@@ -6,9 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ktrace_bundle::event::{Endpoint, Proto, Role};
 use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, MAX_SERVICES, Service, ServicesReport};
+use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, MAX_SERVICES, RuleSource, Service, ServicesReport};
 
 use crate::conntrack::seen::Backends;
+use crate::services::{Outcome, RuleReport, Rules};
 
 /// So long an attempt may go unanswered before that says anything: as long as a resolver waits.
 const PENDING: TimeDelta = TimeDelta::seconds(5);
@@ -43,6 +44,21 @@ impl Served {
         }
     }
 
+    /// Adds the services and backends of rules; returns what they are called.
+    fn declare<'a>(&mut self, rules: &'a [Rules]) -> BTreeMap<(Proto, Endpoint), &'a str> {
+        let mut names = BTreeMap::new();
+        for declared in rules.iter().flat_map(|rules| &rules.declared) {
+            let vip = Endpoint { addr: declared.vip.addr, port: declared.vip.port };
+            names.extend(declared.name.as_deref().map(|name| ((declared.proto, vip), name)));
+            for backend in &declared.backends {
+                // a rule that rewrites one part leaves the other as it is
+                let end = Endpoint { addr: backend.addr.or(vip.addr), port: backend.port.or(vip.port) };
+                self.backend(declared.proto, vip, end, declared.source.as_str());
+            }
+        }
+        names
+    }
+
     fn backend(&mut self, proto: Proto, vip: Endpoint, end: Endpoint, from: &str) -> Option<&mut Backend> {
         let is_new = !self.services.contains_key(&(proto, vip));
         if is_new && self.services.len() >= MAX_SERVICES {
@@ -61,8 +77,8 @@ impl Served {
         Some(backend)
     }
 
-    /// With what connection tracking saw of everybody's flows.
-    pub fn report(mut self, tracked: Backends, omitted: u64) -> ServicesReport {
+    /// With what connection tracking saw of everybody's flows, and what the node's rules declare.
+    pub fn report(mut self, tracked: Backends, omitted: u64, rules: &[Rules]) -> ServicesReport {
         for ((proto, vip), backends) in tracked {
             for (end, sent) in backends {
                 let [vip, end] = [vip, end].map(|end| Endpoint::new(end.ip(), end.port()));
@@ -72,19 +88,36 @@ impl Served {
                 }
             }
         }
+        let names = self.declare(rules);
         let service = |((proto, vip), backends): (_, BTreeMap<_, Backend>)| Service {
             proto,
             vip,
-            name: None,
+            name: names.get(&(proto, vip)).map(|name| (*name).to_owned()),
             backends: backends.into_values().collect(),
         };
+        let sources = sources(rules);
         let omitted_count = self.omitted + omitted;
         ServicesReport {
             services: self.services.into_iter().map(service).collect(),
+            sources,
             omitted_count,
             ..ServicesReport::default()
         }
     }
+}
+
+/// Where rules were looked for. The host's and ktrace's own namespace are one node.
+fn sources(rules: &[Rules]) -> Vec<RuleSource> {
+    let told = |report: &RuleReport| {
+        let (outcome, why) = match &report.outcome {
+            Outcome::Answered => ("answered", None),
+            Outcome::Absent { why } => ("absent", Some(why.clone())),
+            Outcome::Failed { why } => ("failed", Some(why.clone())),
+        };
+        let (name, outcome) = (report.source.as_str().to_owned(), outcome.to_owned());
+        RuleSource { name, outcome, why, entries: report.entries, omitted_count: report.omitted }
+    };
+    rules.iter().flat_map(|rules| &rules.reports).map(told).collect()
 }
 
 /// Whether an attempt of the window came to nothing; `None`: there was none, or it may still be answered.
@@ -133,7 +166,7 @@ mod tests {
     }
 
     fn counts(served: Served) -> Vec<(String, String, Vec<String>, u64, u64)> {
-        let services = served.report(Backends::new(), 0).services;
+        let services = served.report(Backends::new(), 0, &[]).services;
         let all = services.into_iter().flat_map(|s| s.backends.into_iter().map(move |b| (s.vip, b)));
         all.map(|(vip, b)| (vip.to_string(), b.end.to_string(), b.from, b.attempt_count, b.failed_count)).collect()
     }

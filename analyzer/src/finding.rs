@@ -3,7 +3,7 @@
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::workload::Home;
 
-use crate::capture::Evidence;
+use crate::capture::{Evidence, Target};
 use crate::escape;
 
 /// How bad it is.
@@ -56,9 +56,70 @@ pub struct Subject {
     pub remote: Option<Endpoint>,
     /// Network namespace.
     pub netns: Option<u32>,
+    /// The address that was asked, where somebody else gets what is sent there.
+    pub vip: Option<Endpoint>,
+    /// Who gets it, if that is one.
+    pub backend: Option<Endpoint>,
+    /// The process at the other end, if that is one of this node.
+    pub far: Option<Far>,
+}
+
+/// The process at the other end of a subject's sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Far {
+    /// It is the one who asked, and the subject the one who was asked.
+    pub is_client: bool,
+    /// Its name: hostile.
+    pub comm: String,
+    /// Its process id.
+    pub pid: u32,
+    /// What it belongs to.
+    pub home: Option<Home>,
+    /// Its own address, as its socket has it.
+    pub end: Endpoint,
+}
+
+impl Far {
+    /// `` `nginx` in shop/web-2/nginx ``, or with its pid where no pod is known; escaped.
+    pub fn who(&self) -> String {
+        let comm = escape::shown(&self.comm);
+        pod_of(self.home.as_ref())
+            .map_or_else(|| format!("`{comm}` (pid {})", self.pid), |pod| format!("`{comm}` in {pod}"))
+    }
+}
+
+/// What two findings must have in common for one to explain the other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Key {
+    /// Name of the process.
+    pub comm: Option<String>,
+    /// Network namespace.
+    pub netns: Option<u32>,
+    /// The other end.
+    pub remote: Option<Endpoint>,
+}
+
+impl From<&Target> for Key {
+    fn from(target: &Target) -> Self {
+        let remote = (target.remote != Endpoint::default()).then_some(target.remote);
+        Self { comm: target.comm.clone(), netns: Some(target.netns), remote }
+    }
+}
+
+/// `namespace/pod/container`, as far as it has names, or else the pod's uid; escaped. `None` on the host.
+fn pod_of(home: Option<&Home>) -> Option<String> {
+    let Some(Home::Pod(workload)) = home else { return None };
+    let names = [&workload.namespace, &workload.pod, &workload.container];
+    let names: Vec<_> = names.into_iter().flatten().map(|name| escape::shown(name)).collect();
+    Some(if names.is_empty() { format!("pod {}", escape::shown(&workload.pod_uid)) } else { names.join("/") })
 }
 
 impl Subject {
+    /// What makes it the same as another one.
+    pub fn key(&self) -> Key {
+        Key { comm: self.comm.clone(), netns: self.netns, remote: self.remote }
+    }
+
     /// The process most concerned.
     pub fn pid(&self) -> Option<u32> {
         self.pids.first().copied()
@@ -78,12 +139,9 @@ impl Subject {
         self.pod().map_or(process.clone(), |pod| format!("{process} in {pod}"))
     }
 
-    /// `namespace/pod/container`, as far as it has names, or else the pod's uid; escaped. `None` on the host.
+    /// What it belongs to in a sentence, escaped; `None` on the host.
     pub fn pod(&self) -> Option<String> {
-        let Some(Home::Pod(workload)) = &self.home else { return None };
-        let names = [&workload.namespace, &workload.pod, &workload.container];
-        let names: Vec<_> = names.into_iter().flatten().map(|name| escape::shown(name)).collect();
-        Some(if names.is_empty() { format!("pod {}", escape::shown(&workload.pod_uid)) } else { names.join("/") })
+        pod_of(self.home.as_ref())
     }
 
     /// The other end in a sentence.
@@ -140,6 +198,8 @@ pub struct Finding {
     pub evidence: Evidence,
     /// Rules whose finding about the same subject is explained by this one.
     pub symptoms: Vec<&'static str>,
+    /// What else it is about: subjects of other rules that this one finding explains.
+    pub covers: Vec<Key>,
 }
 
 /// A rule in words; its thresholds come from the constants that decide.

@@ -17,11 +17,12 @@ use crate::event::{
     SocketRecord, TcpClose, TcpStateChange, When,
 };
 use crate::line::parse_endpoint;
+use crate::nat::{Direction, Nat};
 use crate::tcp::TcpState;
 use crate::why::{Reason, Why};
 use crate::workload::Home;
 
-pub use captures::{a_bundle, a_head, a_ledger, a_manifest};
+pub use captures::{a_bundle, a_head, a_ledger, a_manifest, a_tracking_report};
 
 /// `boot_ns` at which every built window opens.
 pub const START_BOOT_NS: u64 = 5_000_000_000_000;
@@ -44,6 +45,12 @@ fn at(boot_ns: u64) -> DateTime<Utc> {
 
 fn endpoint(text: &str) -> Endpoint {
     parse_endpoint(text).expect("an endpoint as `addr:port`")
+}
+
+/// The entry of a flow from `client` to `vip` that `backend` gets, and sees as one from `seen_as`.
+pub fn a_nat(state: &'static str, client: &str, vip: &str, backend: &str, seen_as: &str) -> Nat {
+    let original = Direction { from: endpoint(client), to: endpoint(vip) };
+    Nat::new(state, original, Direction { from: endpoint(backend), to: endpoint(seen_as) }, NETNS)
 }
 
 /// An owner named `comm`, found in its own system call.
@@ -145,6 +152,12 @@ macro_rules! identity_setters {
         /// Part that the socket plays.
         pub fn role(mut self, role: Role) -> Self {
             self.$field.id.role = Some(role);
+            self
+        }
+
+        /// What connection tracking says of the flow.
+        pub fn nat(mut self, nat: Nat) -> Self {
+            self.$field.id.nat = Some(Arc::new(nat));
             self
         }
 

@@ -9,8 +9,10 @@ use ktrace_bundle::event::{
 };
 use ktrace_bundle::tcp::TcpState;
 
+use super::ends::Span;
 use super::evidence::Evidence;
 use super::process::{OwnerSoFar, ProcId};
+use super::way::Way;
 
 /// Lowest port that Linux chooses for a client by default.
 const EPHEMERAL_PORT: u16 = 32_768;
@@ -124,12 +126,18 @@ pub struct Connection {
     pub at_start: Option<Snapshot>,
     /// In the socket table after the window.
     pub at_end: Option<Snapshot>,
+    /// Where its packets go.
+    pub way: Way,
+    /// When it was seen.
+    pub span: Span,
+    /// Place of the connection before it on the same socket.
+    pub(super) before: Option<usize>,
     owner: OwnerSoFar,
 }
 
 impl Connection {
     /// A connection of which nothing but its identity is known yet.
-    pub(super) fn new(id: &Identity) -> Self {
+    pub(super) fn new(id: &Identity, at: u64, before: Option<usize>) -> Self {
         Self {
             netns: id.netns,
             local: id.local,
@@ -146,6 +154,9 @@ impl Connection {
             retransmits: Retransmits::default(),
             at_start: None,
             at_end: None,
+            way: Way::default(),
+            span: Span::at(at),
+            before,
             owner: OwnerSoFar::default(),
         }
     }
@@ -278,6 +289,8 @@ impl Connection {
 
     fn learn(&mut self, id: &Identity, proc: Option<ProcId>, boot_ns: u64) {
         self.owner.weigh(proc, &id.owner, boot_ns);
+        self.span.extend(boot_ns);
+        self.way.learn(id.nat.as_ref(), None);
         for (known, said) in [(&mut self.local, id.local), (&mut self.remote, id.remote)] {
             known.addr = known.addr.or(said.addr);
             known.port = known.port.or(said.port);
@@ -308,6 +321,7 @@ impl Connection {
         if let (None, Some(asked)) = (self.remote.addr, connect.asked) {
             self.remote = asked;
         }
+        self.way.learn(None, connect.asked);
         self.connect = Some((mark, connect.clone()));
     }
 

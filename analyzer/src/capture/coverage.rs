@@ -12,8 +12,8 @@ use ktrace_bundle::manifest::{Head, HookOutcome, HookReport, Manifest, PartialMa
 use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
-use super::Losses;
 use super::asked::{DNS_PORT, dns_ports, excluded_ports, listed, outside_filters, outside_plan, plan_ports, user_caps};
+use super::{Losses, TrackingCoverage, TrackingNeed};
 use crate::escape;
 use crate::units::{count, duration, percent, share};
 
@@ -37,6 +37,8 @@ pub struct Needs {
     pub dns: bool,
     /// Every network namespace must have been compared with the kernel's counters.
     pub audit: bool,
+    /// What connection tracking must have told.
+    pub tracking: TrackingNeed,
 }
 
 /// What a bundle can and cannot tell.
@@ -78,6 +80,8 @@ pub struct Coverage {
     pub audit: Vec<AuditEntry>,
     /// What that covers; `None` if nobody looked.
     pub audited: Option<Audited>,
+    /// What connection tracking told.
+    pub tracking: TrackingCoverage,
     /// How often the wall clock was stepped, as far as is known.
     pub clock_steps: u64,
     /// By how much at most, ns.
@@ -116,6 +120,7 @@ impl Coverage {
             dns_ports: head.map_or_else(|| vec![DNS_PORT], dns_ports),
             audit: manifest.map(|m| m.audit.clone()).unwrap_or_default(),
             audited: manifest.and_then(|m| m.audited.clone()),
+            tracking: TrackingCoverage::default(),
             clock_steps: head.and_then(|h| h.clocks.step_count).unwrap_or(0),
             max_clock_step_ns: head.map_or(0, |h| h.clocks.max_step_ns),
         }
@@ -125,6 +130,14 @@ impl Coverage {
     pub(super) fn add_overflow(&mut self, what: &'static str, n: u64) {
         if n > 0 {
             self.overflow.push((what, n));
+        }
+    }
+
+    /// Notes servers' ends of UDP flows for which there was no room: they only name who is at the other end.
+    pub(super) fn add_unnamed(&mut self, n: u64) {
+        if n > 0 {
+            let records = count(n, "record", "records");
+            self.not_measured.push(format!("who was at the other end of more UDP flows of servers ({records})"));
         }
     }
 
@@ -190,6 +203,7 @@ impl Coverage {
             .hooks
             .iter()
             .find_map(|name| hook_gap(name, hooks.get(*name)))
+            .or_else(|| self.tracking.gap(needs.tracking))
             .or_else(|| if needs.dns { self.unknown_servers(hooks) } else { None })
             .or_else(|| if needs.lossless { self.loss(needs.hooks) } else { None })
             .or_else(|| if needs.audit { self.unaudited() } else { None })
@@ -205,7 +219,8 @@ impl Coverage {
         let outcome = |name: &&str| hooks.get(*name).map(|h| h.outcome);
         let all = || needs.hooks.iter().map(outcome);
         let is_dns_left_out = needs.dns && !self.dns_is_in_plan();
-        (is_dns_left_out || all().any(|o| o == Some(HookOutcome::NotRequested)))
+        let is_tracking_left_out = self.tracking.gap_is_by_plan(needs.tracking);
+        (is_dns_left_out || is_tracking_left_out || all().any(|o| o == Some(HookOutcome::NotRequested)))
             && all().all(|o| matches!(o, Some(HookOutcome::NotRequested | HookOutcome::Attached)))
     }
 

@@ -7,10 +7,15 @@
 mod asked;
 mod connection;
 mod coverage;
+mod ends;
 mod evidence;
+mod flows;
 mod losses;
 mod process;
+mod rtts;
+mod tracking;
 mod udp;
+mod way;
 
 use std::collections::BTreeMap;
 
@@ -19,18 +24,26 @@ use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, EventKind, Identity
 use ktrace_bundle::manifest::{Checkpoint, Head, Manifest, PartialManifest};
 use ktrace_bundle::reader::{ReadReport, Record};
 use ktrace_bundle::summary::Summary;
+use ktrace_bundle::tracking::ServicesReport;
 
 pub use connection::{Attempt, Closed, Connection, Failure, Mark};
 pub use coverage::{Coverage, Needs};
+pub use ends::{Ends, FarEnd, Span};
 pub use evidence::Evidence;
 pub use losses::Losses;
 pub use process::{ProcId, Process, Processes};
-pub use udp::{PENDING_NS, RETRY_NS, Rtts, SLOW_NS, UdpFlow};
+pub use rtts::{Rtts, SLOW_NS};
+pub use tracking::{TrackingCoverage, TrackingNeed};
+pub use udp::{PENDING_NS, RETRY_NS, UdpFlow};
+pub use way::Way;
 
+use ends::UdpServers;
 use udp::UdpFlows;
 
 /// Most connections, and most UDP flows, that are told apart.
 const MAX_FLOWS: usize = 400_000;
+/// Most reasons for flows without an entry that are told apart.
+const MAX_REASONS: usize = 32;
 
 /// What makes a socket one and the same: its namespace, and its cookie or, in a line without one, its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,8 +93,12 @@ pub struct Capture {
     pub connections: Vec<Connection>,
     /// UDP flows of clients to DNS servers.
     pub dns: Vec<UdpFlow>,
-    /// UDP flows of clients, DNS included.
-    pub udp_flow_count: u64,
+    /// Other UDP flows of clients.
+    pub udp: Vec<UdpFlow>,
+    /// Sockets at the other ends of these.
+    pub ends: Ends,
+    /// Who stands behind which address, where the collector told.
+    pub services: Option<ServicesReport>,
     /// Everybody who owned a socket.
     pub processes: Processes,
     /// What could have been seen.
@@ -117,6 +134,11 @@ impl Capture {
         by_target
     }
 
+    /// UDP flows of clients, DNS included.
+    pub fn udp_flow_count(&self) -> u64 {
+        (self.dns.len() + self.udp.len()) as u64
+    }
+
     /// Number of events.
     pub fn event_count(&self) -> u64 {
         self.events.values().sum()
@@ -135,6 +157,9 @@ pub struct Builder {
     open: BTreeMap<FlowKey, usize>,
     connection_overflow: u64,
     udp: UdpFlows,
+    udp_servers: UdpServers,
+    tracking: TrackingCoverage,
+    services: Option<Box<ServicesReport>>,
     sends_to_unknown: u64,
     losses: Losses,
     processes: Processes,
@@ -162,6 +187,9 @@ impl Builder {
             open: BTreeMap::new(),
             connection_overflow: 0,
             udp: UdpFlows::default(),
+            udp_servers: UdpServers::default(),
+            tracking: TrackingCoverage::default(),
+            services: None,
             sends_to_unknown: 0,
             losses: Losses::default(),
             processes: Processes::default(),
@@ -178,8 +206,11 @@ impl Builder {
             Record::Socket(socket) => self.socket(&socket),
             Record::Loss(loss) => self.losses.push(&loss),
             Record::Workload(workload) => self.processes.learn(workload),
+            Record::Flow(flow) => self.flow(&flow),
+            Record::Tracking(report) => self.tracking.report = Some(*report),
+            Record::Services(report) => self.services = Some(report),
             // what findings name is told by the events themselves
-            Record::Process(_) | Record::Flow(_) | Record::Tracking(_) | Record::Services(_) => {}
+            Record::Process(_) => {}
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),
@@ -197,16 +228,20 @@ impl Builder {
         coverage.add_overflow("connections", self.connection_overflow);
         coverage.add_overflow("UDP flows", self.udp.overflow);
         coverage.add_overflow("processes", self.processes.overflow());
+        coverage.tracking = std::mem::take(&mut self.tracking);
+        coverage.tracking.source = TrackingCoverage::source_of(self.head());
+        coverage.add_unnamed(self.udp_servers.overflow);
         let node = self.head().map(|h| h.node.clone()).or_else(|| self.node.clone());
         let capture_id = self.head().map(|h| h.capture_id.clone());
         let flows = self.udp.finish(window.end_ns);
-        let udp_flow_count = flows.len() as u64;
         let is_dns = |f: &UdpFlow| {
             // who answers a multicast answers from its own address
             let is_group = f.server.addr.is_some_and(|a| a.is_multicast());
-            !is_group && f.server.port.is_some_and(|p| coverage.dns_ports.contains(&p))
+            let asked = [f.server.port, f.way.vip(f.server).and_then(|vip| vip.port)];
+            !is_group && asked.iter().flatten().any(|p| coverage.dns_ports.contains(p))
         };
-        let dns = flows.into_iter().filter(is_dns).collect();
+        let (dns, udp) = flows.into_iter().partition(is_dns);
+        let connections: Vec<_> = self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect();
         Capture {
             node,
             capture_id,
@@ -215,9 +250,11 @@ impl Builder {
             duration_ns: window.duration_ns,
             window_end_ns: window.end_ns,
             events: self.events,
-            connections: self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect(),
+            ends: Ends::new(&connections, self.udp_servers),
+            connections,
             dns,
-            udp_flow_count,
+            udp,
+            services: self.services.map(|report| *report),
             processes: self.processes,
             coverage,
         }
@@ -238,9 +275,12 @@ impl Builder {
         self.sends_to_unknown += u64::from(is_sent_to_unknown(event));
         let proc = self.processes.of(&event.id);
         match event.payload.kind() {
-            EventKind::UdpSend | EventKind::UdpRecv => self.udp.push(event, proc, self.max_flows),
+            EventKind::UdpSend | EventKind::UdpRecv => {
+                self.udp_servers.push(event, proc, self.max_flows);
+                self.udp.push(event, proc, self.max_flows);
+            }
             EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => {
-                if let Some(connection) = self.connection(&event.id, |c| c.is_reopened_by(event)) {
+                if let Some(connection) = self.connection(&event.id, event.boot_ns, |c| c.is_reopened_by(event)) {
                     connection.apply(event, proc);
                 }
             }
@@ -252,13 +292,18 @@ impl Builder {
             return;
         }
         let proc = self.processes.of(&socket.id);
-        if let Some(connection) = self.connection(&socket.id, |_| false) {
+        if let Some(connection) = self.connection(&socket.id, socket.boot_ns, |_| false) {
             connection.apply_socket(socket, proc);
         }
     }
 
     /// The connection on this socket; a new one if there is none yet, or `begins_another` says so.
-    fn connection(&mut self, id: &Identity, begins_another: impl Fn(&Connection) -> bool) -> Option<&mut Connection> {
+    fn connection(
+        &mut self,
+        id: &Identity,
+        at: u64,
+        begins_another: impl Fn(&Connection) -> bool,
+    ) -> Option<&mut Connection> {
         let key = FlowKey::of(id);
         let known =
             self.open.get(&key).copied().filter(|i| self.connections.get(*i).is_some_and(|c| !begins_another(c)));
@@ -269,9 +314,10 @@ impl Builder {
                 return None;
             }
             None => {
-                self.connections.push(Connection::new(id));
-                self.open.insert(key, self.connections.len() - 1);
-                self.connections.len() - 1
+                let index = self.connections.len();
+                let before = self.open.insert(key, index);
+                self.connections.push(Connection::new(id, at, before));
+                index
             }
         };
         self.connections.get_mut(index)
@@ -319,3 +365,6 @@ struct Window {
 #[cfg(test)]
 #[path = "tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(test)]
+mod nat_tests;

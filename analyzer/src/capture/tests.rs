@@ -4,14 +4,15 @@ use ktrace_bundle::manifest::{ByteBound, Checkpoint, HookOutcome, PartialManifes
 use ktrace_bundle::reader::{Cut, Form};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{
-    EventBuilder, START_BOOT_NS, WINDOW_NS, a_head, a_manifest, a_socket, an_event, start_at,
+    EventBuilder, START_BOOT_NS, WINDOW_NS, a_head, a_manifest, a_socket, a_tracking_report, an_event, start_at,
 };
 
 use super::*;
 
-const LOSSLESS: Needs = Needs { hooks: &["udp"], lossless: true, dns: false, audit: false };
+const LOSSLESS: Needs =
+    Needs { hooks: &["udp"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing };
 
-fn a_report(form: Form) -> ReadReport {
+pub(crate) fn a_report(form: Form) -> ReadReport {
     ReadReport {
         form,
         events: 0,
@@ -42,6 +43,7 @@ pub(crate) fn capture_with(
     change(&mut manifest);
     let mut builder = Builder::default();
     events.into_iter().for_each(|e| builder.push(Record::Event(e)));
+    builder.push(Record::Tracking(Box::new(a_tracking_report())));
     builder.push(Record::Manifest(Box::new(manifest)));
     builder.finish(&a_report(Form::Tgz))
 }
@@ -132,7 +134,7 @@ fn multicast_is_no_server() {
 fn servers_and_other_ports_are_no_dns_clients() {
     let server = recv(0).from("10.0.0.1:53").to("10.0.0.9:53").socket(1).role(Role::Server);
     let c = capture([server, send(1).to("10.0.0.1:123").socket(2)]);
-    assert_eq!((c.dns.len(), c.udp_flow_count), (0, 1));
+    assert_eq!((c.dns.len(), c.udp_flow_count()), (0, 1));
 }
 
 #[test]
@@ -281,7 +283,16 @@ fn loss_counts_for_the_rules_that_need_those_events() {
     });
     let why = c.coverage.gap(&LOSSLESS);
     assert_eq!(why, Some("4 `udp_send` or `udp_recv` events are missing (ring_full 4 of all types)".into()));
-    assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }), None);
+    assert_eq!(
+        c.coverage.gap(&Needs {
+            hooks: &["tcp_state"],
+            lossless: true,
+            dns: false,
+            audit: false,
+            tracking: TrackingNeed::Nothing
+        }),
+        None
+    );
 }
 
 #[test]

@@ -6,11 +6,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, Payload, Role};
+use ktrace_bundle::event::{Endpoint, Errno, Event, Payload, Role};
+use ktrace_bundle::flow::FlowRecord;
 
 use super::FlowKey;
+use super::ends::Span;
 use super::evidence::Evidence;
 use super::process::ProcId;
+use super::rtts::{RETRY_CLUSTER_NS, Rtts};
+use super::way::Way;
 use crate::units::{MILLI, SECOND};
 
 /// A query older than this is lost. A hair below 5 s, so that the retry of glibc at 5 s finds it so.
@@ -27,10 +31,8 @@ pub const RETRY_NS: std::ops::RangeInclusive<u64> = 900 * MILLI..=11 * SECOND;
 const MAX_OUTSTANDING: usize = 512;
 /// Remote ends of one socket that are compared with each other.
 const MAX_SIBLINGS: usize = 8;
-/// Replies at least this slow count as slow, and as very slow.
-pub const SLOW_NS: [u64; 2] = [500 * MILLI, SECOND];
-/// Replies between these came with a resolver's retry after its default of 5 s.
-const RETRY_CLUSTER_NS: std::ops::RangeInclusive<u64> = 4_900 * MILLI..=5_500 * MILLI;
+/// A resolver sends its two questions, for A and AAAA, this close to each other.
+const PAIR_NS: u64 = 10 * MILLI;
 
 #[derive(Debug, Clone, Copy)]
 struct Query {
@@ -38,21 +40,6 @@ struct Query {
     seq: u64,
     bytes: Option<u64>,
     burst: u32,
-}
-
-/// Replies whose round trip time is exact.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rtts {
-    /// How many there were.
-    pub n: u64,
-    /// Slow ones.
-    pub slow: Evidence,
-    /// Very slow ones.
-    pub very_slow: Evidence,
-    /// About 5 s: the resolver had asked again.
-    pub near_5s: u64,
-    /// The slowest, ns.
-    pub max_ns: u64,
 }
 
 /// Queries that failed with an error.
@@ -95,8 +82,14 @@ pub struct UdpFlow {
     pub retries: u64,
     /// The longest such silence, ns.
     pub stalled_ns: u64,
+    /// Times that this silence was a resolver's 5 s, after two questions that it had sent at once.
+    pub pair_retries: Evidence,
     /// Round trip times.
     pub rtts: Rtts,
+    /// Where its packets go.
+    pub way: Way,
+    /// When it was seen.
+    pub span: Span,
     /// Queries that were lost, refused or not sent.
     pub evidence: Evidence,
     outstanding: VecDeque<Query>,
@@ -105,6 +98,7 @@ pub struct UdpFlow {
     early_at: u64,
     last: Option<Query>,
     last_lost_at: u64,
+    is_pair: bool,
 }
 
 impl UdpFlow {
@@ -124,7 +118,10 @@ impl UdpFlow {
             pending_age_ns: 0,
             retries: 0,
             stalled_ns: 0,
+            pair_retries: Evidence::default(),
             rtts: Rtts::default(),
+            way: Way::default(),
+            span: Span::at(event.boot_ns),
             evidence: Evidence::default(),
             outstanding: VecDeque::new(),
             untimed: 0,
@@ -132,6 +129,7 @@ impl UdpFlow {
             early_at: 0,
             last: None,
             last_lost_at: 0,
+            is_pair: false,
         }
     }
 
@@ -143,8 +141,9 @@ impl UdpFlow {
             let silence = at.saturating_sub(last.at);
             query.burst = last.burst.saturating_add(u32::from(silence > BURST_NS));
             if RETRY_NS.contains(&silence) && last.bytes == bytes {
-                self.retry(at, silence, bytes);
+                self.retry(query, silence);
             }
+            self.is_pair = silence <= PAIR_NS || (self.is_pair && silence <= BURST_NS);
         }
         self.last = Some(query);
         if self.early > 0 && at <= self.early_at {
@@ -158,15 +157,18 @@ impl UdpFlow {
     }
 
     /// The client has stopped waiting for what it asks again.
-    fn retry(&mut self, at: u64, silence: u64, bytes: Option<u64>) {
-        let waited = at.saturating_sub(*RETRY_NS.start());
-        while let Some(q) = self.outstanding.front().copied().filter(|q| q.at <= waited && q.bytes == bytes) {
+    fn retry(&mut self, query: Query, silence: u64) {
+        let waited = query.at.saturating_sub(*RETRY_NS.start());
+        while let Some(q) = self.outstanding.front().copied().filter(|q| q.at <= waited && q.bytes == query.bytes) {
             self.outstanding.pop_front();
             self.lose(q);
         }
-        if self.last_lost_at > 0 && at.saturating_sub(self.last_lost_at) <= *RETRY_NS.end() {
+        if self.last_lost_at > 0 && query.at.saturating_sub(self.last_lost_at) <= *RETRY_NS.end() {
             self.retries = self.retries.saturating_add(1);
             self.stalled_ns = self.stalled_ns.max(silence);
+            if self.is_pair && RETRY_CLUSTER_NS.contains(&silence) {
+                self.pair_retries.add(query.seq);
+            }
         }
     }
 
@@ -244,6 +246,11 @@ impl UdpFlow {
         self.pending_age_ns = window_end_ns.saturating_sub(oldest);
     }
 
+    /// Whether anything at all came back.
+    pub const fn is_heard(&self) -> bool {
+        self.answered > 0 || self.early > 0
+    }
+
     /// When the last query was sent.
     pub fn last_sent_at(&self) -> u64 {
         self.last.map_or(0, |q| q.at)
@@ -252,21 +259,6 @@ impl UdpFlow {
     /// Pending queries that were sent until then, by `seq`.
     pub fn waiting_since(&self, at: u64) -> impl Iterator<Item = u64> {
         self.outstanding.iter().filter(move |q| q.at <= at).map(|q| q.seq)
-    }
-
-    fn time(&mut self, seq: u64, datagram: &Datagram) {
-        let Some(rtt) = datagram.dns_rtt_ns else { return };
-        let [slow, very_slow] = SLOW_NS;
-        let r = &mut self.rtts;
-        r.n = r.n.saturating_add(1);
-        r.max_ns = r.max_ns.max(rtt);
-        r.near_5s = r.near_5s.saturating_add(u64::from(RETRY_CLUSTER_NS.contains(&rtt)));
-        if rtt >= slow {
-            r.slow.add(seq);
-        }
-        if rtt >= very_slow {
-            r.very_slow.add(seq);
-        }
     }
 }
 
@@ -298,6 +290,8 @@ impl UdpFlows {
         }
         let Some(flow) = self.flow(socket, event, max) else { return };
         flow.owner = proc.or(flow.owner);
+        flow.span.extend(event.boot_ns);
+        flow.way.learn(event.id.nat.as_ref(), None);
         let refused = datagram.error.and_then(Errno::name) == Some("ECONNREFUSED");
         match (is_send, datagram.error) {
             (_, Some(_)) if refused => flow.refuse(event.seq, is_send),
@@ -305,11 +299,18 @@ impl UdpFlows {
             (true, None) => flow.send(event.boot_ns, event.seq, datagram.bytes),
             (false, Some(_)) => {}
             (false, None) => {
-                flow.time(event.seq, datagram);
+                flow.rtts.push(event.seq, datagram);
                 if let Some(asked_at) = flow.reply(event.boot_ns) {
                     self.serve_siblings(&socket, event.id.remote, asked_at);
                 }
             }
+        }
+    }
+
+    /// Adds what the record of a flow says.
+    pub(super) fn conclude(&mut self, socket: FlowKey, record: &FlowRecord) {
+        if let Some(flow) = self.flows.get_mut(&(socket, record.tuple.to)) {
+            flow.way.conclude(record);
         }
     }
 

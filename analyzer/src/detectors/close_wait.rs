@@ -6,7 +6,7 @@ use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::tcp::TcpState;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, share};
 
@@ -28,7 +28,13 @@ impl Detector for CloseWaitLeak {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false, audit: false }
+        Needs {
+            hooks: &["tcp_state", "sockets"],
+            lossless: true,
+            dns: false,
+            audit: false,
+            tracking: TrackingNeed::Nothing,
+        }
     }
 
     fn explain(&self) -> Explanation {
@@ -124,6 +130,7 @@ fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], ope
         confidence: if *is_client { 0.7 } else { 0.9 },
         evidence: Evidence::of(members.iter().filter_map(|c| c.close_wait.map(|m| m.seq))),
         symptoms: Vec::new(),
+        covers: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! returns at once.
 
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, count, duration, percent, percentile, share};
 
@@ -28,7 +28,7 @@ impl Detector for ConnectSlow {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
     }
 
     fn explain(&self) -> Explanation {
@@ -92,6 +92,7 @@ fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection
         confidence: 0.95,
         evidence,
         symptoms: Vec::new(),
+        covers: Vec::new(),
         subject,
     })
 }
@@ -130,6 +131,7 @@ fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -
         confidence: 0.85,
         evidence: evidence(&slow),
         symptoms: Vec::new(),
+        covers: Vec::new(),
         subject,
     })
 }

@@ -4,7 +4,7 @@ use ktrace_bundle::event::EventKind;
 
 use super::races::Races;
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, SECOND, count, duration, percent, share};
 
@@ -116,7 +116,7 @@ impl Detector for ConnectTimeout {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
     }
 
     fn explain(&self) -> Explanation {
@@ -175,6 +175,7 @@ fn finding(capture: &Capture, races: &Races, target: &Target, members: &[(&Conne
         confidence: account.confidence(),
         evidence: account.evidence(),
         symptoms: Vec::new(),
+        covers: Vec::new(),
         subject,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktrace_bundle::audit::AuditEntry;
 
 use super::Detector;
-use crate::capture::{Capture, Evidence, Needs};
+use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
 use crate::escape;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{percent, share};
@@ -25,7 +25,7 @@ impl Detector for Incomplete {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false, audit: true }
+        Needs { hooks: &[], lossless: false, dns: false, audit: true, tracking: TrackingNeed::Nothing }
     }
 
     fn explain(&self) -> Explanation {
@@ -113,5 +113,6 @@ fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
         confidence: 1.0,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
+        covers: Vec::new(),
     })
 }

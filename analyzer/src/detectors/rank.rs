@@ -3,9 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use ktrace_bundle::event::Endpoint;
-
-use crate::finding::{Finding, Subject};
+use crate::finding::{Finding, Key};
 
 /// What makes another: (rule, signal) of the cause, (rule, signal) of the symptom about the same subject.
 const EXPLAINS: &[(Form, Form)] = &[
@@ -16,6 +14,9 @@ const EXPLAINS: &[(Form, Form)] = &[
     (("tcp.retransmits", "retransmit_share"), ("connect.slow", "lost_syn_share")),
     (("dns.no_reply", "unanswered_query_share"), ("dns.slow", "slow_reply_share")),
 ];
+
+/// Causes of causes are followed this far; the table above has no circles.
+const MAX_STEPS: usize = 8;
 
 /// A rule, and the signal that tells its forms apart.
 type Form = (&'static str, &'static str);
@@ -36,35 +37,31 @@ pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
 
 /// For each finding the place of the one that explains it; never one that is itself explained.
 fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
-    let mut by_form: BTreeMap<(Form, Key<'_>), usize> = BTreeMap::new();
+    let mut by_form: BTreeMap<(Form, Key), usize> = BTreeMap::new();
     for (place, f) in findings.iter().enumerate() {
-        by_form.entry((form(f), key(&f.subject))).or_insert(place);
+        for key in f.covers.iter().cloned().chain([f.subject.key()]) {
+            by_form.entry((form(f), key)).or_insert(place);
+        }
     }
     let direct: Vec<Option<usize>> = findings.iter().map(|f| cause_of(f, findings, &by_form)).collect();
     let root = |first: usize| {
-        let above = direct.get(first).copied().flatten();
-        above.unwrap_or(first)
+        let above = |place: &usize| direct.get(*place).copied().flatten();
+        std::iter::successors(Some(first), above).take(MAX_STEPS).last().unwrap_or(first)
     };
     direct.iter().map(|cause| cause.map(root)).collect()
 }
 
 /// A mild cause does not hide a grave symptom.
-fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key<'_>), usize>) -> Option<usize> {
+fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key), usize>) -> Option<usize> {
     EXPLAINS
         .iter()
         .filter(|(_, symptom)| *symptom == form(f))
-        .filter_map(|(cause, _)| by_form.get(&(*cause, key(&f.subject))).copied())
+        .filter_map(|(cause, _)| by_form.get(&(*cause, f.subject.key())).copied())
         .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
 }
 
 const fn form(f: &Finding) -> Form {
     (f.rule, f.signal.name)
-}
-
-type Key<'a> = (Option<&'a str>, Option<u32>, Option<Endpoint>);
-
-fn key(subject: &Subject) -> Key<'_> {
-    (subject.comm.as_deref(), subject.netns, subject.remote)
 }
 
 fn order(a: &Finding, b: &Finding) -> Ordering {

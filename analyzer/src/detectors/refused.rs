@@ -2,7 +2,7 @@
 
 use super::races::Races;
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{SECOND, count, duration, percent, share};
 
@@ -27,7 +27,7 @@ impl Detector for Refused {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false }
+        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
     }
 
     fn explain(&self) -> Explanation {
@@ -150,6 +150,7 @@ fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts
         confidence: 0.95,
         evidence: evidence(refused),
         symptoms: Vec::new(),
+        covers: Vec::new(),
     }
 }
 

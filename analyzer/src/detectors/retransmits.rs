@@ -9,7 +9,7 @@ use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::tcp::TcpState;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{count, percent, share};
 
@@ -51,7 +51,13 @@ impl Detector for Retransmits {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, dns: false, audit: false }
+        Needs {
+            hooks: &["tcp_retransmit", "tcp_state"],
+            lossless: true,
+            dns: false,
+            audit: false,
+            tracking: TrackingNeed::Nothing,
+        }
     }
 
     fn explain(&self) -> Explanation {
@@ -167,6 +173,7 @@ fn finding(capture: &Capture, form: Form, target: &Target, account: &Account<'_>
         confidence: if account.evidence.total() > 0 { 0.9 } else { 0.7 },
         evidence: account.evidence.clone(),
         symptoms: Vec::new(),
+        covers: Vec::new(),
         subject,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{count, duration, percentile, share};
 
@@ -25,7 +25,13 @@ impl Detector for RttHigh {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "sockets"], lossless: true, dns: false, audit: false }
+        Needs {
+            hooks: &["tcp_state", "sockets"],
+            lossless: true,
+            dns: false,
+            audit: false,
+            tracking: TrackingNeed::Nothing,
+        }
     }
 
     fn explain(&self) -> Explanation {
@@ -107,5 +113,6 @@ fn finding(capture: &Capture, target: &Target, mut members: Vec<(u64, &Connectio
         confidence: if times.len() >= 3 { 0.85 } else { 0.6 },
         evidence: Evidence::of(slow.iter().filter_map(|c| c.closed.as_ref().map(|x| x.mark.seq))),
         symptoms: Vec::new(),
+        covers: Vec::new(),
     })
 }

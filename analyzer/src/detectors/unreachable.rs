@@ -6,7 +6,7 @@ use ktrace_bundle::event::Errno;
 
 use super::races::Races;
 use super::{Detector, group, refused, steps};
-use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target, TrackingNeed};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{count, percent, share};
 
@@ -25,7 +25,13 @@ impl Detector for Unreachable {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state", "connect"], lossless: true, dns: false, audit: false }
+        Needs {
+            hooks: &["tcp_state", "connect"],
+            lossless: true,
+            dns: false,
+            audit: false,
+            tracking: TrackingNeed::Nothing,
+        }
     }
 
     fn explain(&self) -> Explanation {
@@ -106,6 +112,7 @@ fn finding(
         confidence: 0.9,
         evidence: refused::evidence(failed),
         symptoms: Vec::new(),
+        covers: Vec::new(),
     }
 }
 

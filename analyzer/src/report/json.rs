@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Report;
 use crate::detectors::by_id;
 use crate::escape::shown;
-use crate::finding::{Finding, Subject};
+use crate::finding::{Far, Finding, Subject};
 
 /// Longest document, bytes.
 const MAX_BYTES: usize = 32 << 10;
@@ -104,7 +104,44 @@ struct SubjectRow {
     remote: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<FarRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<FarRow>,
     untrusted: bool,
+}
+
+/// The process at the other end.
+#[derive(Serialize)]
+struct FarRow {
+    comm: String,
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8sRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    local: String,
+    untrusted: bool,
+}
+
+impl FarRow {
+    fn of(far: &Far) -> Self {
+        let (k8s, unit) = home(far.home.as_ref());
+        let (comm, local) = (shown(&far.comm), far.end.to_string());
+        Self { comm, pid: far.pid, k8s, unit, local, untrusted: true }
+    }
+}
+
+fn home(home: Option<&Home>) -> (Option<K8sRow>, Option<String>) {
+    match home {
+        Some(Home::Pod(workload)) => (Some(K8sRow::of(workload)), None),
+        Some(Home::Host(unit)) => (None, Some(shown(unit))),
+        None => (None, None),
+    }
 }
 
 #[derive(Serialize)]
@@ -165,7 +202,7 @@ fn render(report: &Report<'_>, rows: &[Row<'_>]) -> io::Result<Vec<u8>> {
             cut: capture.coverage.cut.as_deref(),
             event_count: capture.event_count(),
             tcp_connection_count: capture.connections.len(),
-            udp_flow_count: capture.udp_flow_count,
+            udp_flow_count: capture.udp_flow_count(),
             process_count: capture.processes.len(),
             untrusted: true,
         },
@@ -236,21 +273,21 @@ impl K8sRow {
 
 fn subject(subject: &Subject) -> SubjectRow {
     let text = |e: Option<Endpoint>| e.map(|e| e.to_string());
+    let (k8s, unit) = home(subject.home.as_ref());
+    let far = |is_client| subject.far.as_ref().filter(|far| far.is_client == is_client).map(FarRow::of);
     SubjectRow {
         comm: subject.comm.as_deref().map(shown),
         pid: subject.pid(),
         pids: if subject.pids.len() > 1 { subject.pids.iter().copied().take(MAX_PIDS).collect() } else { Vec::new() },
-        k8s: match &subject.home {
-            Some(Home::Pod(workload)) => Some(K8sRow::of(workload)),
-            _ => None,
-        },
-        unit: match &subject.home {
-            Some(Home::Host(unit)) => Some(shown(unit)),
-            _ => None,
-        },
+        k8s,
+        unit,
         local: text(subject.local),
         remote: text(subject.remote),
         netns: subject.netns,
+        vip: text(subject.vip),
+        backend: text(subject.backend),
+        server: far(false),
+        client: far(true),
         untrusted: true,
     }
 }

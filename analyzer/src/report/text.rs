@@ -58,7 +58,7 @@ fn head(out: &mut dyn Write, capture: &Capture) -> io::Result<()> {
     let parts = [
         count(capture.event_count(), "event", "events"),
         count(capture.connections.len() as u64, "TCP connection", "TCP connections"),
-        count(capture.udp_flow_count, "UDP flow", "UDP flows"),
+        count(capture.udp_flow_count(), "UDP flow", "UDP flows"),
         count(capture.processes.len() as u64, "process", "processes"),
     ];
     writeln!(out, "{}", parts.join(", "))
@@ -133,16 +133,26 @@ fn signal(signal: &Signal) -> String {
     format!("{name} {} {unit} (threshold {} {unit})", number(signal.value), number(signal.threshold))
 }
 
+/// `10.42.1.15 -> VIP 10.96.0.80:80 -> 10.244.20.2:8080 (`nginx` in shop/web-2), netns 4026532110`.
 fn place(finding: &Finding) -> Option<String> {
     let s = &finding.subject;
-    let ends = match (s.local, s.remote) {
-        (Some(local), Some(remote)) => Some(format!("{local} -> {remote}")),
-        (None, Some(remote)) => Some(format!("-> {remote}")),
+    let client = s.far.as_ref().filter(|far| far.is_client);
+    let server =
+        s.far.as_ref().filter(|far| !far.is_client).map_or_else(String::new, |far| format!(" ({})", far.who()));
+    let to = match (s.vip, s.backend.or(s.remote)) {
+        (Some(vip), Some(to)) if to != vip => Some(format!("VIP {vip} -> {to}{server}")),
+        (Some(vip), _) => Some(format!("VIP {vip}{server}")),
+        (None, to) => to.map(|to| format!("{to}{server}")),
+    };
+    let ends = match (s.local, to) {
+        (Some(local), Some(to)) => Some(format!("{local} -> {to}")),
+        (None, Some(to)) => Some(format!("-> {to}")),
         (Some(local), None) => Some(local.to_string()),
         (None, None) => None,
     };
+    let client = client.map(|far| format!("client {} at {}", far.who(), far.end));
     let netns = s.netns.map(|n| format!("netns {n}"));
-    let parts: Vec<String> = [ends, netns].into_iter().flatten().collect();
+    let parts: Vec<String> = [ends, client, netns].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 

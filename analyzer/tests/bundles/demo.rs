@@ -6,8 +6,9 @@ use std::path::Path;
 
 use ktrace_bundle::dns::DnsPairs;
 use ktrace_bundle::reader::{self, Limits, Record};
-use ktrace_bundle::testing::start_at;
+use ktrace_bundle::testing::{a_tracking_report, start_at};
 use ktrace_bundle::totals::SummaryBuilder;
+use ktrace_bundle::tracking::ServicesReport;
 use ktrace_bundle::writer::{BundleName, BundleWriter, WriterCaps};
 
 use crate::scene::Scene;
@@ -47,7 +48,7 @@ fn records(path: &Path) -> Vec<Record> {
 fn the_demo_bundle_holds_its_scene() {
     let scene = scene();
     let out = tempfile::tempdir().unwrap();
-    let (mut manifest, _, _) = scene.bundle();
+    let mut manifest = scene.manifest_of(&scene.events());
     manifest.head.node = "demo".to_owned();
     manifest.members.clear();
     let name = BundleName { node: "demo".to_owned(), at: start_at() };
@@ -65,6 +66,7 @@ fn the_demo_bundle_holds_its_scene() {
         totals.push_socket(socket);
         writer.push_socket(socket).unwrap();
     }
+    writer.set_tracking(a_tracking_report(), ServicesReport::default());
     let summary = totals.build(&manifest, &pairs);
     let sealed = writer.seal(manifest, &summary).unwrap();
     let shipped = fixtures().join("demo.bundle.tgz");

@@ -69,11 +69,9 @@ fn numbers_at_their_limits_make_no_report_impossible() {
     let mut noise = Noise(1);
     for case in CASES {
         let dir = tempfile::tempdir().unwrap();
-        (case.build)().write(dir.path());
-        let files = ["events.jsonl", "sockets.jsonl", "manifest.json"].map(|name| dir.path().join(name));
-        for path in files {
-            let text = fs::read_to_string(&path).unwrap();
-            fs::write(path, with_odd_numbers(&text, &mut noise)).unwrap();
+        for (name, bytes) in (case.build)().members() {
+            let text = String::from_utf8(bytes).unwrap();
+            fs::write(dir.path().join(name), with_odd_numbers(&text, &mut noise)).unwrap();
         }
         survives(dir.path(), case.name);
     }
@@ -84,11 +82,12 @@ fn bytes_out_of_place_make_no_report_impossible() {
     let mut noise = Noise(2);
     for case in CASES {
         let dir = tempfile::tempdir().unwrap();
-        (case.build)().write(dir.path());
-        for name in ["events.jsonl", "manifest.json"] {
-            let path = dir.path().join(name);
-            let text = fs::read_to_string(&path).unwrap();
-            fs::write(path, with_odd_bytes(&text, &mut noise)).unwrap();
+        for (name, bytes) in (case.build)().members() {
+            let bytes = match name {
+                "sockets.jsonl" => bytes,
+                _ => with_odd_bytes(&String::from_utf8(bytes).unwrap(), &mut noise),
+            };
+            fs::write(dir.path().join(name), bytes).unwrap();
         }
         survives(dir.path(), case.name);
     }

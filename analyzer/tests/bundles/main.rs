@@ -103,10 +103,8 @@ fn the_bundles_on_disk_are_what_the_builders_make() {
     for case in CASES {
         let dir = fixtures().join("bundles").join(case.name);
         let scene = (case.build)();
-        let made = tempfile::tempdir().unwrap();
-        scene.write(made.path());
-        for name in ["events.jsonl", "sockets.jsonl", "manifest.json"] {
-            agree(&dir.join(name), &fs::read(made.path().join(name)).unwrap());
+        for (name, bytes) in scene.members() {
+            agree(&dir.join(name), &bytes);
         }
         let story = format!("# {}\n\n{}\n\nExpected: `{:?}`\n", case.name, case.story, case.expect);
         agree(&dir.join("STORY.md"), story.as_bytes());

@@ -6,11 +6,13 @@ use std::path::Path;
 
 use ktrace_bundle::dns::DnsPairs;
 use ktrace_bundle::event::{Event, EventKind, RetransmitKind, Role, SocketRecord, TcpClose};
+use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::line;
 use ktrace_bundle::manifest::{Manifest, Member};
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::testing::{EventBuilder, a_manifest, an_event};
+use ktrace_bundle::testing::{EventBuilder, a_manifest, a_tracking_report, an_event};
+use ktrace_bundle::tracking::{ServicesReport, TrackingReport};
 
 /// Something that the manifest says differently.
 type Change = Box<dyn Fn(&mut Manifest)>;
@@ -24,6 +26,9 @@ pub struct Scene {
     events: Vec<Event>,
     sockets: Vec<SocketRecord>,
     changes: Vec<Change>,
+    flows: Vec<FlowRecord>,
+    tracking: TrackingReport,
+    services: ServicesReport,
 }
 
 impl Scene {
@@ -37,6 +42,9 @@ impl Scene {
             events: Vec::new(),
             sockets: Vec::new(),
             changes: Vec::new(),
+            flows: Vec::new(),
+            tracking: a_tracking_report(),
+            services: ServicesReport::default(),
         }
     }
 
@@ -162,6 +170,24 @@ impl Scene {
         self.push(Event { id: last.id, ..event })
     }
 
+    /// A line of `flows.jsonl`.
+    pub fn push_flow(&mut self, flow: FlowRecord) -> &mut Self {
+        self.flows.push(flow);
+        self
+    }
+
+    /// Changes what the tables of connection tracking say.
+    pub fn tracking(&mut self, change: impl FnOnce(&mut TrackingReport)) -> &mut Self {
+        change(&mut self.tracking);
+        self
+    }
+
+    /// What `services.json` says.
+    pub fn services(&mut self, services: ServicesReport) -> &mut Self {
+        self.services = services;
+        self
+    }
+
     /// Changes the manifest.
     pub fn manifest(&mut self, change: impl Fn(&mut Manifest) + 'static) -> &mut Self {
         self.changes.push(Box::new(change));
@@ -199,30 +225,41 @@ impl Scene {
         events
     }
 
-    /// The manifest and the lines of the bundle.
-    pub fn bundle(&self) -> (Manifest, Vec<u8>, Vec<u8>) {
+    /// The manifest of the bundle.
+    pub fn manifest_of(&self, events: &[Event]) -> Manifest {
+        let mut manifest = a_manifest(events);
+        self.changes.iter().for_each(|change| change(&mut manifest));
+        manifest
+    }
+
+    /// The members of the bundle by name; the manifest is the last.
+    pub fn members(&self) -> Vec<(&'static str, Vec<u8>)> {
         let events = self.events();
-        let mut lines = Vec::new();
+        let (mut lines, mut sockets, mut flows) = (Vec::new(), Vec::new(), Vec::new());
         for event in &events {
             line::write_event(&mut lines, event);
             lines.push(b'\n');
         }
-        let mut sockets = Vec::new();
         for socket in &self.sockets {
             line::write_socket(&mut sockets, socket);
             sockets.push(b'\n');
         }
-        let mut manifest = a_manifest(&events);
-        self.changes.iter().for_each(|change| change(&mut manifest));
-        let member = |name: &str, bytes: &[u8], records: usize| Member {
-            name: name.to_owned(),
-            bytes: bytes.len() as u64,
-            records: Some(records as u64),
-            omitted_count: None,
-        };
-        manifest.members =
-            vec![member("events.jsonl", &lines, events.len()), member("sockets.jsonl", &sockets, self.sockets.len())];
-        (manifest, lines, sockets)
+        for flow in &self.flows {
+            flows.extend(serde_json::to_vec(flow).unwrap());
+            flows.push(b'\n');
+        }
+        let mut out = vec![("events.jsonl", lines), ("sockets.jsonl", sockets)];
+        if !self.flows.is_empty() {
+            out.push(("flows.jsonl", flows));
+        }
+        out.push(("conntrack.json", document(&self.tracking)));
+        if !self.services.services.is_empty() {
+            out.push(("services.json", document(&self.services)));
+        }
+        let mut manifest = self.manifest_of(&events);
+        manifest.members = out.iter().map(|(name, bytes)| member(name, bytes)).collect();
+        out.push(("manifest.json", document(&manifest)));
+        out
     }
 
     /// Socket records.
@@ -232,12 +269,22 @@ impl Scene {
 
     /// Writes the bundle as loose files.
     pub fn write(&self, dir: &Path) {
-        let (manifest, events, sockets) = self.bundle();
-        let mut text = serde_json::to_vec_pretty(&manifest).unwrap();
-        text.push(b'\n');
         fs::create_dir_all(dir).unwrap();
-        fs::write(dir.join("events.jsonl"), events).unwrap();
-        fs::write(dir.join("sockets.jsonl"), sockets).unwrap();
-        fs::write(dir.join("manifest.json"), text).unwrap();
+        for (name, bytes) in self.members() {
+            fs::write(dir.join(name), bytes).unwrap();
+        }
     }
+}
+
+/// What the manifest says of a member.
+fn member(name: &str, bytes: &[u8]) -> Member {
+    let is_lines = name.ends_with(".jsonl");
+    let records = is_lines.then(|| bytes.iter().filter(|b| **b == b'\n').count() as u64);
+    Member { name: name.to_owned(), bytes: bytes.len() as u64, records, omitted_count: None }
+}
+
+fn document(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).unwrap();
+    text.push(b'\n');
+    text
 }

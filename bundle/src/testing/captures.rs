@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{START_BOOT_NS, WINDOW_NS, at, start_at};
+use super::{NETNS, START_BOOT_NS, WINDOW_NS, at, start_at};
 use crate::audit::Audited;
 use crate::dns::DnsPairs;
 use crate::event::{Event, SocketRecord, When};
 use crate::ledger::{Ledger, TypeLedger};
 use crate::manifest::{
     ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Host, Manifest, PlanEntry,
-    PlanSource, Schema,
+    PlanSource, Schema, SourceReport,
 };
 use crate::totals::SummaryBuilder;
+use crate::tracking::{ServicesReport, Table, TableCounts, TrackingReport};
 use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
 
-/// What is known before the first event: every hook attached, a window that opens at [`START_BOOT_NS`].
+/// What is known before the first event: every hook attached, connection tracking answers, a window that opens at
+/// [`START_BOOT_NS`].
 pub fn a_head() -> Head {
     let hook = |name: &str| HookReport {
         name: name.to_owned(),
@@ -47,10 +49,33 @@ pub fn a_head() -> Head {
         },
         host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
         hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
-        sources: Vec::new(),
+        sources: vec![SourceReport {
+            name: "conntrack".to_owned(),
+            outcome: "answered".to_owned(),
+            ..SourceReport::default()
+        }],
         byte_bound: None,
         command: None,
     }
+}
+
+/// The node's table of connection tracking, and how it was doing: fine.
+pub fn a_tracking_report() -> TrackingReport {
+    let counters = ["drop", "early_drop", "insert_failed", "invalid", "search_restart"];
+    let counters: BTreeMap<String, u64> = counters.map(|name| (name.to_owned(), 3)).into();
+    let counts = |count| Some(TableCounts { count: Some(count), counters: counters.clone() });
+    let table = Table {
+        netns: NETNS,
+        is_node: true,
+        via: Some("ctnetlink".to_owned()),
+        max: Some(262_144),
+        start: counts(1200),
+        end: counts(1210),
+        difference: counters.keys().map(|name| (name.clone(), 0)).collect(),
+        highest_count: Some(1300),
+        ..Table::default()
+    };
+    TrackingReport { tables: vec![table], ..TrackingReport::default() }
 }
 
 /// A ledger that balances and in which every one of these events was written.
@@ -106,6 +131,7 @@ pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], 
         totals.push_event(event);
     }
     push_sockets(&mut writer, &mut totals, When::End);
+    writer.set_tracking(a_tracking_report(), ServicesReport::default());
     let summary = totals.build(&manifest, &dns);
     writer.seal(manifest, &summary).expect("a writable directory")
 }

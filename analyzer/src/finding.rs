@@ -120,6 +120,11 @@ impl Subject {
         Key { comm: self.comm.clone(), netns: self.netns, remote: self.remote }
     }
 
+    /// Where what is sent to the other end is answered.
+    pub fn answers_at(&self) -> Option<Endpoint> {
+        self.backend.or(self.remote)
+    }
+
     /// The process most concerned.
     pub fn pid(&self) -> Option<u32> {
         self.pids.first().copied()

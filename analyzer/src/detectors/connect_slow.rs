@@ -142,7 +142,7 @@ fn evidence(handshakes: &[(u64, &Connection)]) -> Evidence {
 
 fn next_steps(subject: &Subject) -> Vec<Step> {
     let mut out: Vec<Step> = steps::route(subject).into_iter().collect();
-    out.extend(steps::listeners(subject.remote, "-ltn"));
+    out.extend(steps::listeners(subject.answers_at(), "-ltn"));
     out.push(Step::run(
         "on the server: see overflows of accept queues",
         "nstat -az TcpExtListenOverflows TcpExtListenDrops",

@@ -14,7 +14,7 @@ const CRITICAL_SHARE: f64 = 0.9;
 const WARNING_SHARE: f64 = 0.01;
 const FEW: u64 = 3;
 /// An owner that leaves sooner, before any SYN was sent again, may have had its reasons.
-const IMPATIENT_NS: u64 = 250 * MILLI;
+pub(super) const IMPATIENT_NS: u64 = 250 * MILLI;
 /// So many impatient ones are no accident.
 const MIN_IMPATIENT: usize = 3;
 /// An attempt that hangs this long when the window closes counts.
@@ -104,7 +104,7 @@ impl<'a> Account<'a> {
 }
 
 /// Still in `SYN_SENT` when the window closed: proven by the socket table, or by events of which none is missing.
-fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
+pub(super) fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
     let coverage = &capture.coverage;
     let told = coverage.is_in_plan(c.local, c.remote) && coverage.lost(&[EventKind::TcpState]) == 0;
     (c.at_end.is_some() || told) && (since >= HANGING_NS || c.syns_sent_again() > 0)
@@ -216,6 +216,6 @@ fn next_steps(subject: &Subject) -> Vec<Step> {
     out.push(steps::filters(subject));
     out.extend(steps::try_connect(subject));
     out.extend(steps::watch(subject, "tcp"));
-    out.extend(steps::listeners(subject.remote, "-ltnp"));
+    out.extend(steps::listeners(subject.answers_at(), "-ltnp"));
     out
 }

@@ -248,7 +248,7 @@ fn next_steps(subject: &Subject, account: &Account) -> Vec<Step> {
         out.push(steps::filters(subject));
     }
     out.extend(steps::dig(subject));
-    out.extend(steps::listeners(subject.remote, "-lunp"));
+    out.extend(steps::listeners(subject.answers_at(), "-lunp"));
     out.extend(steps::watch(subject, "udp"));
     out
 }

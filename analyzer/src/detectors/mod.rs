@@ -6,11 +6,13 @@
 mod close_wait;
 mod connect_slow;
 mod connect_timeout;
+mod conntrack;
 mod dns_no_reply;
 mod dns_slow;
 mod group;
 mod incomplete;
 mod lossy;
+mod nat;
 mod races;
 mod rank;
 mod refused;
@@ -49,6 +51,9 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &retransmits::Retransmits,
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
+    &nat::backend_dead::BackendDead,
+    &nat::unreplied::Unreplied,
+    &conntrack::full::Full,
     &lossy::Lossy,
     &incomplete::Incomplete,
 ];

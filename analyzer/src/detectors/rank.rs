@@ -7,6 +7,17 @@ use crate::finding::{Finding, Key};
 
 /// What makes another: (rule, signal) of the cause, (rule, signal) of the symptom about the same subject.
 const EXPLAINS: &[(Form, Form)] = &[
+    (FULL, DEAD),
+    (FULL, UNREPLIED),
+    (FULL, TIMEOUT),
+    (FULL, NO_REPLY),
+    (DEAD, UNREPLIED),
+    (DEAD, TIMEOUT),
+    (DEAD, REFUSED),
+    (DEAD, UNREACHABLE),
+    (DEAD, NO_REPLY),
+    (UNREPLIED, TIMEOUT),
+    (UNREPLIED, NO_REPLY),
     (("tcp.connect_timeout", "unanswered_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
     (("tcp.unreachable", "unreachable_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
     (("connect.slow", "lost_syn_share"), ("tcp.retransmits", "syn_retransmit_count")),
@@ -20,6 +31,14 @@ const MAX_STEPS: usize = 8;
 
 /// A rule, and the signal that tells its forms apart.
 type Form = (&'static str, &'static str);
+
+const FULL: Form = ("conntrack.full", "table_share");
+const DEAD: Form = ("nat.backend_dead", "failed_use_share");
+const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");
+const TIMEOUT: Form = ("tcp.connect_timeout", "unanswered_connect_share");
+const REFUSED: Form = ("tcp.refused", "refused_connect_share");
+const UNREACHABLE: Form = ("tcp.unreachable", "unreachable_connect_share");
+const NO_REPLY: Form = ("dns.no_reply", "unanswered_query_share");
 
 /// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.
 pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {

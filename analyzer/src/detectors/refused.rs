@@ -128,7 +128,7 @@ fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts
     } else {
         "the other end refuses some connections: its listener was away for a while, or only some backends have one"
     };
-    let mut next_steps: Vec<Step> = steps::listeners(subject.remote, "-ltnp").into_iter().collect();
+    let mut next_steps: Vec<Step> = steps::listeners(subject.answers_at(), "-ltnp").into_iter().collect();
     next_steps.extend(steps::route(&subject));
     next_steps.push(steps::filters(&subject));
     next_steps.extend(steps::try_connect(&subject));

@@ -5,6 +5,7 @@
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::tcp::TcpState;
 
+use crate::nat_cases::NAT_CASES;
 use crate::scene::Scene;
 use crate::stories::*;
 
@@ -30,7 +31,7 @@ pub struct Case {
 pub const DNS: &str = "10.96.0.10:53";
 pub const WEB: &str = "10.42.2.8:8080";
 
-const fn top(
+pub const fn top(
     rule: &'static str,
     severity: &'static str,
     pid: u64,
@@ -40,15 +41,20 @@ const fn top(
     Expect::Top { rule, severity, pid, remote: Some(remote), title }
 }
 
-const fn healthy(rule: &'static str) -> Expect {
+pub const fn healthy(rule: &'static str) -> Expect {
     Expect::Healthy { clear: Some(rule) }
 }
 
-const fn unjudged(rule: &'static str) -> Expect {
+pub const fn unjudged(rule: &'static str) -> Expect {
     Expect::Inconclusive { rule }
 }
 
-pub const CASES: &[Case] = &[
+/// Every case.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(NAT_CASES)
+}
+
+const CASES: &[Case] = &[
     Case {
         name: "dns-dead-server",
         story: "`api` asks a DNS server that is down, twelve lookups, each tried twice on its own socket. Nothing ever comes back.",

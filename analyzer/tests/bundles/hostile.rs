@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ktrace_analyzer::cli;
 
-use crate::cases::CASES;
+use crate::cases;
 
 /// Deterministic noise (splitmix64).
 struct Noise(u64);
@@ -67,7 +67,7 @@ fn survives(dir: &Path, what: &str) {
 #[test]
 fn numbers_at_their_limits_make_no_report_impossible() {
     let mut noise = Noise(1);
-    for case in CASES {
+    for case in cases::all() {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in (case.build)().members() {
             let text = String::from_utf8(bytes).unwrap();
@@ -80,7 +80,7 @@ fn numbers_at_their_limits_make_no_report_impossible() {
 #[test]
 fn bytes_out_of_place_make_no_report_impossible() {
     let mut noise = Noise(2);
-    for case in CASES {
+    for case in cases::all() {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in (case.build)().members() {
             let bytes = match name {

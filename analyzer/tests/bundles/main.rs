@@ -9,6 +9,8 @@
 mod cases;
 mod demo;
 mod hostile;
+mod nat_cases;
+mod nat_stories;
 mod scene;
 mod stories;
 
@@ -20,7 +22,7 @@ use ktrace_analyzer::cli;
 use ktrace_analyzer::detectors::DETECTORS;
 use serde_json::Value;
 
-use cases::{CASES, Case, Expect};
+use cases::{Case, Expect};
 
 /// Cases whose whole reports are kept.
 const GOLDEN: &[&str] = &[
@@ -31,6 +33,9 @@ const GOLDEN: &[&str] = &[
     "evidence-unseen",
     "evidence-clock-stepped",
     "close-wait-brief",
+    "nat-backend-dead",
+    "nat-both-ends",
+    "conntrack-full",
 ];
 
 /// Where the fixtures of the project are.
@@ -100,7 +105,7 @@ fn check(case: &Case, report: &Value) {
 
 #[test]
 fn the_bundles_on_disk_are_what_the_builders_make() {
-    for case in CASES {
+    for case in cases::all() {
         let dir = fixtures().join("bundles").join(case.name);
         let scene = (case.build)();
         for (name, bytes) in scene.members() {
@@ -113,7 +118,7 @@ fn the_bundles_on_disk_are_what_the_builders_make() {
 
 #[test]
 fn every_case_comes_out_as_its_story_says() {
-    for case in CASES {
+    for case in cases::all() {
         let made = tempfile::tempdir().unwrap();
         (case.build)().write(made.path());
         check(case, &report(made.path()));
@@ -124,7 +129,7 @@ fn every_case_comes_out_as_its_story_says() {
 fn every_rule_has_a_positive_a_near_miss_and_a_lossy_twin() {
     for rule in DETECTORS.iter().map(|d| d.id()).filter(|r| *r != "evidence.lossy") {
         let has =
-            |matching: fn(&Expect) -> Option<&'static str>| CASES.iter().any(|c| matching(&c.expect) == Some(rule));
+            |matching: fn(&Expect) -> Option<&'static str>| cases::all().any(|c| matching(&c.expect) == Some(rule));
         assert!(has(|e| if let Expect::Top { rule, .. } = e { Some(*rule) } else { None }), "{rule}");
         assert!(has(|e| if let Expect::Inconclusive { rule } = e { Some(*rule) } else { None }), "{rule}");
         let family = rule.rsplit_once('.').unwrap().1.split('_').next().unwrap();
@@ -133,14 +138,14 @@ fn every_rule_has_a_positive_a_near_miss_and_a_lossy_twin() {
             Expect::Healthy { clear: None } => c.name.starts_with(family),
             Expect::Top { .. } | Expect::Inconclusive { .. } => false,
         };
-        assert!(CASES.iter().any(near_miss), "{rule}");
+        assert!(cases::all().any(near_miss), "{rule}");
     }
 }
 
 #[test]
 fn reports_read_as_they_did() {
     for name in GOLDEN {
-        let case = CASES.iter().find(|c| c.name == *name).unwrap();
+        let case = cases::all().find(|c| c.name == *name).unwrap();
         let made = tempfile::tempdir().unwrap();
         (case.build)().write(made.path());
         let dir = fixtures().join("bundles").join(name);
@@ -152,7 +157,7 @@ fn reports_read_as_they_did() {
 
 #[test]
 fn the_same_bundle_gives_the_same_bytes() {
-    for case in CASES {
+    for case in cases::all() {
         let made = tempfile::tempdir().unwrap();
         (case.build)().write(made.path());
         for format in ["text", "json"] {

@@ -50,8 +50,17 @@ impl Scene {
 
     /// An event of this process on this socket, `us` µs into the window.
     pub fn event(&self, us: u64, socket: u64) -> EventBuilder {
-        let local = format!("10.42.1.15:{}", 40_000 + socket % 20_000);
-        an_event().by(self.comm, self.pid).from(&local).to(&self.remote).socket(socket).at_us(us)
+        an_event().by(self.comm, self.pid).from(&self.local(socket)).to(&self.remote).socket(socket).at_us(us)
+    }
+
+    /// Own end of this socket.
+    pub fn local(&self, socket: u64) -> String {
+        format!("10.42.1.15:{}", 40_000 + socket % 20_000)
+    }
+
+    /// Whom the process talks to.
+    pub fn remote(&self) -> &str {
+        &self.remote
     }
 
     /// From here on the process talks to another remote end.

@@ -1,0 +1,92 @@
+//! `conntrack.full`: a table of connection tracking that has no room, or hardly any.
+
+use ktrace_bundle::tracking::Table;
+
+use super::{gained, highest, name, steps, without_entry};
+use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
+use crate::detectors::{Detector, nat};
+use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::units::{percent, share};
+
+/// From this part of its limit on a table is nearly full.
+const NEAR_SHARE: f64 = 0.95;
+/// What a table counts when it has no room: packets refused, entries not made, entries thrown out for others.
+const LOSSES: [&str; 3] = ["drop", "insert_failed", "early_drop"];
+
+/// See the module.
+pub(in crate::detectors) struct Full;
+
+impl Detector for Full {
+    fn id(&self) -> &'static str {
+        "conntrack.full"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Tables }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "is a table of connection tracking full?",
+            decides: vec![
+                format!("a table is full at {} or more of `nf_conntrack_max`, by the most entries that were seen, and where entries were thrown out for others (`early_drop`)", percent(NEAR_SHARE)),
+                format!("critical: it is full, and `{}` rose", LOSSES.join("` or `")),
+                "warning: it is full, and nothing was refused yet".into(),
+            ],
+            limits: vec![
+                "entries are counted now and then: a table that is full for a moment only is seen by its counters".into(),
+                "whose packets were refused is not counted by the kernel: clients without an answer of whose flows there is no entry are taken for them".into(),
+            ],
+            next: vec!["see what fills the table before raising `nf_conntrack_max`: a client that opens a connection for each request, or timeouts that are too long".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let uses = nat::uses(capture);
+        let full = capture.coverage.tracking.tables().filter_map(|t| Some((t, is_full(t)?)));
+        full.map(|(table, (count, max))| finding(table, count, max, || without_entry(&uses, table))).collect()
+    }
+}
+
+/// Entries and limit of a table that is full, or nearly.
+pub(super) fn is_full(table: &Table) -> Option<(u64, u64)> {
+    let (count, max) = highest(table).zip(table.max).filter(|(_, max)| *max > 0)?;
+    (share(count, max) >= NEAR_SHARE || gained(table, "early_drop") > 0).then_some((count, max))
+}
+
+fn finding(table: &Table, count: u64, max: u64, refused: impl Fn() -> Vec<Key>) -> Finding {
+    let lost: Vec<(&str, u64)> = LOSSES.map(|c| (c, gained(table, c))).into_iter().filter(|(_, n)| *n > 0).collect();
+    let part = share(count, max);
+    let is_losing = !lost.is_empty();
+    let words: Vec<String> = lost.iter().map(|(counter, n)| format!("`{counter}` rose by {n}")).collect();
+    let title = match is_losing {
+        true => format!("{} is full: {count} of {max} entries, and {}", name(table), words.join(", ")),
+        false => format!("{} is nearly full: {count} of {max} entries", name(table)),
+    };
+    let mut next_steps = steps(table);
+    next_steps.push(Step::run(
+        "see whose entries they are, by source address",
+        "conntrack -L 2>/dev/null | grep -o 'src=[^ ]*' | sort | uniq -c | sort -rn | head",
+    ));
+    next_steps
+        .push(Step::think("then shorten the timeouts that keep entries, or raise `net.netfilter.nf_conntrack_max`"));
+    Finding {
+        rule: "conntrack.full",
+        severity: if is_losing { Severity::Critical } else { Severity::Warning },
+        title,
+        signal: Signal { name: "table_share", value: part * 100.0, unit: "percent", threshold: NEAR_SHARE * 100.0 },
+        subject: Subject { netns: Some(table.netns), ..Subject::default() },
+        cause: "each flow takes an entry until its timeout is over, and there are more flows than the table may hold".to_owned(),
+        impact: match is_losing {
+            true => "packets of new flows are dropped without a word: connects time out, queries get no reply, whatever the destination",
+            false => "once it is full, packets of new flows are dropped without a word",
+        }
+        .to_owned(),
+        next_steps,
+        share: part,
+        confidence: if part >= NEAR_SHARE { 0.97 } else { 0.85 },
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: if is_losing { refused() } else { Vec::new() },
+    }
+}

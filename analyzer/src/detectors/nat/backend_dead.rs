@@ -1,0 +1,253 @@
+//! `nat.backend_dead`: one backend of a VIP fails, and the others do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ktrace_bundle::event::{Endpoint, Proto};
+
+use super::{Kind, Services, Tally, Use, covered, services, uses, words};
+use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
+use crate::detectors::{Detector, steps};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{percent, share};
+
+/// Fewer failures of a backend are an accident.
+const MIN_FAILED: u64 = 2;
+/// From this share of failures on a backend is dead.
+const DEAD_SHARE: f64 = 0.9;
+/// From this share on it is ill, if it fails this often.
+const ILL_SHARE: f64 = 0.3;
+const MIN_ILL: u64 = 5;
+/// It fails so many times as often as the others.
+const FACTOR: f64 = 5.0;
+/// Of what others sent through this node: so many flows without an answer.
+const MIN_UNREPLIED: u64 = 3;
+
+/// See the module.
+pub(in crate::detectors) struct BackendDead;
+
+impl Detector for BackendDead {
+    fn id(&self) -> &'static str {
+        "nat.backend_dead"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Flows }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does one backend of a VIP fail while the others answer?",
+            decides: vec![
+                "who got what was sent to a VIP is known from connection tracking or, where a program in the kernel sent the socket elsewhere, from what was asked".into(),
+                "TCP counts attempts that were refused, unreachable, timed out or given up; DNS queries without an answer; other UDP flows to which nothing came back".into(),
+                format!("critical: {} or more of a backend's uses failed, at least {MIN_FAILED}, and {FACTOR} times the share of the VIP's other backends, of which at least one answered", percent(DEAD_SHARE)),
+                format!("warning: the same from {} on, at least {MIN_ILL}", percent(ILL_SHARE)),
+                format!("VIPs that no client of this node asked are judged by the flows that pass it, at least {MIN_UNREPLIED} without an answer, with less confidence"),
+                "a VIP with one backend is not judged here, for lack of a comparison: `nat.unreplied`, `tcp.refused` and the like tell of it".into(),
+            ],
+            limits: vec![
+                "why the backend fails is not known: it can be down, unreachable from this node, or behind a rule".into(),
+                "a UDP flow that was sent to one backend first and to another one later counts for neither".into(),
+                "flows that pass this node are known by connection tracking only, so not those that a program in the kernel sends elsewhere".into(),
+            ],
+            next: vec!["try the backend's own address from the client, then see why it is still a backend: its readiness probe, or stale rules on this node".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let all = uses(capture);
+        let services = services(capture, &all);
+        let dead = judge(&services);
+        let mut found: Vec<Finding> = dead
+            .iter()
+            .map(|((kind, backend), vips)| finding(capture, &all, &services, &dead, *kind, *backend, vips))
+            .collect();
+        found.extend(passing(capture, &services));
+        found
+    }
+}
+
+/// Backends that fail, each with the VIPs of which it is one.
+type Dead = BTreeMap<(Kind, Endpoint), BTreeSet<Endpoint>>;
+
+fn judge(services: &Services<'_>) -> Dead {
+    let mut dead = Dead::new();
+    for ((kind, vip), backends) in services {
+        for (backend, tally) in backends {
+            let others = backends.iter().filter(|(b, _)| *b != backend).map(|(_, t)| (t.tried, t.failed));
+            if severity((tally.tried, tally.failed), others, MIN_FAILED).is_some() {
+                dead.entry((*kind, *backend)).or_default().insert(*vip);
+            }
+        }
+    }
+    dead
+}
+
+/// How bad a backend's failures are beside those of the healthy ones among the others, as (tried, failed).
+///
+/// Others that fail as it does are no comparison: of four backends two can be dead.
+fn severity(own: (u64, u64), others: impl Iterator<Item = (u64, u64)>, min_failed: u64) -> Option<Severity> {
+    let (tried, failed) = own;
+    let own_share = share(failed, tried);
+    let healthy = others.filter(|(t, f)| *t > 0 && share(*f, *t) * FACTOR <= own_share);
+    let worked = healthy.fold(0_u64, |n, (t, f)| n.saturating_add(t.saturating_sub(f)));
+    if worked == 0 || failed < min_failed {
+        None
+    } else if own_share >= DEAD_SHARE {
+        Some(Severity::Critical)
+    } else if own_share >= ILL_SHARE && failed >= MIN_ILL {
+        Some(Severity::Warning)
+    } else {
+        None
+    }
+}
+
+/// `10.244.1.6:8080: 22 of 22`, of every other backend of these VIPs.
+fn others(services: &Services<'_>, kind: Kind, backend: Endpoint, vips: &BTreeSet<Endpoint>) -> String {
+    let mut by_backend: BTreeMap<Endpoint, (u64, u64)> = BTreeMap::new();
+    for backends in vips.iter().filter_map(|vip| services.get(&(kind, *vip))) {
+        for (other, tally) in backends.iter().filter(|(b, _)| **b != backend) {
+            let n = by_backend.entry(*other).or_default();
+            *n = (n.0.saturating_add(tally.worked()), n.1.saturating_add(tally.tried));
+        }
+    }
+    words::listed(by_backend.into_iter().map(|(end, (worked, tried))| format!("{end}: {worked} of {tried}")), ", ")
+}
+
+fn finding(
+    capture: &Capture,
+    all: &[Use<'_>],
+    services: &Services<'_>,
+    dead: &Dead,
+    kind: Kind,
+    backend: Endpoint,
+    vips: &BTreeSet<Endpoint>,
+) -> Finding {
+    let of = |b: &Endpoint, vip: &Endpoint| services.get(&(kind, *vip)).and_then(|backends| backends.get(b));
+    let mut tally = Tally::default();
+    vips.iter().filter_map(|vip| of(&backend, vip)).for_each(|t| tally.merge(t));
+    // what a client does not get from two dead backends is explained by both
+    let of_these = dead.iter().filter(|((k, _), theirs)| *k == kind && !theirs.is_disjoint(vips));
+    let covers = covered(all, of_these.flat_map(|((_, b), theirs)| theirs.iter().filter_map(move |vip| of(b, vip))));
+    let severity = if tally.share() >= DEAD_SHARE { Severity::Critical } else { Severity::Warning };
+    let (subject, more) = tally.subject(capture);
+    let listed: Vec<Endpoint> = vips.iter().copied().collect();
+    let subject = Subject { vip: vips.first().copied(), backend: Some(backend), ..subject };
+    let title = format!(
+        "{} {} {backend} of {}: {} of {} answered; {}",
+        words::clients(&subject, more),
+        verb(&tally),
+        words::vips(capture, kind.proto(), &listed),
+        tally.worked(),
+        kind.count(tally.tried),
+        others(services, kind, backend, vips),
+    );
+    Finding {
+        rule: "nat.backend_dead",
+        severity,
+        title,
+        signal: signal(tally.share(), severity),
+        cause: cause(&tally),
+        impact:
+            "what is sent to the VIP and given to this backend fails; the next attempt may get another one and work"
+                .to_owned(),
+        next_steps: next_steps(&subject, kind.proto(), backend),
+        share: tally.share(),
+        confidence: if tally.tried >= MIN_ILL { 0.97 } else { 0.85 },
+        evidence: tally.evidence(),
+        symptoms: Vec::new(),
+        covers,
+        subject,
+    }
+}
+
+fn signal(share: f64, severity: Severity) -> Signal {
+    let threshold = 100.0 * if severity == Severity::Critical { DEAD_SHARE } else { ILL_SHARE };
+    Signal { name: "failed_use_share", value: share * 100.0, unit: "percent", threshold }
+}
+
+fn verb(tally: &Tally<'_>) -> &'static str {
+    match (tally.silent * 2 >= tally.failed, tally.worked()) {
+        (true, 0) => "gets no answer from backend",
+        (true, _) => "often gets no answer from backend",
+        (false, 0) => "is turned down by backend",
+        (false, _) => "is often turned down by backend",
+    }
+}
+
+fn cause(tally: &Tally<'_>) -> String {
+    let what = if tally.silent * 2 >= tally.failed {
+        "nothing comes back from this backend, while others of the same VIP answer: it is down, or cannot be reached from here"
+    } else {
+        "this backend answers with a reset or an error, while others of the same VIP answer: nothing listens there, or a rule rejects"
+    };
+    format!("{what}; it is still among those that the VIP stands for")
+}
+
+fn next_steps(subject: &Subject, proto: Proto, backend: Endpoint) -> Vec<Step> {
+    let direct = Subject { remote: Some(backend), ..subject.clone() };
+    let mut out: Vec<Step> = match proto {
+        Proto::Tcp => steps::try_connect(&direct).into_iter().collect(),
+        Proto::Udp => steps::dig(&direct).into_iter().filter(|_| backend.port.is_some()).collect(),
+    };
+    out.extend(steps::route(&direct));
+    out.extend(subject.vip.and_then(|vip| words::entries(proto, vip)));
+    out.extend(steps::listeners(Some(backend), if proto == Proto::Tcp { "-ltnp" } else { "-lunp" }));
+    out.push(Step::think("ask Kubernetes whether the backend's pod is ready: `kubectl get endpointslices -A -o wide`"));
+    out.extend(steps::watch(&direct, proto.as_str()));
+    out
+}
+
+/// Backends of VIPs that only others than this node's sockets asked, by what connection tracking saw pass.
+fn passing(capture: &Capture, own: &Services<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for service in capture.services.iter().flat_map(|s| &s.services) {
+        if own.keys().any(|(kind, vip)| kind.proto() == service.proto && *vip == service.vip) {
+            continue;
+        }
+        let of = |b: &ktrace_bundle::tracking::Backend| (b.tracked_count, b.unreplied_count.min(b.tracked_count));
+        for b in &service.backends {
+            let others = || service.backends.iter().filter(|o| o.end != b.end);
+            let (tracked, unreplied) = of(b);
+            let is_dead = severity((tracked, unreplied), others().map(of), MIN_UNREPLIED) == Some(Severity::Critical);
+            if !is_dead {
+                continue;
+            }
+            let others: Vec<String> = others()
+                .filter(|o| o.tracked_count > 0)
+                .map(|o| format!("{}: {} of {}", o.end, o.tracked_count.saturating_sub(of(o).1), o.tracked_count))
+                .collect();
+            let vip = words::vip(capture, service.proto, service.vip);
+            let title = format!(
+                "backend {} of {vip} does not answer what passes this node: {} of {} answered; {}",
+                b.end,
+                tracked.saturating_sub(unreplied),
+                Kind::Udp.count(tracked),
+                words::listed(others.into_iter(), ", "),
+            );
+            found.push(of_passing(service.proto, service.vip, b.end, share(unreplied, tracked), title));
+        }
+    }
+    found
+}
+
+fn of_passing(proto: Proto, vip: Endpoint, backend: Endpoint, share: f64, title: String) -> Finding {
+    let subject = Subject { remote: Some(vip), vip: Some(vip), backend: Some(backend), ..Subject::default() };
+    Finding {
+        rule: "nat.backend_dead",
+        severity: Severity::Critical,
+        title,
+        signal: signal(share, Severity::Critical),
+        cause: "connection tracking saw no packet come back from this backend, while others of the same VIP answer"
+            .to_owned(),
+        impact: "clients whose packets pass this node get no answer when they are given this backend".to_owned(),
+        next_steps: next_steps(&subject, proto, backend),
+        share,
+        confidence: 0.7,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Vec::new(),
+        subject,
+    }
+}

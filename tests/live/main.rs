@@ -36,6 +36,7 @@ mod load;
 mod memory;
 mod missed;
 mod nat;
+mod nat_backends;
 mod net;
 mod observer;
 mod outputs;
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         workloads,
         containerd,
         nat,
+        nat_backends,
         load,
         totals,
         memory,

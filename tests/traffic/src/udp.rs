@@ -17,6 +17,9 @@ pub struct EchoArgs {
     /// Print no line per datagram.
     #[arg(long)]
     quiet: bool,
+    /// Milliseconds before each answer; what comes meanwhile waits.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
 }
 
 /// Flags of `udp-flood`.
@@ -99,6 +102,7 @@ pub fn echo(args: &EchoArgs) -> io::Result<()> {
         let begin_ns = sys::boot_ns()?;
         let (n, from) = socket.recv_from(&mut buffer)?;
         let received = datagram(Dir::Recv, "recvfrom", &socket, Some(from), &Ok(n), begin_ns)?;
+        std::thread::sleep(Duration::from_millis(args.delay_ms));
         let begin_ns = sys::boot_ns()?;
         let sent = socket.send_to(buffer.get(..n).unwrap_or_default(), from);
         let sent = datagram(Dir::Send, "sendto", &socket, Some(from), &sent, begin_ns)?;

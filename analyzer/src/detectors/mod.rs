@@ -52,8 +52,13 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
     &nat::backend_dead::BackendDead,
+    &nat::backend_slow::BackendSlow,
     &nat::unreplied::Unreplied,
+    &nat::hairpin::Hairpin,
+    &nat::port_exhaustion::PortExhaustion,
+    &nat::conntrack_race::ConntrackRace,
     &conntrack::full::Full,
+    &conntrack::insert_failed::InsertFailed,
     &lossy::Lossy,
     &incomplete::Incomplete,
 ];

@@ -18,12 +18,27 @@ const EXPLAINS: &[(Form, Form)] = &[
     (DEAD, NO_REPLY),
     (UNREPLIED, TIMEOUT),
     (UNREPLIED, NO_REPLY),
+    (HAIRPIN, DEAD),
+    (HAIRPIN, UNREPLIED),
+    (HAIRPIN, TIMEOUT),
+    (HAIRPIN, NO_REPLY),
+    (EXHAUSTION, UNREPLIED),
+    (EXHAUSTION, TIMEOUT),
+    (EXHAUSTION, NO_REPLY),
+    (EXHAUSTION, INSERT_FAILED),
+    (RACE, UNREPLIED),
+    (RACE, NO_REPLY),
+    (RACE, DNS_SLOW),
+    (RACE, INSERT_FAILED),
+    (SLOW, DNS_SLOW),
+    (SLOW, ("connect.slow", "handshake_p95")),
+    (SLOW, ("connect.slow", "lost_syn_share")),
     (("tcp.connect_timeout", "unanswered_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
     (("tcp.unreachable", "unreachable_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
     (("connect.slow", "lost_syn_share"), ("tcp.retransmits", "syn_retransmit_count")),
     (("tcp.connect_timeout", "unanswered_connect_share"), ("connect.slow", "lost_syn_share")),
     (("tcp.retransmits", "retransmit_share"), ("connect.slow", "lost_syn_share")),
-    (("dns.no_reply", "unanswered_query_share"), ("dns.slow", "slow_reply_share")),
+    (NO_REPLY, DNS_SLOW),
 ];
 
 /// Causes of causes are followed this far; the table above has no circles.
@@ -35,6 +50,12 @@ type Form = (&'static str, &'static str);
 const FULL: Form = ("conntrack.full", "table_share");
 const DEAD: Form = ("nat.backend_dead", "failed_use_share");
 const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");
+const HAIRPIN: Form = ("nat.hairpin", "hairpin_failed_share");
+const EXHAUSTION: Form = ("nat.port_exhaustion", "used_port_share");
+const RACE: Form = ("dns.conntrack_race", "stalled_lookup_count");
+const SLOW: Form = ("nat.backend_slow", "median_ratio");
+const INSERT_FAILED: Form = ("conntrack.insert_failed", "insert_failed_rate");
+const DNS_SLOW: Form = ("dns.slow", "slow_reply_share");
 const TIMEOUT: Form = ("tcp.connect_timeout", "unanswered_connect_share");
 const REFUSED: Form = ("tcp.refused", "refused_connect_share");
 const UNREACHABLE: Form = ("tcp.unreachable", "unreachable_connect_share");

@@ -36,6 +36,9 @@ const GOLDEN: &[&str] = &[
     "nat-backend-dead",
     "nat-both-ends",
     "conntrack-full",
+    "nat-hairpin",
+    "dns-conntrack-race",
+    "nat-port-exhaustion",
 ];
 
 /// Where the fixtures of the project are.

@@ -261,3 +261,96 @@ pub fn conntrack_unread(mut s: Scene) -> Scene {
     });
     s
 }
+
+/// One backend takes so many ms to answer a SYN, the others 1 ms.
+pub fn backend_slow(ms: u64) -> Scene {
+    let mut s = Scene::of("curl", 1847, VIP);
+    for n in 0..10 {
+        for (backend, took) in [(B5, ms), (B6, 1), (B7, 1)] {
+            attempt(&mut s, 2000 * n, backend, None, Fate::Works(took));
+        }
+    }
+    s
+}
+
+pub fn backend_slow_dns() -> Scene {
+    let mut s = Scene::of("api", 1847, DNS_VIP);
+    for n in 0..10 {
+        query(&mut s, 3000 * n, "10.244.0.7:53", Some(800));
+        query(&mut s, 3000 * n + 1500, "10.244.0.8:53", Some(2));
+    }
+    s
+}
+
+pub fn slow_backend_s_handshake(event: &Event) -> bool {
+    matches!(&event.payload, Payload::TcpState(c) if c.handshake_ns.is_some_and(|ns| ns > 2_000_000))
+}
+
+/// A pod is one of the backends of its own service, and is given itself every third time.
+fn asks_itself(own: Fate, seen_as: Option<&str>) -> Scene {
+    let mut s = Scene::of("api", 1847, VIP);
+    for n in 0..5 {
+        for (backend, fate) in [("10.42.1.15:8080", own), (B6, Fate::Works(1)), (B7, Fate::Works(1))] {
+            attempt(&mut s, 4000 * n, backend, seen_as.filter(|_| backend != B6 && backend != B7), fate);
+        }
+    }
+    s
+}
+
+pub fn hairpin() -> Scene {
+    asks_itself(Fate::GivenUp(2000), None)
+}
+
+pub fn hairpin_masqueraded() -> Scene {
+    asks_itself(Fate::Works(1), Some("10.42.1.1:1024"))
+}
+
+/// `counter` of the node's table rose by so much.
+pub fn rose(mut s: Scene, counter: &str, n: u64) -> Scene {
+    let counter = counter.to_owned();
+    s.tracking(|report| {
+        report.tables[0].difference.insert(counter, n);
+    });
+    s
+}
+
+/// glibc asks for A and AAAA at once; now and then one of both gets no answer, and it asks both again after 5 s.
+pub fn two_queries_at_once() -> Scene {
+    let mut s = Scene::of("curl", 1847, DNS_VIP);
+    for n in 0..12 {
+        let (ms, socket) = (4000 * n, s.socket());
+        s.query(ms, socket).query(ms + 1, socket).reply(ms + 3, socket);
+        if n % 4 == 1 {
+            s.query(ms + 5002, socket).reply(ms + 5004, socket).query(ms + 5005, socket).reply(ms + 5007, socket);
+        } else {
+            s.reply(ms + 4, socket);
+        }
+        let local = s.local(socket);
+        let nat = a_nat("ASSURED", &local, DNS_VIP, "10.244.0.7:53", &local);
+        s.push_flow(flow(&s, Proto::Udp, socket, Some(nat)));
+    }
+    s
+}
+
+/// A rule masquerades with ten ports only; of sixteen clients six find none, and their SYNs are dropped.
+pub fn ports_used_up() -> Scene {
+    let mut s = Scene::of("crawler", 1847, "203.0.113.8:443");
+    for n in 0..10 {
+        attempt(&mut s, 500 * n, "203.0.113.8:443", Some(&format!("192.0.2.1:{}", 40_000 + n)), Fate::Works(20));
+    }
+    for n in 0..6 {
+        let socket = s.socket();
+        happens(&mut s, 10_000 + 3000 * n, socket, Fate::GivenUp(2000));
+        s.push_flow(flow(&s, Proto::Tcp, socket, None));
+    }
+    rose(s, "insert_failed", 6)
+}
+
+/// The same ten flows, and nobody is without a port.
+pub fn ports_side_by_side() -> Scene {
+    let mut s = Scene::of("crawler", 1847, "203.0.113.8:443");
+    for n in 0..10 {
+        attempt(&mut s, 500 * n, "203.0.113.8:443", Some(&format!("192.0.2.1:{}", 40_000 + n)), Fate::Works(20));
+    }
+    s
+}

@@ -49,7 +49,7 @@ impl Detector for Full {
 }
 
 /// Entries and limit of a table that is full, or nearly.
-pub(super) fn is_full(table: &Table) -> Option<(u64, u64)> {
+pub(in crate::detectors) fn is_full(table: &Table) -> Option<(u64, u64)> {
     let (count, max) = highest(table).zip(table.max).filter(|(_, max)| *max > 0)?;
     (share(count, max) >= NEAR_SHARE || gained(table, "early_drop") > 0).then_some((count, max))
 }

@@ -1,6 +1,7 @@
 //! What the tables of connection tracking say of themselves.
 
 pub(super) mod full;
+pub(super) mod insert_failed;
 
 use std::collections::BTreeMap;
 

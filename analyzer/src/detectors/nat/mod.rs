@@ -2,6 +2,10 @@
 //! rules about translation.
 
 pub(super) mod backend_dead;
+pub(super) mod backend_slow;
+pub(super) mod conntrack_race;
+pub(super) mod hairpin;
+pub(super) mod port_exhaustion;
 pub(super) mod unreplied;
 pub(super) mod words;
 

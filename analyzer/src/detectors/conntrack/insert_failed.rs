@@ -1,0 +1,74 @@
+//! `conntrack.insert_failed`: entries that a table with room could not take in.
+
+use ktrace_bundle::tracking::Table;
+
+use super::full::is_full;
+use super::{gained, name, steps};
+use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{SECOND, duration};
+
+/// From so many a second on, it is noticed.
+const WARNING_RATE: f64 = 1.0;
+/// Fewer than this are only mentioned, however short the window.
+const MIN_WARNING: u64 = 50;
+
+/// See the module.
+pub(in crate::detectors) struct InsertFailed;
+
+impl Detector for InsertFailed {
+    fn id(&self) -> &'static str {
+        "conntrack.insert_failed"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Counters }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does connection tracking lose packets because it cannot take their flows in?",
+            decides: vec![
+                "`insert_failed` of a table rose in the window, and the table was not full (`conntrack.full`)".into(),
+                format!("warning: {WARNING_RATE} a second or more, at least {MIN_WARNING}; info below, as resolvers that ask for A and AAAA at once do this every day"),
+            ],
+            limits: vec!["whose packets they were is not counted by the kernel".into()],
+            next: vec!["look for clients that send two first packets of one flow at once, and for many flows from one address to one destination (`nat.port_exhaustion`)".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let tables = capture.coverage.tracking.tables().filter(|t| is_full(t).is_none());
+        tables.filter_map(|table| finding(table, capture.duration_ns)).collect()
+    }
+}
+
+fn finding(table: &Table, window_ns: u64) -> Option<Finding> {
+    let n = gained(table, "insert_failed");
+    if n == 0 {
+        return None;
+    }
+    let rate = n as f64 / (window_ns.max(SECOND) as f64 / SECOND as f64);
+    let is_grave = rate >= WARNING_RATE && n >= MIN_WARNING;
+    let mut next_steps = steps(table);
+    next_steps.push(Step::think(
+        "resolvers: `options single-request-reopen`, or a DNS cache on the node, keeps A and AAAA apart",
+    ));
+    Some(Finding {
+        rule: "conntrack.insert_failed",
+        severity: if is_grave { Severity::Warning } else { Severity::Info },
+        title: format!("{} lost packets of new flows: `insert_failed` rose by {n} in {}", name(table), duration(window_ns)),
+        signal: Signal { name: "insert_failed_rate", value: rate, unit: "packets/s", threshold: WARNING_RATE },
+        subject: Subject { netns: Some(table.netns), ..Subject::default() },
+        cause: "two packets came at once whose flows are, or are translated to, the same one: the second one finds its place taken and is dropped"
+            .to_owned(),
+        impact: "each is a first packet that its sender has to send again, after 1 s (TCP) or its own timeout (DNS: 5 s)".to_owned(),
+        next_steps,
+        share: (rate / 100.0).min(1.0),
+        confidence: 0.9,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Vec::new(),
+    })
+}

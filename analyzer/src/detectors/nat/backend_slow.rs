@@ -1,0 +1,169 @@
+//! `nat.backend_slow`: one backend of a VIP answers much later than the others.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::Endpoint;
+
+use super::{Kind, Socket, Use, subject_of, uses, words};
+use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed};
+use crate::detectors::{Detector, steps};
+use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::units::{MILLI, duration, percentile};
+
+/// The median of a slow backend is so many times that of the others,
+const FACTOR: u64 = 5;
+/// and so much longer.
+const FLOOR_NS: u64 = 50 * MILLI;
+/// A median says nothing about fewer.
+const MIN_SAMPLES: usize = 5;
+
+/// See the module.
+pub(in crate::detectors) struct BackendSlow;
+
+/// How long a backend took, and whom.
+#[derive(Default)]
+struct Times<'a> {
+    /// ns, sorted.
+    ns: Vec<u64>,
+    by_target: BTreeMap<Target, Vec<(u64, Socket<'a>)>>,
+}
+
+impl Times<'_> {
+    fn median(&self) -> Option<u64> {
+        percentile(&self.ns, 50).filter(|_| self.ns.len() >= MIN_SAMPLES)
+    }
+}
+
+type ByBackend<'a> = BTreeMap<Endpoint, Times<'a>>;
+
+impl Detector for BackendSlow {
+    fn id(&self) -> &'static str {
+        "nat.backend_slow"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Flows }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does one backend of a VIP answer much later than the others?",
+            decides: vec![
+                "TCP: the handshake; DNS: from query to reply, where one query was outstanding".into(),
+                format!("warning: the median of at least {MIN_SAMPLES} is {FACTOR} times that of another backend of the same VIP, and {} longer", duration(FLOOR_NS)),
+            ],
+            limits: vec![
+                "a handshake is answered by the backend's kernel: a program that takes long to answer requests is not seen".into(),
+                "a backend that is far away by design looks the same; of a long UDP flow 64 replies at most are compared".into(),
+            ],
+            next: vec!["compare the backends' addresses from the client, then look at load and network of the slow one".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let uses = uses(capture);
+        let mut found = Vec::new();
+        for ((kind, vip), backends) in &services(&uses) {
+            for (backend, times) in backends {
+                found.extend(finding(capture, *kind, *vip, *backend, times, backends));
+            }
+        }
+        found
+    }
+}
+
+/// What each backend of each VIP took.
+fn services<'a>(uses: &[Use<'a>]) -> BTreeMap<(Kind, Endpoint), ByBackend<'a>> {
+    let mut services: BTreeMap<_, ByBackend<'_>> = BTreeMap::new();
+    for it in uses {
+        let Some((vip, backend)) = it.route() else { continue };
+        let took: Vec<u64> = match it.socket {
+            Socket::Tcp(c) => c.handshake_ns.filter(|_| it.failed == 0).into_iter().collect(),
+            Socket::Udp(f) => f.rtts.samples.iter().map(|us| u64::from(*us) * 1000).collect(),
+        };
+        let times = services.entry((it.kind, vip)).or_default().entry(backend).or_default();
+        for ns in took {
+            times.ns.push(ns);
+            times.by_target.entry(it.target.clone()).or_default().push((ns, it.socket));
+        }
+    }
+    services.values_mut().flat_map(BTreeMap::values_mut).for_each(|times| times.ns.sort_unstable());
+    services
+}
+
+fn finding(
+    capture: &Capture,
+    kind: Kind,
+    vip: Endpoint,
+    backend: Endpoint,
+    times: &Times<'_>,
+    backends: &ByBackend<'_>,
+) -> Option<Finding> {
+    let own = times.median()?;
+    let others: Vec<(Endpoint, u64)> =
+        backends.iter().filter(|(b, _)| **b != backend).filter_map(|(b, t)| Some((*b, t.median()?))).collect();
+    let is_fast = |other: u64| other.saturating_mul(FACTOR) <= own && own.saturating_sub(other) >= FLOOR_NS;
+    let fastest = others.iter().map(|(_, ns)| *ns).filter(|ns| is_fast(*ns)).min()?;
+    let (target, samples) = times.by_target.iter().max_by(|(a, s), (b, t)| s.len().cmp(&t.len()).then(b.cmp(a)))?;
+    let sockets: Vec<Socket<'_>> = samples.iter().map(|(_, socket)| *socket).collect();
+    let subject = Subject { vip: Some(vip), backend: Some(backend), ..subject_of(capture, target, &sockets) };
+    let listed = others.into_iter().map(|(b, ns)| format!("{b}: {}", duration(ns))).collect::<Vec<_>>();
+    let title = format!(
+        "{} waits {} for backend {backend} of {} (median of {}); {}",
+        words::clients(&subject, times.by_target.len() - 1),
+        duration(own),
+        words::vip(capture, kind.proto(), vip),
+        if kind == Kind::Tcp {
+            format!("{} handshakes", times.ns.len())
+        } else {
+            format!("{} replies", times.ns.len())
+        },
+        words::listed(listed.into_iter(), ", "),
+    );
+    let ratio = own as f64 / fastest.max(1) as f64;
+    Some(Finding {
+        rule: "nat.backend_slow",
+        severity: Severity::Warning,
+        title,
+        signal: Signal { name: "median_ratio", value: ratio, unit: "times", threshold: FACTOR as f64 },
+        cause: "the backend, or the way to it, is slower than the others of the same VIP: it is overloaded, or the network there queues".to_owned(),
+        impact: format!("whoever is given this backend waits {} longer than at another one", duration(own - fastest)),
+        next_steps: next_steps(&subject, kind, backend),
+        share: crate::units::share(times.ns.len() as u64, backends.values().map(|t| t.ns.len() as u64).sum()),
+        confidence: 0.9,
+        evidence: evidence(times, own),
+        symptoms: Vec::new(),
+        covers: covers(backend, times, backends, own / 2),
+        subject,
+    })
+}
+
+/// The slower half.
+fn evidence(times: &Times<'_>, own: u64) -> Evidence {
+    let slow = times.by_target.values().flatten().filter(|(ns, _)| *ns >= own);
+    Evidence::of(slow.filter_map(|(_, socket)| match socket {
+        Socket::Tcp(c) => c.established.map(|m| m.seq),
+        Socket::Udp(f) => f.rtts.slowest,
+    }))
+}
+
+/// Clients whose slow answers are those of this backend, but for a tenth.
+fn covers(backend: Endpoint, times: &Times<'_>, backends: &ByBackend<'_>, slow_ns: u64) -> Vec<Key> {
+    let slow = |samples: &[(u64, Socket<'_>)]| samples.iter().filter(|(ns, _)| *ns >= slow_ns).count();
+    let elsewhere = |target: &Target| -> usize {
+        let others = backends.iter().filter(|(b, _)| **b != backend);
+        others.filter_map(|(_, t)| t.by_target.get(target)).map(|samples| slow(samples)).sum()
+    };
+    let theirs = times.by_target.iter().filter(|(target, samples)| elsewhere(target) * 9 < slow(samples));
+    theirs.map(|(target, _)| Key::from(target)).collect()
+}
+
+fn next_steps(subject: &Subject, kind: Kind, backend: Endpoint) -> Vec<Step> {
+    let direct = Subject { remote: Some(backend), ..subject.clone() };
+    let mut out: Vec<Step> = steps::route(&direct).into_iter().collect();
+    out.extend(if kind == Kind::Dns { steps::dig(&direct) } else { steps::try_connect(&direct) });
+    out.extend(steps::watch(&direct, kind.proto().as_str()));
+    out.push(Step::think("on the backend's node: look at its load, and at how full its links are"));
+    out
+}

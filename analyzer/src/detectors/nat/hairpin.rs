@@ -1,0 +1,98 @@
+//! `nat.hairpin`: a client asks a VIP and is given itself as the backend.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::Endpoint;
+
+use super::{Kind, Tally, Use, covered, uses, words};
+use crate::capture::{Capture, Needs, Target, TrackingNeed};
+use crate::detectors::{Detector, steps};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::percent;
+
+/// So many failed attempts are no accident.
+const MIN_CRITICAL: u64 = 2;
+/// From this share of failures on it does not work.
+const FAILED_SHARE: f64 = 0.9;
+
+/// See the module.
+pub(in crate::detectors) struct Hairpin;
+
+impl Detector for Hairpin {
+    fn id(&self) -> &'static str {
+        "nat.hairpin"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Flows }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does a client fail to reach itself through a VIP?",
+            decides: vec![
+                "the entry of a flow has the client's own address as the backend's, and the sender's address is not rewritten: nothing came back".into(),
+                format!("critical: {} or more of these attempts or queries failed without an answer, at least {MIN_CRITICAL}; warning: one did", percent(FAILED_SHARE)),
+                "what is refused is not counted: it was answered".into(),
+            ],
+            limits: vec!["where the packet is dropped is not known: by the bridge, which does not send it back where it came from, or by the client's kernel, to which its own address is no sender".into()],
+            next: vec!["such flows need a masquerade, and a bridge that sends packets back (hairpin mode)".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let all = uses(capture);
+        let mut groups: BTreeMap<(Kind, Target, Endpoint, Endpoint), Tally<'_>> = BTreeMap::new();
+        for it in all.iter().filter(|it| it.is_hairpin()) {
+            if let Some((vip, backend)) = it.route() {
+                groups.entry((it.kind, it.target.clone(), vip, backend)).or_default().add(it);
+            }
+        }
+        let groups = groups.iter().filter(|(_, t)| t.silent > 0 && t.share() >= FAILED_SHARE);
+        groups.map(|((kind, _, vip, backend), tally)| finding(capture, &all, *kind, *vip, *backend, tally)).collect()
+    }
+}
+
+fn finding(
+    capture: &Capture,
+    all: &[Use<'_>],
+    kind: Kind,
+    vip: Endpoint,
+    backend: Endpoint,
+    tally: &Tally<'_>,
+) -> Finding {
+    let (subject, _) = tally.subject(capture);
+    let subject = Subject { vip: Some(vip), backend: Some(backend), ..subject };
+    let title = format!(
+        "{} gets no answer from {} when it is given itself as the backend {backend}: {} of {} answered",
+        subject.who(),
+        words::vip(capture, kind.proto(), vip),
+        tally.worked(),
+        kind.count(tally.tried),
+    );
+    let mut next_steps: Vec<Step> = words::entries(kind.proto(), vip).into_iter().collect();
+    next_steps.push(Step::run("on the node: see which ports of bridges send packets back", "bridge -d link show"));
+    next_steps.push(Step::run("on the node: look for the rule that masquerades such flows", "nft list ruleset"));
+    next_steps.extend(steps::watch(&Subject { remote: Some(backend), ..subject.clone() }, kind.proto().as_str()));
+    Finding {
+        rule: "nat.hairpin",
+        severity: if tally.silent >= MIN_CRITICAL { Severity::Critical } else { Severity::Warning },
+        title,
+        signal: Signal {
+            name: "hairpin_failed_share",
+            value: tally.share() * 100.0,
+            unit: "percent",
+            threshold: FAILED_SHARE * 100.0,
+        },
+        cause: "the packet comes back to its sender with the sender's own address as its source, for lack of a masquerade, and is dropped on the way or there".to_owned(),
+        impact: "the process cannot reach its own service when the VIP gives it itself; other backends work".to_owned(),
+        next_steps,
+        share: tally.share(),
+        confidence: if tally.silent >= MIN_CRITICAL { 0.95 } else { 0.8 },
+        evidence: tally.evidence(),
+        symptoms: Vec::new(),
+        covers: covered(all, std::iter::once(tally)),
+        subject,
+    }
+}

@@ -57,20 +57,23 @@ struct filter_homes_map {
 };
 extern struct filter_homes_map filter_homes SEC(".maps");
 
-/* What the ends of a socket said whose connect failed: connect(2) returns when the kernel has cleared its local end.
- * key: cookie, which no other socket will ever have, so a stale entry can only age out. 4,096 x 1 byte. */
+/* The ends of a socket whose connect failed: connect(2) returns when the kernel has cleared the local end and the remote
+ * port. */
+struct kt_failed {
+	struct kt_end remote; /* where its SYN went, which need not be what was asked for */
+	__u8 ends; /* what filters said of them, as in kt_sock */
+	__u8 reserved;
+};
+
+/* key: cookie, which no other socket will ever have, so a stale entry can only age out; with the hash of sockets, which
+ * numbers one anew after its CLOSE, the address, and an attempt starts without an entry. 4,096 x 22 bytes. */
 struct failed_ends_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
 	__type(key, __u64);
-	__type(value, __u8);
+	__type(value, struct kt_failed);
 };
 extern struct failed_ends_map failed_ends SEC(".maps");
-
-static __always_inline bool filters_ends(void)
-{
-	return filter_is_on(KT_FILTER_PORTS) || filter_is_on(KT_FILTER_CIDR);
-}
 
 static __always_inline __u8 listed_in(void *map, const void *key)
 {
@@ -270,14 +273,30 @@ static __always_inline bool port_decides_later(__u16 rport)
 	return !listed || kt_config.refuses >> KT_FILTER_PORTS & 1;
 }
 
-/* connect(2) will ask what the ends have said. */
-static __always_inline void remember_failed(__u64 cookie, const struct kt_sock *s)
+static __always_inline __u64 failed_key(struct sock *sk, const struct kt_flow *f)
 {
-	if (filters_ends())
-		bpf_map_update_elem(&failed_ends, &cookie, &s->ends, BPF_ANY);
+	return kt_config.hash_store ? (__u64)sk : f->cookie;
 }
 
-static __always_inline __u8 *ends_of_failed(__u64 cookie)
+/* connect(2) will ask which ends they were. */
+static __always_inline void remember_failed(struct sock *sk, const struct kt_flow *f, const struct kt_sock *s)
 {
-	return filters_ends() ? bpf_map_lookup_elem(&failed_ends, &cookie) : NULL;
+	__u64 key = failed_key(sk, f);
+	struct kt_failed failed = { .remote = { .port = f->rport, .family = f->family }, .ends = s ? s->ends : 0 };
+
+	__builtin_memcpy(failed.remote.addr, f->raddr, 16);
+	bpf_map_update_elem(&failed_ends, &key, &failed, BPF_ANY);
+}
+
+/* An attempt that has returned leaves nothing to the next one of its socket. */
+static __always_inline void take_failed(struct kt_failed *failed, struct sock *sk, const struct kt_flow *f)
+{
+	__u64 key = failed_key(sk, f);
+	struct kt_failed *found = bpf_map_lookup_elem(&failed_ends, &key);
+
+	if (!found)
+		return;
+	*failed = *found;
+	if (!f->rport)
+		bpf_map_delete_elem(&failed_ends, &key);
 }

@@ -249,7 +249,15 @@ enum sock_flags {
 	SOCK_DEAD = 0,
 	SOCK_DONE = 1,
 };
+typedef enum {
+	SS_FREE = 0,
+	SS_UNCONNECTED = 1,
+	SS_CONNECTING = 2,
+	SS_CONNECTED = 3,
+	SS_DISCONNECTING = 4,
+} socket_state;
 struct socket {
+	socket_state state;
 	struct file *file;
 	struct sock *sk;
 };

@@ -41,26 +41,37 @@ static __always_inline void begin(struct kt_call *call, struct sock *sk, const e
 			return;
 		KT_BUMP(kt_state.rescued[KT_CHAIN_CONNECT]);
 	}
-	if (kt_config.hash_store && sk && is_tcp(sk, false))
+	if (kt_config.hash_store && sk && is_tcp(sk, false)) {
+		__u64 address = (__u64)sk;
+
 		call->id = cookie_of(sk, sock_hashed(sk, true), false);
+		/* or else it asks what became of the attempt before it */
+		if (BPF_CORE_READ(sk, sk_socket, state) != SS_CONNECTING)
+			bpf_map_delete_elem(&failed_ends, &address);
+	}
 	call->start_ns = bpf_ktime_get_boot_ns();
 	bpf_map_update_elem(&connect_calls, &key, call, BPF_ANY);
 }
 
-/* connect(2) failed and the kernel has cleared both ends: the one asked for stands in for the remote one. */
-static __always_inline void restore_ends(struct kt_flow *f, const struct kt_call *call)
+/* connect(2) failed and the kernel has cleared both ends. The remote one is where the SYN went, which a program at a
+ * cgroup may have changed; without a SYN the one asked for stands in. */
+static __always_inline void restore_ends(struct kt_flow *f, const struct kt_call *call, const struct kt_failed *failed)
 {
 	if (f->rport)
 		return;
 	__builtin_memset(f->laddr, 0, sizeof(f->laddr));
 	f->flags |= KT_FLOW_LADDR_GONE;
-	set_remote(f, &call->asked);
+	if (failed->remote.family)
+		set_remote(f, &failed->remote);
+	else
+		set_remote(f, &call->asked);
 }
 
 static __always_inline int finish(struct sock *sk, const struct kt_call *call, int ret)
 {
 	struct kt_counters *c = counters_of(KT_CONNECT);
 	struct kt_task owner = {};
+	struct kt_failed failed = {};
 	struct kt_flow flow = {};
 	struct kt_connect *e;
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -73,9 +84,10 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	if (call->id)
 		flow.cookie = call->id;
 	flow.role = KT_ROLE_CLIENT;
-	restore_ends(&flow, call);
+	take_failed(&failed, sk, &flow);
+	restore_ends(&flow, call, &failed);
 	set_owner(&owner, KT_OWNER_CURRENT);
-	if (!admit_ends(c, &flow, &owner, NULL, ends_of_failed(flow.cookie)))
+	if (!admit_ends(c, &flow, &owner, NULL, &failed.ends))
 		return 0;
 	e = take_place(&rare_ring, sizeof(*e), c, false);
 	if (!e) {

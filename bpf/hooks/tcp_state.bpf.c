@@ -153,8 +153,8 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, struct kt
 	if (!flow.lport) /* already given back at CLOSE */
 		flow.lport = bpf_ntohs(KT_FIELD(direct, tp, inet_conn.icsk_inet.inet_sport));
 	admitted = admit(c, &flow, owner, s);
-	if (s && old == TCP_SYN_SENT && new == TCP_CLOSE)
-		remember_failed(flow.cookie, s);
+	if (old == TCP_SYN_SENT && new == TCP_CLOSE)
+		remember_failed(sk, &flow, s);
 	if (!admitted)
 		return;
 	e = take_place(&rare_ring, sizeof(*e), c, false);

@@ -82,8 +82,7 @@ pub fn size_maps(open: &mut OpenKtraceSkel<'static>, plan: &Plan) -> libbpf_rs::
     open.maps.filter_comms.set_max_entries(room(filters.comm.iter().count()))?;
     open.maps.filter_cgroups.set_max_entries(room(cgroups(&filters.cgroup).count()))?;
     open.maps.filter_homes.set_max_entries(if filters.homes.is_off() { 1 } else { MAX_HOMES })?;
-    let by_ends = plan.filter != PortFilter::All || !filters.cidr.is_off();
-    open.maps.failed_ends.set_max_entries(if by_ends { MAX_FAILED } else { 1 })
+    open.maps.failed_ends.set_max_entries(if plan.with_connect_latency { MAX_FAILED } else { 1 })
 }
 
 fn room(values: usize) -> u32 {

@@ -35,6 +35,33 @@ static __always_inline __u64 compat_netns_id(const struct net *net, const bool d
 	return KT_FIELD(direct, net, ns.inum);
 }
 
+/* __cgroup_bpf_run_filter_sock_addr says which programs it runs by its third argument, from 6.7 on by its fourth: "bpf:
+ * Propagate modified uaddrlen from cgroup sockaddr programs" (fefba7d1ae19), in a series with "bpf: Implement cgroup
+ * sockaddr hooks for unix sockets" (859051dd165e). From 5.15 on by a number of the kernel's own, before by that of the
+ * user ABI: "bpf: Migrate cgroup_bpf to internal cgroup_bpf_attach_type enum" (6fc88c354f3a). */
+enum cgroup_bpf_attach_type___own {
+	CGROUP_UDP4_SENDMSG___own,
+	CGROUP_UDP6_SENDMSG___own,
+	CGROUP_UNIX_CONNECT___own,
+};
+#define BPF_CGROUP_UDP4_SENDMSG 14
+#define BPF_CGROUP_UDP6_SENDMSG 15
+
+static __always_inline bool compat_is_sendmsg(const unsigned long long *ctx)
+{
+	__u64 third = ctx[2], fourth = ctx[3];
+	__u32 type;
+
+	/* or clang chooses between their places first: the verifier takes no arithmetic on the context */
+	barrier_var(third);
+	barrier_var(fourth);
+	type = bpf_core_enum_value_exists(enum cgroup_bpf_attach_type___own, CGROUP_UNIX_CONNECT___own) ? fourth : third;
+	if (!bpf_core_enum_value_exists(enum cgroup_bpf_attach_type___own, CGROUP_UDP4_SENDMSG___own))
+		return type == BPF_CGROUP_UDP4_SENDMSG || type == BPF_CGROUP_UDP6_SENDMSG;
+	return type == bpf_core_enum_value(enum cgroup_bpf_attach_type___own, CGROUP_UDP4_SENDMSG___own) ||
+	       type == bpf_core_enum_value(enum cgroup_bpf_attach_type___own, CGROUP_UDP6_SENDMSG___own);
+}
+
 /* By 6.18 (6.12 does not) tcp_retransmit_skb has a record of its own, with the error of a segment that could not be
  * sent: "tcp: trace retransmit failures in tcp_retransmit_skb". Before, it shared tcp_event_sk_skb. */
 struct trace_event_raw_tcp_event_sk_skb___shared {

@@ -11,7 +11,15 @@
 #define KT_OWN_ID (1ULL << 63)
 #define MAX_ACCEPTS 16384
 
-/* What is remembered about a socket for as long as it lives. */
+/* An address and a port that some call named. */
+struct kt_end {
+	__u8 addr[16]; /* network order; AF_INET uses the first 4 bytes */
+	__u16 port;
+	__u16 family; /* 0: nothing here */
+};
+
+/* What is remembered about a socket for as long as it lives. With what the kernel adds (72 bytes) it takes no more than 256:
+ * the next size is twice that. */
 struct kt_sock {
 	__u64 id; /* stands in for the cookie where no helper can make one; else 0 */
 	__u64 born_ns; /* first state change, first use; 0: older than the capture */
@@ -27,9 +35,11 @@ struct kt_sock {
 	__u64 start_tx; /* tcp: bytes moved before the window */
 	__u64 start_rx;
 	__u32 retrans; /* total_retrans at the last retransmit that was seen; 0: none was */
+	struct kt_end asked; /* udp: what connect(2) was called with; in its place the remote end may be another */
 	__u8 undecided; /* bool: has had events while there was no answer */
-	__u8 reserved[3];
+	__u8 reserved[7];
 };
+_Static_assert(sizeof(struct kt_sock) <= 256 - 72, "what is remembered about a socket takes twice the memory");
 
 /* Lives and dies with the socket; a child inherits its listener's. One kt_sock per socket. */
 struct sock_storage_map {
@@ -43,7 +53,7 @@ extern struct sock_storage_map sock_storage SEC(".maps");
 /* The same for kernels and variants without socket storage. key: struct sock address. A cache: entries go at CLOSE (tcp),
  * with the socket (udp, by kprobes) or by age. One that is left of another socket is told by: a birth, which starts over
  * (SYN_SENT, LISTEN, children at SYN_RECV or in tcp_ca_openreq_child), or the cookie (udp, typed programs).
- * 65,536 x 160 bytes. */
+ * 65,536 x 184 bytes. */
 struct sock_hash_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_HASHED_SOCKETS);
@@ -166,13 +176,6 @@ static __always_inline void read_flow(struct kt_flow *f, struct sock *sk, struct
 		BPF_CORE_READ_INTO(&f->raddr, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
 	}
 }
-
-/* An address and a port that some call named. */
-struct kt_end {
-	__u8 addr[16]; /* network order; AF_INET uses the first 4 bytes */
-	__u16 port;
-	__u16 family; /* 0: nothing here */
-};
 
 /* sockaddr_in and sockaddr_in6 (user ABI): family, port, then 4 bytes of address, or flow info and 16. */
 struct kt_sockaddr {

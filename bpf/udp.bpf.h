@@ -70,8 +70,45 @@ static __always_inline void audit_datagram(struct sock *sk, __u32 kind, const st
 		audit_add(sk, in ? KT_AUDIT_ANY_IN : KT_AUDIT_ANY_OUT, 1, direct);
 }
 
+/* A send of a v6 socket that is connected over IPv4 names no end, and yet the kernel names it to its IPv4 side. */
+static __always_inline bool names_own_end(struct sock *sk, const struct kt_end *peer, const bool direct)
+{
+	__be32 own[4];
+
+	if (peer->family != AF_INET || KT_FIELD(direct, sk, __sk_common.skc_family) != AF_INET6 ||
+	    bpf_ntohs(KT_FIELD(direct, sk, __sk_common.skc_dport)) != peer->port)
+		return false;
+	if (direct)
+		__builtin_memcpy(own, &sk->__sk_common.skc_v6_daddr, 16);
+	else
+		BPF_CORE_READ_INTO(&own, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	return is_mapped(own) && own[3] == *(const __be32 *)peer->addr;
+}
+
+static __always_inline void take_asked(struct kt_end *asked, struct sock *sk);
+
+/* What a program asked for, by this call, or by connect(2) if this call names no end. Where it went is the flow's. */
+static __always_inline void fill_asked(struct kt_udp *e, struct sock *sk, const struct kt_sock *s, __u32 kind,
+				       const struct kt_end *peer, const struct kt_end *asked, const bool direct)
+{
+	struct kt_end end = {};
+	bool named = peer->family && !names_own_end(sk, peer, direct);
+
+	if (named && asked)
+		end = *asked;
+	else if (named)
+		take_asked(&end, sk);
+	else if (kind == KT_UDP_SEND && s)
+		end = s->asked;
+	__builtin_memcpy(e->asked_addr, end.addr, 16);
+	e->asked_port = end.port;
+	e->asked_family = end.family;
+}
+
+/* `peer`: the other end, where the call or its datagram tells. `asked`: what this call named, if it is known; NULL:
+ * take_asked knows, and is asked last, as each question makes the way longer for the verifier. */
 static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, const struct kt_end *peer,
-				       enum kt_stack stack, const bool direct)
+				       const struct kt_end *asked, enum kt_stack stack, const bool direct)
 {
 	struct kt_task owner = {};
 	struct kt_counters *c = counters_of(kind);
@@ -113,8 +150,10 @@ static __always_inline int on_datagram(struct sock *sk, __u32 kind, int ret, con
 		return 0;
 	}
 	fill_header(&e->hdr, kind, bpf_ktime_get_boot_ns(), &flow, &owner);
+	fill_asked(e, sk, s, kind, peer, asked, direct);
 	e->bytes = ret < 0 ? 0 : ret;
 	e->err = ret < 0 ? -ret : 0;
+	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
 	submit(&bulk_ring, e, sizeof(*e), c);
 	return 0;
 }

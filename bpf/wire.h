@@ -222,8 +222,12 @@ struct kt_tcp_state {
 
 struct kt_udp {
 	struct kt_header hdr;
+	__u8 asked_addr[16]; /* network order; what a send, or connect(2) before it, was called with */
 	__u32 bytes; /* UDP payload length; 0 when err is set */
 	__u32 err; /* errno; 0: none */
+	__u16 asked_port;
+	__u16 asked_family; /* 0: not known, or a receive */
+	__u8 reserved[4];
 };
 
 struct kt_connect {
@@ -382,7 +386,7 @@ KT_SIZE(struct kt_task, 96);
 KT_SIZE(struct kt_flow, 56);
 KT_SIZE(struct kt_header, 168);
 KT_SIZE(struct kt_tcp_state, 240);
-KT_SIZE(struct kt_udp, 176);
+KT_SIZE(struct kt_udp, 200);
 KT_SIZE(struct kt_connect, 200);
 KT_SIZE(struct kt_tcp_retransmit, 184);
 KT_SIZE(struct kt_socket, 224);

@@ -11,23 +11,32 @@
  *           without an address buffer never reaches cgroup/recvmsg: its peer stays unknown.
  *   fexit   udp_sendmsg, udpv6_sendmsg and fentry skb_consume_udp: peers always known, failed receives not seen
  *   kprobe  the same functions
+ *
+ * Load balancers at sockets are programs at cgroups that change the address in connect(2) and sendmsg(2), and change it
+ * back in recvmsg(2). What was asked for is told before they run, where the datagram went after:
+ *
+ *   tp_btf  programs of our own that run before all others (6.17), and cgroup/sendmsg, which at the root runs last
+ *   fexit   the function that runs them, and the name that it leaves in the message; inet_dgram_connect
+ *   kprobe  the name in the message at entry and at return; inet_dgram_connect
  */
 #include "udp.bpf.h"
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 
-/* The peer that the current call named, or that its datagram came from. */
+/* What the current call named, and what became of it. */
 struct kt_peer {
-	__u64 sock; /* cookie (cgroup) or address (kprobe): whose call this is */
-	struct kt_end end;
-	__u8 reserved[4];
+	__u64 sock; /* cookie (cgroup) or address (others): whose call this is */
+	__u64 msg; /* of a kprobed send: struct msghdr address */
+	struct kt_end end; /* the peer of a datagram; of a connect, what it was called with */
+	struct kt_end asked; /* of a send: what it was called with */
 };
 
 /* One call of a task at a time. Filled by the cgroup programs and taken by the next length record of the same task, which
- * leaves the empty entry for its next call; or from entry to return of the kprobed sends, which delete it. (Task
- * storage would do the former better, but programs at cgroups may use it on young kernels only.)
- * key: pid_tgid. A cache: an evicted peer is an unknown one. 8,192 x 40 bytes. */
+ * leaves the empty entry for its next call; or from entry to return of connects and kprobed sends, which delete it; or
+ * (fexit) only where there are programs that may change the name, until the send returns. (Task
+ * storage would do the first better, but programs at cgroups may use it on young kernels only.)
+ * key: pid_tgid. A cache: an evicted peer is an unknown one. 8,192 x 56 bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_CALLS);
@@ -82,7 +91,7 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool 
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_peer *stash;
-	struct kt_end peer = {};
+	struct kt_end peer = {}, asked = {};
 
 	/* of every protocol: what the first one is skipped for is counted whatever it was */
 	if (is_taken(kind == KT_UDP_SEND ? PLACE_SEND_LENGTH : PLACE_RECV_LENGTH, part) || !is_udp(sk, true))
@@ -90,9 +99,10 @@ static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool 
 	stash = bpf_map_lookup_elem(&udp_calls, &key);
 	if (stash && stash->end.family && stash->sock == bpf_get_socket_cookie(sk)) {
 		peer = stash->end;
-		stash->end.family = 0;
+		asked = stash->asked;
+		stash->end.family = stash->asked.family = 0;
 	}
-	return unread ? 0 : on_datagram(sk, kind, ret, &peer, STACK_ANY, true);
+	return unread ? 0 : on_datagram(sk, kind, ret, &peer, &asked, STACK_ANY, true);
 }
 
 #define LENGTHS(suffix, part) \
@@ -121,22 +131,36 @@ static __always_inline struct kt_peer *stash_of(struct bpf_sock_addr *ctx)
 		bpf_map_update_elem(&udp_calls, &key, &fresh, BPF_NOEXIST);
 		stash = bpf_map_lookup_elem(&udp_calls, &key);
 	}
-	if (stash) {
+	if (stash)
 		stash->sock = bpf_get_socket_cookie(ctx);
-		stash->end.port = bpf_ntohs(ctx->user_port);
-	}
 	return stash;
+}
+
+static __always_inline void end_of_v4(struct kt_end *end, struct bpf_sock_addr *ctx)
+{
+	__builtin_memset(end->addr, 0, sizeof(end->addr));
+	*(__be32 *)end->addr = ctx->user_ip4;
+	end->port = bpf_ntohs(ctx->user_port);
+	end->family = AF_INET;
+}
+
+static __always_inline void end_of_v6(struct kt_end *end, struct bpf_sock_addr *ctx)
+{
+	/* the context allows 4-byte reads only */
+	((__be32 *)end->addr)[0] = ctx->user_ip6[0];
+	((__be32 *)end->addr)[1] = ctx->user_ip6[1];
+	((__be32 *)end->addr)[2] = ctx->user_ip6[2];
+	((__be32 *)end->addr)[3] = ctx->user_ip6[3];
+	end->port = bpf_ntohs(ctx->user_port);
+	end->family = AF_INET6;
 }
 
 static __always_inline int stash_v4(struct bpf_sock_addr *ctx)
 {
 	struct kt_peer *stash = stash_of(ctx);
 
-	if (stash) {
-		__builtin_memset(stash->end.addr, 0, sizeof(stash->end.addr));
-		*(__be32 *)stash->end.addr = ctx->user_ip4;
-		stash->end.family = AF_INET;
-	}
+	if (stash)
+		end_of_v4(&stash->end, ctx);
 	return 1; /* 0 would forbid the call */
 }
 
@@ -144,14 +168,8 @@ static __always_inline int stash_v6(struct bpf_sock_addr *ctx)
 {
 	struct kt_peer *stash = stash_of(ctx);
 
-	if (stash) {
-		/* the context allows 4-byte reads only */
-		((__be32 *)stash->end.addr)[0] = ctx->user_ip6[0];
-		((__be32 *)stash->end.addr)[1] = ctx->user_ip6[1];
-		((__be32 *)stash->end.addr)[2] = ctx->user_ip6[2];
-		((__be32 *)stash->end.addr)[3] = ctx->user_ip6[3];
-		stash->end.family = AF_INET6;
-	}
+	if (stash)
+		end_of_v6(&stash->end, ctx);
 	return 1;
 }
 
@@ -179,7 +197,78 @@ int udp__recvmsg6(struct bpf_sock_addr *ctx)
 	return stash_v6(ctx);
 }
 
+/* These run before all others. */
+
+SEC("?cgroup/sendmsg4")
+int udp__asked4(struct bpf_sock_addr *ctx)
+{
+	struct kt_peer *stash = stash_of(ctx);
+
+	if (stash)
+		end_of_v4(&stash->asked, ctx);
+	return 1;
+}
+
+SEC("?cgroup/sendmsg6")
+int udp__asked6(struct bpf_sock_addr *ctx)
+{
+	struct kt_peer *stash = stash_of(ctx);
+
+	if (stash)
+		end_of_v6(&stash->asked, ctx);
+	return 1;
+}
+
+/* What is remembered about a socket that connects. */
+static __always_inline struct kt_sock *sock_of_ctx(struct bpf_sock_addr *ctx)
+{
+	void *sk = ctx->sk;
+	struct kt_sock *s;
+
+	if (ctx->protocol != IPPROTO_UDP || !sk)
+		return NULL;
+	if (!kt_config.hash_store)
+		return bpf_sk_storage_get(&sock_storage, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	s = sock_hashed(sk, true);
+	if (s)
+		sock_keep_to(s, bpf_get_socket_cookie(ctx));
+	return s;
+}
+
+SEC("?cgroup/connect4")
+int udp__connect4(struct bpf_sock_addr *ctx)
+{
+	struct kt_sock *s = sock_of_ctx(ctx);
+
+	if (s)
+		end_of_v4(&s->asked, ctx);
+	return 1;
+}
+
+SEC("?cgroup/connect6")
+int udp__connect6(struct bpf_sock_addr *ctx)
+{
+	struct kt_sock *s = sock_of_ctx(ctx);
+
+	if (s)
+		end_of_v6(&s->asked, ctx);
+	return 1;
+}
+
 /* ---- fexit, kprobe ----------------------------------------------------------------------------------- */
+
+/* What this send had named before programs changed it; nothing where there are none. What is left of a send that got no
+ * place lasts until the next one. */
+static __always_inline void take_asked(struct kt_end *asked, struct sock *sk)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer *call = bpf_map_lookup_elem(&udp_calls, &key);
+
+	if (!call || call->sock != (__u64)sk)
+		return;
+	*asked = call->asked;
+	bpf_map_delete_elem(&udp_calls, &key);
+}
 
 /* A v6 socket sending to a v4-mapped address runs udp_sendmsg inside udpv6_sendmsg: the inner one records. */
 static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
@@ -197,7 +286,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 		if (is_mapped(&to))
 			return 0;
 	}
-	return on_datagram(sk, KT_UDP_SEND, ret, &peer, v6 ? STACK_V6 : STACK_V4, true);
+	return on_datagram(sk, KT_UDP_SEND, ret, &peer, NULL, v6 ? STACK_V6 : STACK_V4, true);
 }
 
 #define SENT(suffix, part) \
@@ -214,6 +303,72 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 SENT(, FIRST_OF_MORE)
 SENT(_more1, BETWEEN)
 SENT(_more2, LAST)
+
+/* Runs where there are programs at cgroups, before them. */
+SEC("?fentry/__cgroup_bpf_run_filter_sock_addr")
+int BPF_PROG(udp__asked_fentry, struct sock *sk, void *uaddr)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer call = { .sock = (__u64)sk };
+
+	if (is_udp(sk, true) && compat_is_sendmsg(ctx) && end_of_kernel_sockaddr(&call.asked, uaddr))
+		bpf_map_update_elem(&udp_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+/* connect(2) keeps where it led to, and not what was asked for. */
+static __always_inline int on_connect_entry(struct socket *sock, void *uaddr)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct sock *sk = BPF_CORE_READ(sock, sk);
+	struct kt_peer call = { .sock = (__u64)sk };
+
+	/* without an address (AF_UNSPEC) it takes a connection apart */
+	if (sk && is_udp(sk, false) && end_of_kernel_sockaddr(&call.end, uaddr))
+		bpf_map_update_elem(&udp_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+/* What its entry has left. */
+static __always_inline bool take_connect(struct kt_peer *call)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct kt_peer *found = bpf_map_lookup_elem(&udp_calls, &key);
+
+	if (!found || !found->end.family)
+		return false;
+	*call = *found;
+	bpf_map_delete_elem(&udp_calls, &key);
+	return true;
+}
+
+static __always_inline void keep_asked(struct sock *sk, const struct kt_peer *call, const bool direct)
+{
+	struct kt_sock *s = sock_of(sk, true, direct);
+
+	if (!s)
+		return;
+	if (direct && kt_config.hash_store)
+		sock_keep_to(s, bpf_get_socket_cookie(sk));
+	s->asked = call->end;
+}
+
+SEC("?fentry/inet_dgram_connect")
+int BPF_PROG(udp__connect_fentry, struct socket *sock, void *uaddr)
+{
+	return on_connect_entry(sock, uaddr);
+}
+
+SEC("?fexit/inet_dgram_connect")
+int BPF_PROG(udp__connect_fexit, struct socket *sock, void *uaddr, int len, int flags, int ret)
+{
+	struct sock *sk = sock->sk;
+	struct kt_peer call;
+
+	if (take_connect(&call) && !ret && sk && call.sock == (__u64)sk)
+		keep_asked(sk, &call, true);
+	return 0;
+}
 
 /* The datagram's source, from its headers: they stay in place under the payload that is being read. */
 static __always_inline void peer_of_skb(struct kt_end *peer, struct sk_buff *skb)
@@ -235,12 +390,13 @@ static __always_inline void peer_of_skb(struct kt_end *peer, struct sk_buff *skb
 
 static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int len, const bool direct)
 {
+	static const struct kt_end none;
 	struct kt_end peer = {};
 
 	if (len < 0 || !is_udp(sk, direct)) /* negative: MSG_PEEK leaves the datagram in the queue */
 		return 0;
 	peer_of_skb(&peer, skb);
-	return on_datagram(sk, KT_UDP_RECV, len, &peer, peer.family == AF_INET ? STACK_V4 : STACK_V6, direct);
+	return on_datagram(sk, KT_UDP_RECV, len, &peer, &none, peer.family == AF_INET ? STACK_V4 : STACK_V6, direct);
 }
 
 #define CONSUMED(suffix, part) \
@@ -262,26 +418,33 @@ int BPF_KPROBE(udp__recv_kprobe, struct sock *sk, struct sk_buff *skb, int len)
 static __always_inline int on_send_entry(struct sock *sk, struct msghdr *msg)
 {
 	__u64 key = bpf_get_current_pid_tgid();
-	struct kt_peer peer = { .sock = (__u64)sk };
+	struct kt_peer call = { .sock = (__u64)sk, .msg = (__u64)msg };
 
-	end_of_kernel_sockaddr(&peer.end, BPF_CORE_READ(msg, msg_name));
-	bpf_map_update_elem(&udp_calls, &key, &peer, BPF_ANY);
+	end_of_kernel_sockaddr(&call.asked, BPF_CORE_READ(msg, msg_name));
+	bpf_map_update_elem(&udp_calls, &key, &call, BPF_ANY);
 	return 0;
 }
 
-/* The inner of two nested sends takes the entry; the outer one then finds none. */
+/* The inner of two nested sends takes the entry; the outer one then finds none. Meanwhile programs may have changed the
+ * name. */
 static __always_inline int on_send_return(int ret, enum kt_stack stack)
 {
 	__u64 key = bpf_get_current_pid_tgid();
-	struct kt_peer *call = bpf_map_lookup_elem(&udp_calls, &key), peer;
+	struct kt_peer *found = bpf_map_lookup_elem(&udp_calls, &key), call;
+	struct msghdr *msg;
 	struct sock *sk;
 
-	if (!call)
+	if (!found || !found->msg)
 		return 0;
-	peer = *call;
+	call = *found;
 	bpf_map_delete_elem(&udp_calls, &key);
-	sk = (struct sock *)peer.sock;
-	return is_udp(sk, false) ? on_datagram(sk, KT_UDP_SEND, ret, &peer.end, stack, false) : 0;
+	sk = (struct sock *)call.sock;
+	if (!is_udp(sk, false))
+		return 0;
+	msg = (struct msghdr *)call.msg;
+	if (call.asked.family && !end_of_kernel_sockaddr(&call.end, BPF_CORE_READ(msg, msg_name)))
+		call.end = call.asked;
+	return on_datagram(sk, KT_UDP_SEND, ret, &call.end, &call.asked, stack, false);
 }
 
 SEC("?kprobe/udp_sendmsg")
@@ -306,6 +469,22 @@ SEC("?kretprobe/udpv6_sendmsg")
 int BPF_KRETPROBE(udp__sent6_kprobe, int ret)
 {
 	return on_send_return(ret, STACK_V6);
+}
+
+SEC("?kprobe/inet_dgram_connect")
+int BPF_KPROBE(udp__connect_kprobe, struct socket *sock, void *uaddr)
+{
+	return on_connect_entry(sock, uaddr);
+}
+
+SEC("?kretprobe/inet_dgram_connect")
+int BPF_KRETPROBE(udp__connect_kretprobe, int ret)
+{
+	struct kt_peer call;
+
+	if (take_connect(&call) && !ret)
+		keep_asked((struct sock *)call.sock, &call, false);
+	return 0;
 }
 
 /* The hash knows a socket by its address only: it must forget it before the address is used again. */

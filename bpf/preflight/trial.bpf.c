@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * Programs that record nothing, in an object of their own: whether this kernel lets us load fentry, attach a
- * kprobe and read its memory, and whether a BTF is that of this kernel, cannot be read anywhere, only tried.
+ * kprobe, be the first at a cgroup and read its memory, and whether a BTF is that of this kernel, cannot be read anywhere, only tried.
  * A failed load here takes nothing else down.
  */
 #include "kernel.h"
@@ -29,6 +29,12 @@ SEC("?kprobe/tcp_set_state")
 int BPF_KPROBE(trial_kprobe)
 {
 	return 0;
+}
+
+SEC("?cgroup/sendmsg4")
+int trial_cgroup(void *ctx)
+{
+	return 1;
 }
 
 /* What the collector knows of its own listening TCP socket. */

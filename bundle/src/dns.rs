@@ -98,7 +98,7 @@ impl DnsPairs {
     /// takes one of them off; at several servers it is marked ambiguous and takes nothing off.
     pub fn annotate(&mut self, event: &mut Event, seq: u64) {
         match &mut event.payload {
-            Payload::UdpSend(d) if d.error.is_none() && self.is_server(event.id.remote) => {
+            Payload::UdpSend(d) if d.error.is_none() && self.is_query(d, event.id.remote) => {
                 self.query(&event.id, event.at, event.boot_ns, seq);
             }
             Payload::UdpRecv(d) if d.error.is_none() => self.reply(&event.id, d, event.boot_ns),
@@ -136,6 +136,11 @@ impl DnsPairs {
     /// Queries that are in the totals but in no client's row, because that table was full.
     pub const fn unlisted(&self) -> u64 {
         self.unlisted
+    }
+
+    /// A load balancer at sockets may have sent it to another port than the one that was asked for.
+    fn is_query(&self, d: &Datagram, remote: Endpoint) -> bool {
+        self.is_server(remote) || (remote.addr.is_some() && d.asked.is_some_and(|asked| self.is_server(asked)))
     }
 
     fn is_server(&self, remote: Endpoint) -> bool {
@@ -217,12 +222,14 @@ impl DnsPairs {
     }
 
     fn classify(&mut self, id: &Identity, boot_ns: u64) -> Reply {
-        let is_proven = self.is_server(id.remote);
+        let is_server = self.is_server(id.remote);
+        let key = id.socket.map(|cookie| (id.netns, cookie));
+        let asked = key.and_then(|key| self.sockets.get_mut(&key));
+        // a backend is known by the queries that wait for it
+        let is_proven = is_server || asked.as_ref().is_some_and(|all| all.iter().any(|a| a.server == id.remote));
         if !is_proven && (id.remote.addr.is_some() || id.remote.port.is_some()) {
             return Reply::Unknown;
         }
-        let key = id.socket.map(|cookie| (id.netns, cookie));
-        let asked = key.and_then(|key| self.sockets.get_mut(&key));
         let (servers, waiting) = match asked {
             Some(asked) => (asked.len(), asked.iter_mut().find(|a| !is_proven || a.server == id.remote)),
             None => (0, None),

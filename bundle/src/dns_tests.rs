@@ -53,6 +53,22 @@ fn one_outstanding_query_gives_an_exact_round_trip() {
 }
 
 #[test]
+fn a_query_that_a_load_balancer_sent_to_another_port_is_paired_with_the_reply_of_the_backend() {
+    let mut p = Pairs::new(8);
+    let asked = Some("10.96.0.10:53".parse::<std::net::SocketAddr>().unwrap());
+    let asked = asked.map(|at| Endpoint::new(at.ip(), at.port()));
+    let query = an_event().udp_send().to("10.244.1.5:5353").at_ms(10);
+    p.see(query.payload(|payload| match payload {
+        Payload::UdpSend(d) => d.asked = asked,
+        other => panic!("{other:?}"),
+    }));
+    let reply = |ms| an_event().udp_recv().to("10.244.1.5:5353").at_ms(ms);
+    assert_eq!(p.see(reply(12)), Datagram { dns_rtt_ns: Some(2_000_000), query_seq: Some(1), ..recv() });
+    assert_eq!(p.see(reply(13)), recv(), "nothing says any more that it is DNS");
+    assert_eq!(p.counts(), DnsCounts { sent: 1, answered: 1, ..DnsCounts::default() });
+}
+
+#[test]
 fn two_outstanding_queries_make_the_first_reply_ambiguous() {
     let mut p = Pairs::new(8);
     p.send(10);

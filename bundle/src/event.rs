@@ -280,6 +280,9 @@ pub struct Datagram {
     pub duplicate: bool,
     /// N, where this line stands for 1 in N flows; `None` without `--sample`.
     pub sample: Option<u64>,
+    /// Of a send: address passed to it, or to `connect(2)` before, where the datagram went elsewhere (socket-level load
+    /// balancing).
+    pub asked: Option<Endpoint>,
 }
 
 /// A `connect(2)` on a TCP socket, as it returned.

@@ -206,6 +206,7 @@ impl<'a> Line<'a> {
                 self.late = d.late;
                 self.duplicate = d.duplicate;
                 self.sample = d.sample;
+                self.asked = d.asked.map(End);
             }
             Payload::Connect(c) => {
                 self.syscall_ns = Some(c.syscall_ns);
@@ -359,6 +360,7 @@ impl<'a> Line<'a> {
             late: self.late,
             duplicate: self.duplicate,
             sample: self.sample,
+            asked: self.asked.map(|a| a.0),
         }
     }
 }

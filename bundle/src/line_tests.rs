@@ -119,6 +119,11 @@ fn every_payload_survives_the_round_trip() {
             ..TcpStateChange::default()
         }),
         Payload::UdpSend(Datagram { error: Some(Errno(101)), ..Datagram::default() }),
+        Payload::UdpSend(Datagram {
+            bytes: Some(45),
+            asked: Some(Endpoint::new("10.96.0.10".parse().unwrap(), 53)),
+            ..Datagram::default()
+        }),
         Payload::UdpRecv(Datagram {
             bytes: Some(0),
             dns_rtt_ns: Some(1),

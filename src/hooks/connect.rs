@@ -1,8 +1,8 @@
 //! `connect`: how long programs are inside `connect(2)` on TCP sockets, and what they get.
 
-use ktrace_bundle::event::{Connect as Call, Endpoint, Event, EventKind, Payload};
+use ktrace_bundle::event::{Connect as Call, Event, EventKind, Payload};
 
-use super::wire::{Context, DecodeError, RawEvent, address, errno};
+use super::wire::{Context, DecodeError, RawEvent, asked, errno};
 use super::{Hook, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_connect;
@@ -79,19 +79,10 @@ impl Hook for Connect {
     fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError> {
         let kt_connect { hdr, syscall_ns, asked_addr, asked_port, asked_family, err, nonblocking, reserved: _ } =
             raw.read()?;
-        let asked = match asked_family {
-            0 => None,
-            family => {
-                Some(Endpoint { addr: address(family, asked_addr)?, port: (asked_port != 0).then_some(asked_port) })
-            }
-        };
         let call = Call { syscall_ns, error: errno(err), nonblocking: nonblocking != 0, asked: None };
         let mut event = context.event(hdr, Payload::Connect(call))?;
-        // said only where the socket went elsewhere
-        if let (Payload::Connect(call), Some(asked)) = (&mut event.payload, asked)
-            && asked != event.id.remote
-        {
-            call.asked = Some(asked);
+        if let Payload::Connect(call) = &mut event.payload {
+            call.asked = asked(asked_family, asked_addr, asked_port, event.id.remote)?;
         }
         Ok(event)
     }

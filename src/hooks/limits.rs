@@ -146,6 +146,20 @@ pub static UNNAMED_PEERS: Limit = Limit {
 /// Of the same without programs at a cgroup.
 pub static UNCONNECTED_PEERS: Limit = Limit { text: "the remote end of unconnected sockets", effects: &[] };
 
+/// Of variants that see connects by a function of the kernel.
+pub static ASKED_OF_CONNECT: Limit =
+    Limit { text: "the address asked for, where a load balancer at sockets changes it in connect(2)", effects: &[] };
+
+/// Of variants that see it change in sends by a function of the kernel.
+pub static ASKED_OF_SEND: Limit =
+    Limit { text: "the address asked for, where a load balancer at sockets changes it in sendto(2)", effects: &[] };
+
+/// Of variants that know what calls tell, where other programs at cgroups run before ours.
+pub static ASKED_FIRST: Limit = Limit {
+    text: "the address asked for, where a load balancer at sockets changes it, and the backend that an answer comes from",
+    effects: &[],
+};
+
 /// Of variants whose programs are probes or classic tracepoints and make events, on a kernel that does not count.
 pub static UNCOUNTED: Limit = Limit {
     text: "events for which the kernel skips a probe or a classic tracepoint: it counts them since Linux 6.7",
@@ -179,6 +193,9 @@ pub static ALL: &[&Limit] = &[
     &FAILED_RECEIVES,
     &UNNAMED_PEERS,
     &UNCONNECTED_PEERS,
+    &ASKED_OF_CONNECT,
+    &ASKED_OF_SEND,
+    &ASKED_FIRST,
     &UNCOUNTED,
     &URING_CONNECTS,
     &RETURN_PROBES,

@@ -20,7 +20,7 @@ use crate::kernel::features::Need;
 use crate::plan::{Plan, PortFilter};
 use limits::Limit;
 pub use sockets::decode_socket;
-pub use udp::CGROUP_PROGRAMS;
+pub use udp::{CGROUP_PROGRAMS, FIRST_PROGRAMS};
 use wire::{Context, DecodeError, RawEvent};
 
 /// Which memory of sockets a variant's programs use.

@@ -2,7 +2,7 @@
 
 use ktrace_bundle::event::{Datagram, Event, EventKind, Payload};
 
-use super::wire::{Context, DecodeError, RawEvent, errno};
+use super::wire::{Context, DecodeError, RawEvent, asked, errno};
 use super::{COOKIE, Hook, Optional, Store, Variant, limits};
 use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_udp;
@@ -13,6 +13,13 @@ pub struct Udp;
 
 /// They see what passes the cgroup that they are attached to, and no more.
 pub const CGROUP_PROGRAMS: &[&str] = &["udp__sendmsg4", "udp__sendmsg6", "udp__recvmsg4", "udp__recvmsg6"];
+
+/// The same, of what was asked for: before any other program can change it.
+const ASKED_PROGRAMS: &[&str] = &["udp__asked4", "udp__asked6", "udp__connect4", "udp__connect6"];
+
+/// Those of them that see what they should only if they run before all others, where a kernel can do that.
+pub const FIRST_PROGRAMS: &[&str] =
+    &["udp__recvmsg4", "udp__recvmsg6", "udp__asked4", "udp__asked6", "udp__connect4", "udp__connect6"];
 
 static VARIANTS: &[Variant] = &[
     Variant {
@@ -27,7 +34,18 @@ static VARIANTS: &[Variant] = &[
             "udp__send6_fexit_more2",
             "udp__recv_fentry_more2",
         ],
-        optional: &[],
+        optional: &[
+            Optional {
+                programs: &["udp__connect_fentry", "udp__connect_fexit"],
+                needs: &[Need::Trampoline("inet_dgram_connect")],
+                limit: &limits::ASKED_OF_CONNECT,
+            },
+            Optional {
+                programs: &["udp__asked_fentry"],
+                needs: &[Need::Trampoline("__cgroup_bpf_run_filter_sock_addr")],
+                limit: &limits::ASKED_OF_SEND,
+            },
+        ],
         needs: &[
             Need::Trampoline("udp_sendmsg"),
             Need::Trampoline("udpv6_sendmsg"),
@@ -42,7 +60,10 @@ static VARIANTS: &[Variant] = &[
         programs: &["udp__send_tp_btf", "udp__recv_tp_btf"],
         seconds: &[],
         more: &["udp__send_tp_btf_more1", "udp__recv_tp_btf_more1", "udp__send_tp_btf_more2", "udp__recv_tp_btf_more2"],
-        optional: &[Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: &limits::UNCONNECTED_PEERS }],
+        optional: &[
+            Optional { programs: CGROUP_PROGRAMS, needs: &[], limit: &limits::UNCONNECTED_PEERS },
+            Optional { programs: ASKED_PROGRAMS, needs: &[Need::FirstAtCgroup], limit: &limits::ASKED_FIRST },
+        ],
         needs: &[Need::TpBtf("sock_send_length", 3), Need::TpBtf("sock_recv_length", 3)],
         store: Store::Any,
         limits: &[&limits::UNNAMED_PEERS],
@@ -60,7 +81,11 @@ static VARIANTS: &[Variant] = &[
         ],
         seconds: &[],
         more: &[],
-        optional: &[],
+        optional: &[Optional {
+            programs: &["udp__connect_kprobe", "udp__connect_kretprobe"],
+            needs: &[Need::Kprobe("inet_dgram_connect")],
+            limit: &limits::ASKED_OF_CONNECT,
+        }],
         needs: &[
             Need::Kprobe("udp_sendmsg"),
             Need::Kprobe("udpv6_sendmsg"),
@@ -104,7 +129,7 @@ impl Hook for Udp {
     }
 
     fn decode(&self, raw: RawEvent<'_>, context: &Context) -> Result<Event, DecodeError> {
-        let kt_udp { hdr, bytes, err } = raw.read()?;
+        let kt_udp { hdr, asked_addr, bytes, err, asked_port, asked_family, reserved: _ } = raw.read()?;
         let errno = errno(u16::try_from(err).map_err(|_| DecodeError::Unknown { what: "errno", number: err })?);
         let bytes = errno.is_none().then_some(u64::from(bytes));
         let datagram = Datagram { bytes, error: errno, sample: context.sample, ..Datagram::default() };
@@ -112,6 +137,10 @@ impl Hook for Udp {
             EventKind::UdpSend => Payload::UdpSend(datagram),
             _ => Payload::UdpRecv(datagram),
         };
-        context.event(hdr, payload)
+        let mut event = context.event(hdr, payload)?;
+        if let Payload::UdpSend(datagram) = &mut event.payload {
+            datagram.asked = asked(asked_family, asked_addr, asked_port, event.id.remote)?;
+        }
+        Ok(event)
     }
 }

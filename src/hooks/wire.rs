@@ -261,6 +261,18 @@ pub fn address(family: u16, bytes: [u8; 16]) -> Result<Option<IpAddr>, DecodeErr
     Ok((!address.is_unspecified()).then_some(address))
 }
 
+/// What a program asked for, or `None` where that is where it went, or not known. Family 0 says that it is not.
+///
+/// # Errors
+/// Neither IPv4 nor IPv6.
+pub fn asked(family: u16, bytes: [u8; 16], number: u16, remote: Endpoint) -> Result<Option<Endpoint>, DecodeError> {
+    if family == 0 {
+        return Ok(None);
+    }
+    let asked = Endpoint { addr: address(family, bytes)?, port: port(number) };
+    Ok((asked != remote).then_some(asked))
+}
+
 /// A protocol by its number.
 ///
 /// # Errors

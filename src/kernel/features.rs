@@ -44,6 +44,8 @@ pub enum Need {
     Iter(&'static str),
     /// A BPF helper.
     Helper(&'static str),
+    /// That a program at a cgroup can be put before all others, those of the cgroups below it included (6.17).
+    FirstAtCgroup,
 }
 
 impl std::fmt::Display for Need {
@@ -55,6 +57,7 @@ impl std::fmt::Display for Need {
             Self::Tracepoint(category, name) => write!(f, "tracepoint `{category}:{name}`"),
             Self::Iter(name) => write!(f, "iterator `{name}`"),
             Self::Helper(name) => write!(f, "helper `{name}`"),
+            Self::FirstAtCgroup => f.write_str("first place among the programs of cgroups"),
         }
     }
 }
@@ -79,6 +82,7 @@ pub struct Features {
     trampoline: OnceCell<Answer>,
     kprobe: OnceCell<Answer>,
     socket_storage: OnceCell<Answer>,
+    first_at_cgroup: OnceCell<Answer>,
     preempts: bool,
 }
 
@@ -95,6 +99,7 @@ impl Features {
             trampoline: OnceCell::new(),
             kprobe: OnceCell::new(),
             socket_storage: OnceCell::new(),
+            first_at_cgroup: OnceCell::new(),
             preempts: kernel_preempts(),
         }
     }
@@ -109,6 +114,7 @@ impl Features {
             trampoline: yes(),
             kprobe: yes(),
             socket_storage: yes(),
+            first_at_cgroup: yes(),
             preempts: false,
         }
     }
@@ -165,6 +171,7 @@ impl Features {
                 other => other.clone(),
             },
             Need::Helper(name) => self.of_own(name, || format!("this kernel has no helper `{name}`")),
+            Need::FirstAtCgroup => self.first_at_cgroup.get_or_init(|| trial::first_at_cgroup(&self.types)).clone(),
             Need::Iter(name) => {
                 let function = format!("bpf_iter_{name}");
                 self.of_own(&function, || format!("this kernel has no function `{function}` to hook"))

@@ -5,15 +5,16 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::ptr::NonNull;
 use std::time::Instant;
 
 use ktrace_bundle::event::{bulk_share, bulk_spare};
 use ktrace_bundle::manifest::HookReport;
-use libbpf_rs::ProgramType;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{AsRawLibbpf, Link, ProgramMut, ProgramType, libbpf_sys};
 
 use super::attachment::Attachment;
 use super::features::Features;
@@ -22,7 +23,7 @@ use super::session::Session;
 use super::skel::{KtraceSkel, KtraceSkelBuilder, OpenKtraceSkel};
 use super::{filters, log, remedy, skel};
 use crate::error::Hint;
-use crate::hooks::{CGROUP_PROGRAMS, Store, Variant, limits};
+use crate::hooks::{CGROUP_PROGRAMS, FIRST_PROGRAMS, Store, Variant, limits};
 use crate::plan::{MIN_RING_BYTES, Plan};
 use crate::preflight;
 
@@ -139,7 +140,8 @@ fn open_and_load(plan: &Plan, features: &Features, choices: &[Choice]) -> Result
         let programs = choices.iter().flat_map(|c| c.programs.iter().copied());
         match log::culprit(&lines, programs) {
             Some((program, why)) => {
-                let remedy = CGROUP_PROGRAMS.contains(&program).then(remedy::of_cgroup).flatten();
+                let is_of_cgroup = CGROUP_PROGRAMS.contains(&program) || FIRST_PROGRAMS.contains(&program);
+                let remedy = is_of_cgroup.then(remedy::of_cgroup).flatten();
                 Refused { program: Some(program.into()), step: "loaded", why, remedy }
             }
             None => {
@@ -157,7 +159,7 @@ fn last_words(error: &libbpf_rs::Error) -> String {
     }
 }
 
-/// The ring of UDP, a quarter of the other: some 22,000 datagrams by default. What is rare is also what nobody can do
+/// The ring of UDP, a quarter of the other: some 20,000 datagrams by default. What is rare is also what nobody can do
 /// without, and comes in bursts (5,000 connections are 60,000 records); and a ring counts twice in the resident set,
 /// since it is mapped twice.
 fn bulk_ring_bytes(ring_bytes: u32) -> u32 {
@@ -179,7 +181,8 @@ fn configure(
     if !hash {
         open.maps.sock_hash.set_max_entries(1)?;
     }
-    if !uses("udp__send_kprobe") && !uses("udp__send_tp_btf") {
+    let udp_calls = ["udp__send_kprobe", "udp__send_tp_btf", "udp__connect_fentry", "udp__asked_fentry"];
+    if !udp_calls.into_iter().any(uses) {
         open.maps.udp_calls.set_max_entries(1)?;
     }
     if !uses("udp__send_fexit_more1") && !uses("udp__send_tp_btf_more1") {
@@ -254,7 +257,8 @@ fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -
     let link = if program.prog_type() == ProgramType::CgroupSockAddr {
         let root = cgroup_root().ok_or_else(|| refused("no cgroup v2 hierarchy is mounted".into()))?;
         let root = File::open(&root).map_err(|e| refused(format!("`{}`: {e}", root.display())))?;
-        program.attach_cgroup(root.as_raw_fd())
+        let can_be_first = FIRST_PROGRAMS.iter().all(|it| choice.programs.contains(it));
+        attach_to_cgroup(&program, root.as_raw_fd(), can_be_first && FIRST_PROGRAMS.contains(&name))
     } else {
         program.attach()
     };
@@ -265,6 +269,26 @@ fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -
     // `more` and `seconds` take what the first ones are skipped for; what is optional adds to events and makes none
     let makes_events = choice.variant.is_some_and(|v| v.programs.contains(&name)) && !choice.hook.kinds().is_empty();
     Ok(Attachment::new((choice.hook.name(), name), makes_events, &program, link))
+}
+
+/// The last of a cgroup's programs, or the first of all that run for its tasks.
+fn attach_to_cgroup(program: &ProgramMut<'_>, cgroup: RawFd, is_first: bool) -> libbpf_rs::Result<Link> {
+    if !is_first {
+        return program.attach_cgroup(cgroup);
+    }
+    let options = libbpf_sys::bpf_cgroup_opts {
+        sz: size_of::<libbpf_sys::bpf_cgroup_opts>() as libbpf_sys::size_t,
+        flags: libbpf_sys::BPF_F_PREORDER,
+        ..Default::default()
+    };
+    let program = program.as_libbpf_object();
+    // SAFETY: the program is loaded, and `options` is of the size that it says and outlives the call.
+    let link = unsafe { libbpf_sys::bpf_program__attach_cgroup_opts(program.as_ptr(), cgroup, &raw const options) };
+    match NonNull::new(link) {
+        // SAFETY: a link that was just made, and that nobody else has.
+        Some(link) => Ok(unsafe { Link::from_ptr(link) }),
+        None => Err(std::io::Error::last_os_error().into()),
+    }
 }
 
 /// The root of the whole hierarchy has inode 1. Below any other, only part of the machine passes our programs.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -52,6 +52,32 @@ pub fn socket_storage(types: &Types) -> Answer {
                 Err(e) => Answer::No(format!("the kernel cannot tie data to a socket: {}", log::chain(&e))),
             }
         }
+    }
+}
+
+/// Whether a program can be put before all others at a cgroup: asked for a cgroup that is none, so that nothing comes of it
+/// but the kernel's word on what it looks at first.
+pub fn first_at_cgroup(types: &Types) -> Answer {
+    const NAME: &str = "trial_cgroup";
+    let mut slot = MaybeUninit::uninit();
+    let loaded = match open(types, NAME, &mut slot).and_then(|open| open.load()) {
+        Ok(loaded) => loaded,
+        Err(e) => return Answer::No(refusal("load", &e)),
+    };
+    let Some(program) = loaded.object().progs().find(|p| p.name() == NAME) else {
+        return Answer::Unknown("the trial program is not in its object".into());
+    };
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: libbpf_sys::BPF_F_PREORDER,
+        ..Default::default()
+    };
+    let (fd, place) = (program.as_fd().as_raw_fd(), libbpf_sys::BPF_CGROUP_UDP4_SENDMSG);
+    // SAFETY: `options` is of the size that it says, and outlives the call.
+    let answer = unsafe { libbpf_sys::bpf_link_create(fd, -1, place, &raw const options) };
+    match -answer {
+        libc::EBADF => Answer::Yes,
+        other => Answer::No(format!("the kernel refuses to: {}", io::Error::from_raw_os_error(other))),
     }
 }
 

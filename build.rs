@@ -35,9 +35,9 @@ fn build() -> Result<()> {
     sources.extend(sources_in("bpf/hooks")?);
     let trials = sources_in("bpf/preflight")?;
     let target = env::var("CARGO_CFG_TARGET_ARCH")?;
-    if !ARCHS.iter().any(|(arch, _)| *arch == target) {
+    let Some((_, target_name)) = ARCHS.iter().find(|(arch, _)| *arch == target) else {
         return Err(format!("no register layout for `{target}` in vmlinux/").into());
-    }
+    };
     for (arch, kernels_name) in ARCHS {
         let folder = out.join(kernels_name);
         fs::create_dir_all(&folder)?;
@@ -48,8 +48,19 @@ fn build() -> Result<()> {
             }
         }
     }
+    compile_of_tests(&out, target_name)?;
     describe_build();
     describe_compiler()
+}
+
+/// What the live tests load by themselves, `OUT_DIR/*.bpf.o`; nothing where only the collector is there.
+fn compile_of_tests(out: &Path, arch: &str) -> Result<()> {
+    let sources = Path::new("tests/live/socketlb/rewriter.bpf.c");
+    if sources.exists() {
+        println!("cargo:rerun-if-changed={}", sources.display());
+        compile(sources, arch, out)?;
+    }
+    Ok(())
 }
 
 fn sources_in(dir: &str) -> Result<Vec<PathBuf>> {

@@ -26,7 +26,7 @@ SECONDS_PER_KERNEL=5400
 tests_of() {
 	case "$1" in
 	fixture) echo of_its_fixture ;;
-	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
+	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: socketlb:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
 	# not those of classic ones, which have a group of their own
 	tracepoints) echo "tracepoints:: --skip classic_" ;;
 	refused) echo _refused_at_ ;;

@@ -48,6 +48,7 @@ mod refusal;
 mod requirements;
 mod runtime;
 mod sampling;
+mod socketlb;
 mod sockets;
 mod strace;
 mod stream;
@@ -131,6 +132,7 @@ fn main() -> ExitCode {
         dns,
         tcp,
         connect,
+        socketlb,
         sockets,
         owners,
         processes,

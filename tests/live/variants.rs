@@ -14,7 +14,7 @@ use crate::observer::{Observer, counted_over_init};
 use crate::program::Program;
 use crate::tcp::MANY;
 use crate::truth::conns;
-use crate::{Test, connect, dns, faults, identity, processes, sockets, tcp, tests, udp};
+use crate::{Test, connect, dns, faults, identity, processes, socketlb, sockets, tcp, tests, udp};
 
 /// Variants that are forced together, and the tests that they must pass.
 pub struct Forced {
@@ -58,6 +58,9 @@ const OWNERS: &[&str] = &[
     "an_rtt_lies_within_what_the_client_measured",
     "a_lost_reply_never_becomes_a_slow_answer",
     "dropped_dns_replies_are_the_top_finding",
+    "a_v6_address_that_is_balanced_at_the_socket_is_told_with_its_backend",
+    "a_v4_mapped_address_that_is_balanced_at_the_socket_is_told_with_its_backend",
+    "what_is_not_balanced_went_where_it_was_asked_for",
 ];
 
 /// Every connection with its states, bytes, process and end.
@@ -110,7 +113,7 @@ pub fn tests() -> Vec<Test> {
 impl Forced {
     fn tests(&'static self) -> Vec<Test> {
         let all = [udp::tests, dns::tests, tcp::tests, connect::tests, faults::tests, sockets::tests];
-        let all = all.into_iter().chain([processes::tests, identity::tests]).map(|tests| tests());
+        let all = all.into_iter().chain([processes::tests, identity::tests, socketlb::tests]).map(|tests| tests());
         let mut by_name: BTreeMap<_, _> = all.flatten().map(|t| (t.name.clone(), t)).collect();
         let take = |name: &&str| {
             let test = by_name.remove(*name).unwrap_or_else(|| panic!("no test `{name}`"));

@@ -32,6 +32,7 @@ pub fn add(record: &mut FlowRecord, event: &Event) {
         Payload::TcpState(change) => state(record, change),
         Payload::UdpSend(datagram) => {
             count(&mut record.send_count, 1);
+            record.asked = datagram.asked.or(record.asked);
             bytes(&mut record.tx_bytes, datagram);
             error(record, datagram.error);
         }

@@ -1,6 +1,7 @@
 //! One address, three backends, and one of them does not do its work: the finding names it, with the counts of all three.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 use ktrace_bundle::event::Endpoint;
 
@@ -8,9 +9,11 @@ use crate::analyze::analyze;
 use crate::capture::Bundle;
 use crate::dns::{self, NAMES};
 use crate::faults::UNANSWERED_AFTER_NS;
+use crate::filters::Cgroups;
 use crate::nat::on_the_node;
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
+use crate::socketlb::Rewriter;
 use crate::wait::{boot_ns, until_boot_ns};
 use crate::{Test, tests};
 
@@ -35,6 +38,10 @@ pub fn tests() -> Vec<Test> {
         a_silent_backend_behind_a_masquerade_is_named_for_both_of_its_services,
         a_dns_server_that_is_silent_is_named_among_three,
         a_dns_server_that_is_slow_is_named_among_three,
+        a_backend_that_a_socket_is_sent_to_is_named_if_it_is_silent,
+        a_backend_that_a_socket_is_sent_to_is_named_if_it_refuses,
+        a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_silent,
+        a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_slow,
         three_healthy_backends_are_no_finding,
     ]
 }
@@ -159,6 +166,75 @@ fn a_dns_server_that_is_slow_is_named_among_three() {
     let capture = on_the_node(&lab, &["--dns-only"]);
     for _ in 0..3 {
         queries(&lab, "sendto");
+    }
+    assert_named(&lab, &capture.stop(), "nat.backend_slow", "10.77.2.2:5303", &["10.96.0.81:53"], &[]);
+}
+
+/// Clients in a cgroup whose sockets a program sends to the next of three backends, one after the other.
+fn balanced(lab: &Lab, service: u16, backends: [u16; 3], client: impl Fn() -> Command) {
+    let cgroups = Cgroups::new();
+    let rewriter = Rewriter::at(&cgroups.0);
+    for backend in backends.iter().cycle().take(12) {
+        rewriter.lead(([10, 96, 0, 81], service).into(), SocketAddr::new(SERVER4, *backend));
+        let inside = client();
+        let mut command = lab.client.command("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&cgroups.0);
+        command.arg(inside.get_program()).args(inside.get_args());
+        Program::start(command).wait();
+    }
+    lab.client.wait_until_quiet();
+}
+
+fn connects_balanced(lab: &Lab) {
+    balanced(lab, 80, [8081, 8082, 8083], || lab.client.traffic("connect --to 10.96.0.81:80 --timeout-ms 400"));
+}
+
+fn queries_balanced(lab: &Lab, mode: &str) {
+    let vip: IpAddr = [10, 96, 0, 81].into();
+    balanced(lab, 53, [5301, 5302, 5303], || dns::client(&lab.client, mode, vip, dns::PORT, &NAMES[..1]));
+}
+
+fn a_backend_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
+    let lab = Lab::new();
+    deafen(&lab, "tcp dport 8083");
+    let _servers = listening(&lab, &[8081, 8082, 8083]);
+    let capture = on_the_node(&lab, &[]);
+    connects_balanced(&lab);
+    let counts = ["0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
+    let bundle = capture.stop();
+    assert_named(&lab, &bundle, "nat.backend_dead", "10.77.2.2:8083", &["10.96.0.81:80"], &counts);
+    let service = bundle.services.services.iter().find(|it| it.vip.port == Some(80)).unwrap();
+    let counted: Vec<_> = service.backends.iter().map(|it| (it.end.port, it.attempt_count, it.failed_count)).collect();
+    assert_eq!(counted, [(Some(8081), 4, 0), (Some(8082), 4, 0), (Some(8083), 4, 4)]);
+    assert!(service.backends.iter().all(|it| it.from == ["socket"]), "{service:?}");
+}
+
+fn a_backend_that_a_socket_is_sent_to_is_named_if_it_refuses() {
+    let lab = Lab::new();
+    let _servers = listening(&lab, &[8081, 8082]);
+    let capture = on_the_node(&lab, &[]);
+    connects_balanced(&lab);
+    let counts = ["turned down", "0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
+    assert_named(&lab, &capture.stop(), "nat.backend_dead", "10.77.2.2:8083", &["10.96.0.81:80"], &counts);
+}
+
+fn a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
+    let lab = Lab::new();
+    deafen(&lab, "udp dport 5303");
+    let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 0)]);
+    let capture = on_the_node(&lab, &[]);
+    queries_balanced(&lab, "timeout");
+    until_boot_ns(boot_ns() + UNANSWERED_AFTER_NS);
+    let counts = ["0 of 4", "10.77.2.2:5301: 4 of 4", "10.77.2.2:5302: 4 of 4"];
+    assert_named(&lab, &capture.stop(), "nat.backend_dead", "10.77.2.2:5303", &["10.96.0.81:53"], &counts);
+}
+
+fn a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_slow() {
+    let lab = Lab::new();
+    let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 300)]);
+    let capture = on_the_node(&lab, &[]);
+    for _ in 0..3 {
+        queries_balanced(&lab, "sendto");
     }
     assert_named(&lab, &capture.stop(), "nat.backend_slow", "10.77.2.2:5303", &["10.96.0.81:53"], &[]);
 }

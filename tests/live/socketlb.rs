@@ -44,9 +44,9 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// The programs at a cgroup, until this is dropped.
-struct Rewriter {
+pub struct Rewriter {
     _links: Vec<Link>,
-    _object: Object,
+    object: Object,
 }
 
 /// `struct end`: network order, IPv4 as v4-mapped, the port in the first half of 4 bytes.
@@ -62,17 +62,19 @@ fn end(at: SocketAddr) -> [u8; 20] {
 }
 
 impl Rewriter {
-    /// One that leads from each service to its backend, and back.
-    fn at(cgroup: &Path, services: &[Way]) -> Self {
+    /// One that leads nowhere yet.
+    pub fn at(cgroup: &Path) -> Self {
         let object = ObjectBuilder::default().open_memory(REWRITER).unwrap().load().unwrap();
-        for Way { asked, went } in services {
-            let map = |name: &str| object.maps().find(|map| map.name() == name).unwrap();
-            map("backends").update(&end(*asked), &end(*went), MapFlags::ANY).unwrap();
-            map("services").update(&end(*went), &end(*asked), MapFlags::ANY).unwrap();
-        }
         let cgroup = File::open(cgroup).unwrap();
         let links = object.progs_mut().map(|program| program.attach_cgroup(cgroup.as_raw_fd()).unwrap()).collect();
-        Self { _links: links, _object: object }
+        Self { _links: links, object }
+    }
+
+    /// From now on this service leads to this backend, and back.
+    pub fn lead(&self, asked: SocketAddr, went: SocketAddr) {
+        let map = |name: &str| self.object.maps().find(|map| map.name() == name).unwrap();
+        map("backends").update(&end(asked), &end(went), MapFlags::ANY).unwrap();
+        map("services").update(&end(went), &end(asked), MapFlags::ANY).unwrap();
     }
 }
 
@@ -183,7 +185,8 @@ fn capture_of(scene: &Scene, shown: impl Fn(IpAddr) -> String) -> (u32, u32, Bun
     let (lab, cgroups) = (Lab::new(), Cgroups::new());
     let all = [scene.web, scene.closed, scene.one, scene.other, scene.direct];
     let services: Vec<_> = all.into_iter().filter(|way| way.changes()).collect();
-    let _rewriter = Rewriter::at(&cgroups.0, &services);
+    let rewriter = Rewriter::at(&cgroups.0);
+    services.iter().for_each(|Way { asked, went }| rewriter.lead(*asked, *went));
     let _servers = [
         lab.server.start(&format!("tcp-server --listen {} --then close", scene.web.went)),
         lab.server.start(&format!("udp-echo --listen {}", scene.one.went)),

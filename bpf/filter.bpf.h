@@ -62,11 +62,11 @@ extern struct filter_homes_map filter_homes SEC(".maps");
 struct kt_failed {
 	struct kt_end remote; /* where its SYN went, which need not be what was asked for */
 	__u8 ends; /* what filters said of them, as in kt_sock */
-	__u8 reserved;
+	__u8 reserved[3];
 };
 
 /* key: cookie, which no other socket will ever have, so a stale entry can only age out; with the hash of sockets, which
- * numbers one anew after its CLOSE, the address, and an attempt starts without an entry. 4,096 x 22 bytes. */
+ * numbers one anew after its CLOSE, the address, and an attempt starts without an entry. 4,096 x 24 bytes. */
 struct failed_ends_map {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);

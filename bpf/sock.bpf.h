@@ -11,12 +11,12 @@
 #define KT_OWN_ID (1ULL << 63)
 #define MAX_ACCEPTS 16384
 
-/* An address and a port that some call named. */
+/* An address and a port that some call named. Aligned, or a copy is as many instructions as it has halves of a word. */
 struct kt_end {
 	__u8 addr[16]; /* network order; AF_INET uses the first 4 bytes */
 	__u16 port;
 	__u16 family; /* 0: nothing here */
-};
+} __attribute__((aligned(4)));
 
 /* What is remembered about a socket for as long as it lives. With what the kernel adds (72 bytes) it takes no more than 256:
  * the next size is twice that. */

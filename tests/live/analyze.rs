@@ -74,6 +74,11 @@ impl Finding<'_> {
         self.0["subject"]["pid"].as_u64()
     }
 
+    /// Process at the other end, of a finding about a client whose server is in the bundle, too.
+    pub fn server_pid(&self) -> Option<u64> {
+        self.0["subject"]["server"]["pid"].as_u64()
+    }
+
     /// A string of its subject, such as `comm`, `local` or `remote`.
     pub fn subject(&self, key: &str) -> String {
         self.string(&self.0["subject"][key])

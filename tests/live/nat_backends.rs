@@ -161,13 +161,18 @@ fn a_dns_server_that_is_silent_is_named_among_three() {
 
 fn a_dns_server_that_is_slow_is_named_among_three() {
     let lab = Lab::new();
-    translate(&lab, "");
-    let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 300)]);
+    translate(&lab, MASQUERADE);
+    let servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 300)]);
     let capture = on_the_node(&lab, &["--dns-only"]);
     for _ in 0..3 {
         queries(&lab, "sendto");
     }
-    assert_named(&lab, &capture.stop(), "nat.backend_slow", "10.77.2.2:5303", &["10.96.0.81:53"], &[]);
+    let bundle = capture.stop();
+    assert_named(&lab, &bundle, "nat.backend_slow", "10.77.2.2:5303", &["10.96.0.81:53"], &[]);
+    // both ends are one story, although the server never saw the client's address
+    let report = analyze(&bundle.path);
+    let [_, _, slow] = servers.as_slice() else { panic!("{servers:?}") };
+    assert_eq!(report.findings(&lab.inodes())[0].server_pid(), Some(slow.pid().into()), "{}", report.text());
 }
 
 /// Clients in a cgroup whose sockets a program sends to the next of three backends, one after the other.

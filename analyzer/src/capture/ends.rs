@@ -66,10 +66,10 @@ pub(super) struct UdpServers {
 }
 
 impl UdpServers {
-    /// Adds a datagram of a server; at most `max` ends are kept.
+    /// Adds a datagram of a server, or of a socket older than the window, which may be one; at most `max` ends are kept.
     pub(super) fn push(&mut self, event: &Event, owner: Option<ProcId>, max: usize) {
         let id = &event.id;
-        let Some(port) = id.local.port.filter(|_| id.role == Some(Role::Server) && id.remote.addr.is_some()) else {
+        let Some(port) = id.local.port.filter(|_| id.role != Some(Role::Client) && id.remote.addr.is_some()) else {
             return;
         };
         let key = ((Proto::Udp, id.remote, port), id.netns);

@@ -203,8 +203,8 @@ pub struct Finding {
     pub evidence: Evidence,
     /// Rules whose finding about the same subject is explained by this one.
     pub symptoms: Vec<&'static str>,
-    /// What else it is about: subjects of other rules that this one finding explains.
-    pub covers: Vec<Key>,
+    /// The subjects whose findings by other rules it explains; `None`: its own.
+    pub covers: Option<Vec<Key>>,
 }
 
 /// A rule in words; its thresholds come from the constants that decide.

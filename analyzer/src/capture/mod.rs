@@ -208,7 +208,10 @@ impl Builder {
             Record::Workload(workload) => self.processes.learn(workload),
             Record::Flow(flow) => self.flow(&flow),
             Record::Tracking(report) => self.tracking.report = Some(*report),
-            Record::Services(report) => self.services = Some(report),
+            Record::Services(mut report) => {
+                report.services.sort_by_key(|s| (s.proto, s.vip));
+                self.services = Some(report);
+            }
             // what findings name is told by the events themselves
             Record::Process(_) => {}
             Record::Manifest(m) => self.manifest = Some(m),

@@ -130,7 +130,7 @@ fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], ope
         confidence: if *is_client { 0.7 } else { 0.9 },
         evidence: Evidence::of(members.iter().filter_map(|c| c.close_wait.map(|m| m.seq))),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     }
 }
 

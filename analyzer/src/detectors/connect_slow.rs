@@ -92,7 +92,7 @@ fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection
         confidence: 0.95,
         evidence,
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
         subject,
     })
 }
@@ -131,7 +131,7 @@ fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -
         confidence: 0.85,
         evidence: evidence(&slow),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
         subject,
     })
 }

@@ -175,7 +175,7 @@ fn finding(capture: &Capture, races: &Races, target: &Target, members: &[(&Conne
         confidence: account.confidence(),
         evidence: account.evidence(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
         subject,
     })
 }

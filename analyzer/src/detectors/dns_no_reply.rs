@@ -192,7 +192,7 @@ fn finding(
         confidence: if severity == Severity::Info || !measured { 0.6 } else { 0.95 },
         evidence: account.evidence,
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
         subject,
     }
 }

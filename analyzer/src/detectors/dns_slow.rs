@@ -97,7 +97,7 @@ fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Fin
         confidence: 0.9,
         evidence: rtts.slow,
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     })
 }
 

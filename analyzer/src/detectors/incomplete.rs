@@ -113,6 +113,6 @@ fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
         confidence: 1.0,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     })
 }

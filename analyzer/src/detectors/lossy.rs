@@ -179,7 +179,7 @@ fn finding(c: &Coverage, gaps: &[Gap], severity: Severity) -> Finding {
         confidence: 1.0,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn rank(mut findings: Vec<Finding>) -> Vec<Finding> {
 fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
     let mut by_form: BTreeMap<(Form, Key), usize> = BTreeMap::new();
     for (place, f) in findings.iter().enumerate() {
-        for key in f.covers.iter().cloned().chain([f.subject.key()]) {
+        for key in f.covers.clone().unwrap_or_else(|| vec![f.subject.key()]) {
             by_form.entry((form(f), key)).or_insert(place);
         }
     }

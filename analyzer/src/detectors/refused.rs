@@ -150,7 +150,7 @@ fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts
         confidence: 0.95,
         evidence: evidence(refused),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     }
 }
 

@@ -173,7 +173,7 @@ fn finding(capture: &Capture, form: Form, target: &Target, account: &Account<'_>
         confidence: if account.evidence.total() > 0 { 0.9 } else { 0.7 },
         evidence: account.evidence.clone(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
         subject,
     })
 }

@@ -113,6 +113,6 @@ fn finding(capture: &Capture, target: &Target, mut members: Vec<(u64, &Connectio
         confidence: if times.len() >= 3 { 0.85 } else { 0.6 },
         evidence: Evidence::of(slow.iter().filter_map(|c| c.closed.as_ref().map(|x| x.mark.seq))),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     })
 }

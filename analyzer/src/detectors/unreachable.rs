@@ -112,7 +112,7 @@ fn finding(
         confidence: 0.9,
         evidence: refused::evidence(failed),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: None,
     }
 }
 

@@ -87,6 +87,6 @@ fn finding(table: &Table, count: u64, max: u64, refused: impl Fn() -> Vec<Key>) 
         confidence: if part >= NEAR_SHARE { 0.97 } else { 0.85 },
         evidence: Evidence::default(),
         symptoms: Vec::new(),
-        covers: if is_losing { refused() } else { Vec::new() },
+        covers: Some(if is_losing { refused() } else { Vec::new() }),
     }
 }

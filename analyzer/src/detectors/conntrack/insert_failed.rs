@@ -69,6 +69,6 @@ fn finding(table: &Table, window_ns: u64) -> Option<Finding> {
         confidence: 0.9,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: Some(Vec::new()),
     })
 }

@@ -1,10 +1,12 @@
 //! `nat.backend_dead`: one backend of a VIP fails, and the others do not.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::{Endpoint, Proto};
+use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, Service};
 
-use super::{Kind, Services, Tally, Use, covered, services, uses, words};
+use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Services, Tally, Use, covered, services, uses, words};
 use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -74,9 +76,13 @@ type Dead = BTreeMap<(Kind, Endpoint), BTreeSet<Endpoint>>;
 fn judge(services: &Services<'_>) -> Dead {
     let mut dead = Dead::new();
     for ((kind, vip), backends) in services {
-        for (backend, tally) in backends {
-            let others = backends.iter().filter(|(b, _)| *b != backend).map(|(_, t)| (t.tried, t.failed));
-            if severity((tally.tried, tally.failed), others, MIN_FAILED).is_some() {
+        let mut best: Vec<(Endpoint, u64, u64)> = backends.iter().map(|(b, t)| (*b, t.tried, t.failed)).collect();
+        best.sort_by_key(|(b, tried, failed)| (Reverse(tried.saturating_sub(*failed)), *b));
+        best.truncate(MAX_COMPARED);
+        for (backend, tally) in backends.iter().filter(|(_, t)| t.failed >= MIN_FAILED) {
+            let others = best.iter().filter(|(b, ..)| b != backend).map(|(_, tried, failed)| (*tried, *failed));
+            let is_told = dead.contains_key(&(*kind, *backend)) || dead.len() < MAX_FINDINGS;
+            if is_told && severity((tally.tried, tally.failed), others, MIN_FAILED).is_some() {
                 dead.entry((*kind, *backend)).or_default().insert(*vip);
             }
         }
@@ -157,7 +163,7 @@ fn finding(
         confidence: if tally.tried >= MIN_ILL { 0.97 } else { 0.85 },
         evidence: tally.evidence(),
         symptoms: Vec::new(),
-        covers,
+        covers: Some(covers),
         subject,
     }
 }
@@ -201,35 +207,41 @@ fn next_steps(subject: &Subject, proto: Proto, backend: Endpoint) -> Vec<Step> {
 
 /// Backends of VIPs that only others than this node's sockets asked, by what connection tracking saw pass.
 fn passing(capture: &Capture, own: &Services<'_>) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for service in capture.services.iter().flat_map(|s| &s.services) {
-        if own.keys().any(|(kind, vip)| kind.proto() == service.proto && *vip == service.vip) {
-            continue;
-        }
-        let of = |b: &ktrace_bundle::tracking::Backend| (b.tracked_count, b.unreplied_count.min(b.tracked_count));
-        for b in &service.backends {
-            let others = || service.backends.iter().filter(|o| o.end != b.end);
-            let (tracked, unreplied) = of(b);
-            let is_dead = severity((tracked, unreplied), others().map(of), MIN_UNREPLIED) == Some(Severity::Critical);
-            if !is_dead {
-                continue;
-            }
-            let others: Vec<String> = others()
-                .filter(|o| o.tracked_count > 0)
-                .map(|o| format!("{}: {} of {}", o.end, o.tracked_count.saturating_sub(of(o).1), o.tracked_count))
-                .collect();
-            let vip = words::vip(capture, service.proto, service.vip);
-            let title = format!(
-                "backend {} of {vip} does not answer what passes this node: {} of {} answered; {}",
-                b.end,
-                tracked.saturating_sub(unreplied),
-                Kind::Udp.count(tracked),
-                words::listed(others.into_iter(), ", "),
-            );
-            found.push(of_passing(service.proto, service.vip, b.end, share(unreplied, tracked), title));
-        }
-    }
-    found
+    let asked = |s: &Service| {
+        let kinds = [Kind::Tcp, Kind::Dns, Kind::Udp];
+        kinds.iter().any(|k| k.proto() == s.proto && own.contains_key(&(*k, s.vip)))
+    };
+    let services = capture.services.iter().flat_map(|s| &s.services).filter(|s| !asked(s));
+    services.flat_map(|s| silent_backends(capture, s)).take(MAX_FINDINGS).collect()
+}
+
+/// Flows that passed to a backend, and those of them without an answer.
+fn passed(b: &Backend) -> (u64, u64) {
+    (b.tracked_count, b.unreplied_count.min(b.tracked_count))
+}
+
+fn silent_backends(capture: &Capture, service: &Service) -> impl Iterator<Item = Finding> {
+    let backends = || service.backends.iter().take(MAX_BACKENDS);
+    let dead = backends().filter(move |b| {
+        let others = backends().filter(|o| o.end != b.end).map(passed);
+        severity(passed(b), others, MIN_UNREPLIED) == Some(Severity::Critical)
+    });
+    dead.map(move |b| {
+        let (tracked, unreplied) = passed(b);
+        let others: Vec<String> = backends()
+            .filter(|o| o.end != b.end && o.tracked_count > 0)
+            .map(|o| format!("{}: {} of {}", o.end, o.tracked_count.saturating_sub(passed(o).1), o.tracked_count))
+            .collect();
+        let title = format!(
+            "backend {} of {} does not answer what passes this node: {} of {} answered; {}",
+            b.end,
+            words::vip(capture, service.proto, service.vip),
+            tracked.saturating_sub(unreplied),
+            Kind::Udp.count(tracked),
+            words::listed(others.into_iter(), ", "),
+        );
+        of_passing(service.proto, service.vip, b.end, share(unreplied, tracked), title)
+    })
 }
 
 fn of_passing(proto: Proto, vip: Endpoint, backend: Endpoint, share: f64, title: String) -> Finding {
@@ -247,7 +259,7 @@ fn of_passing(proto: Proto, vip: Endpoint, backend: Endpoint, share: f64, title:
         confidence: 0.7,
         evidence: Evidence::default(),
         symptoms: Vec::new(),
-        covers: Vec::new(),
+        covers: Some(Vec::new()),
         subject,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 
-use super::{Kind, Socket, Use, subject_of, uses, words};
+use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Socket, Use, subject_of, uses, words};
 use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
@@ -65,9 +65,13 @@ impl Detector for BackendSlow {
         let uses = uses(capture);
         let mut found = Vec::new();
         for ((kind, vip), backends) in &services(&uses) {
-            for (backend, times) in backends {
-                found.extend(finding(capture, *kind, *vip, *backend, times, backends));
-            }
+            let mut medians: Vec<(u64, Endpoint)> =
+                backends.iter().filter_map(|(b, t)| Some((t.median()?, *b))).collect();
+            medians.sort_unstable();
+            medians.truncate(MAX_COMPARED);
+            let told =
+                backends.iter().filter_map(|(b, t)| finding(capture, (*kind, *vip), (*b, t), backends, &medians));
+            found.extend(told.take(MAX_FINDINGS));
         }
         found
     }
@@ -92,23 +96,23 @@ fn services<'a>(uses: &[Use<'a>]) -> BTreeMap<(Kind, Endpoint), ByBackend<'a>> {
     services
 }
 
+/// `medians` are those of the fastest backends, rising.
 fn finding(
     capture: &Capture,
-    kind: Kind,
-    vip: Endpoint,
-    backend: Endpoint,
-    times: &Times<'_>,
+    (kind, vip): (Kind, Endpoint),
+    (backend, times): (Endpoint, &Times<'_>),
     backends: &ByBackend<'_>,
+    medians: &[(u64, Endpoint)],
 ) -> Option<Finding> {
     let own = times.median()?;
-    let others: Vec<(Endpoint, u64)> =
-        backends.iter().filter(|(b, _)| **b != backend).filter_map(|(b, t)| Some((*b, t.median()?))).collect();
+    let others = || medians.iter().filter(|(_, b)| *b != backend);
     let is_fast = |other: u64| other.saturating_mul(FACTOR) <= own && own.saturating_sub(other) >= FLOOR_NS;
-    let fastest = others.iter().map(|(_, ns)| *ns).filter(|ns| is_fast(*ns)).min()?;
+    let fastest = others().map(|(ns, _)| *ns).find(|ns| is_fast(*ns))?;
     let (target, samples) = times.by_target.iter().max_by(|(a, s), (b, t)| s.len().cmp(&t.len()).then(b.cmp(a)))?;
     let sockets: Vec<Socket<'_>> = samples.iter().map(|(_, socket)| *socket).collect();
     let subject = Subject { vip: Some(vip), backend: Some(backend), ..subject_of(capture, target, &sockets) };
-    let listed = others.into_iter().map(|(b, ns)| format!("{b}: {}", duration(ns))).collect::<Vec<_>>();
+    let mut listed: Vec<(Endpoint, u64)> = others().map(|(ns, b)| (*b, *ns)).collect();
+    listed.sort_unstable();
     let title = format!(
         "{} waits {} for backend {backend} of {} (median of {}); {}",
         words::clients(&subject, times.by_target.len() - 1),
@@ -119,7 +123,7 @@ fn finding(
         } else {
             format!("{} replies", times.ns.len())
         },
-        words::listed(listed.into_iter(), ", "),
+        words::listed(listed.into_iter().map(|(b, ns)| format!("{b}: {}", duration(ns))), ", "),
     );
     let ratio = own as f64 / fastest.max(1) as f64;
     Some(Finding {
@@ -134,7 +138,7 @@ fn finding(
         confidence: 0.9,
         evidence: evidence(times, own),
         symptoms: Vec::new(),
-        covers: covers(backend, times, backends, own / 2),
+        covers: Some(covers(backend, times, backends, own / 2)),
         subject,
     })
 }

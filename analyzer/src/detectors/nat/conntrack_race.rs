@@ -93,7 +93,7 @@ fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Fin
         confidence: if lost >= stalls { 0.9 } else { 0.7 },
         evidence,
         symptoms: Vec::new(),
-        covers: covers(target, &tables, stalls, lost),
+        covers: Some(covers(target, &tables, stalls, lost)),
         subject,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 
-use super::{Kind, Tally, Use, covered, uses, words};
+use super::{Kind, MAX_FINDINGS, Tally, Use, covered, uses, words};
 use crate::capture::{Capture, Needs, Target, TrackingNeed};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -50,7 +50,10 @@ impl Detector for Hairpin {
             }
         }
         let groups = groups.iter().filter(|(_, t)| t.silent > 0 && t.share() >= FAILED_SHARE);
-        groups.map(|((kind, _, vip, backend), tally)| finding(capture, &all, *kind, *vip, *backend, tally)).collect()
+        groups
+            .take(MAX_FINDINGS)
+            .map(|((kind, _, vip, backend), tally)| finding(capture, &all, *kind, *vip, *backend, tally))
+            .collect()
     }
 }
 
@@ -92,7 +95,7 @@ fn finding(
         confidence: if tally.silent >= MIN_CRITICAL { 0.95 } else { 0.8 },
         evidence: tally.evidence(),
         symptoms: Vec::new(),
-        covers: covered(all, std::iter::once(tally)),
+        covers: Some(covered(all, std::iter::once(tally))),
         subject,
     }
 }

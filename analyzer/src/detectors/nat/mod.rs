@@ -19,6 +19,11 @@ use super::{group, refused};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Target, UdpFlow, Way};
 use crate::finding::{Key, Subject};
 
+/// Most findings of one rule: each looks at all flows, and somebody else may have made up the bundle.
+const MAX_FINDINGS: usize = 256;
+/// Most backends of a VIP that another one is compared with.
+const MAX_COMPARED: usize = 64;
+
 /// What a backend is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -266,3 +271,6 @@ pub(super) fn covered<'t>(all: &[Use<'_>], tallies: impl Iterator<Item = &'t Tal
     };
     told.iter().filter(is_whole).map(|(target, _)| Key::from(*target)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ktrace_bundle::event::{Endpoint, Proto};
 use ktrace_bundle::nat::NatKind;
 
-use super::{Socket, Tally, Use, covered, subject_of, uses, words};
+use super::{MAX_FINDINGS, Socket, Tally, Use, covered, subject_of, uses, words};
 use crate::capture::{Capture, Needs, TrackingNeed};
 use crate::detectors::Detector;
 use crate::detectors::conntrack::{full::is_full, gained};
@@ -82,7 +82,9 @@ impl Detector for PortExhaustion {
                 group.sockets.push((it, it.socket));
             }
         }
-        groups.iter().filter_map(|((proto, addr, to), g)| finding(capture, &all, *proto, *addr, *to, g)).collect()
+        let crowded = groups.iter().filter(|(_, g)| g.ports.len() as u64 >= MIN_PORTS);
+        let found = crowded.filter_map(|((proto, addr, to), g)| finding(capture, &all, *proto, *addr, *to, g));
+        found.take(MAX_FINDINGS).collect()
     }
 }
 
@@ -151,7 +153,7 @@ fn finding(
         confidence: confidence(is_failing, is_set),
         evidence: failed.evidence(),
         symptoms: Vec::new(),
-        covers: covered(all, std::iter::once(&failed)).into_iter().chain(keys).collect(),
+        covers: Some(covered(all, std::iter::once(&failed)).into_iter().chain(keys).collect()),
         subject,
     })
 }

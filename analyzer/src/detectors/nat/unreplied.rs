@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ktrace_bundle::event::Endpoint;
+use ktrace_bundle::event::{Endpoint, EventKind};
 
-use super::{Kind, Tally, Use, covered, uses, words};
+use super::{Kind, MAX_FINDINGS, Tally, Use, covered, uses, words};
 use crate::capture::{Capture, Needs, TrackingNeed};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -77,9 +77,15 @@ impl Detector for Unreplied {
 
     fn detect(&self, capture: &Capture) -> Vec<Finding> {
         let all = uses(capture);
-        let accounts = accounts(&all);
+        let mut accounts = accounts(&all);
+        let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);
+        let udp = accounts.iter_mut().filter(|((kind, _), _)| *kind != Kind::Tcp);
+        udp.for_each(|(_, account)| account.unreplied.forgive(lost_replies));
         let judged = accounts.iter().filter_map(|((kind, vip), a)| Some((*kind, *vip, a, a.severity(*kind)?)));
-        judged.map(|(kind, vip, account, severity)| finding(capture, &all, kind, vip, account, severity)).collect()
+        judged
+            .take(MAX_FINDINGS)
+            .map(|(kind, vip, account, severity)| finding(capture, &all, kind, vip, account, severity))
+            .collect()
     }
 }
 
@@ -132,7 +138,7 @@ fn finding(
         confidence: if kind == Kind::Udp { 0.5 } else { 0.9 },
         evidence: account.unreplied.evidence(),
         symptoms: Vec::new(),
-        covers: covered(all, std::iter::once(&account.unreplied)),
+        covers: Some(covered(all, std::iter::once(&account.unreplied))),
         subject,
     }
 }

@@ -31,8 +31,9 @@ impl Kind {
 
 /// `VIP 10.96.0.80:80 (shop/api:http)`, with what the rules call it.
 pub(in crate::detectors) fn vip(capture: &Capture, proto: Proto, vip: Endpoint) -> String {
-    let services = capture.services.iter().flat_map(|s| &s.services);
-    let name = services.filter(|s| s.proto == proto && s.vip == vip).find_map(|s| s.name.as_deref());
+    let services = capture.services.as_ref().map_or(&[][..], |s| &s.services);
+    let place = services.binary_search_by_key(&(proto, vip), |s| (s.proto, s.vip)).ok();
+    let name = place.and_then(|place| services.get(place)?.name.as_deref());
     name.map_or_else(|| format!("VIP {vip}"), |name| format!("VIP {vip} ({})", escape::shown(name)))
 }
 

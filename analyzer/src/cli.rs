@@ -215,11 +215,17 @@ fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {
         writeln!(out, "\n{title}")?;
         list.iter().try_for_each(|s| text::sentence(out, s))?;
     }
-    if !needs.hooks.is_empty() {
+    let tracking = needs.tracking.in_words();
+    if !needs.hooks.is_empty() || tracking.is_some() {
         writeln!(out, "\nneeds")?;
+    }
+    if !needs.hooks.is_empty() {
         let complete = if needs.lossless { ", and none of its events lost; else it is inconclusive" } else { "" };
         let hooks = needs.hooks.join("` and `");
         text::sentence(out, &format!("hook `{hooks}`{complete}"))?;
+    }
+    if let Some(what) = tracking {
+        text::sentence(out, &format!("connection tracking: {what}; else it is inconclusive"))?;
     }
     Ok(Exit::Done)
 }

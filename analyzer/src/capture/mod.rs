@@ -32,9 +32,9 @@ pub use ends::{Ends, FarEnd, Span};
 pub use evidence::Evidence;
 pub use losses::Losses;
 pub use process::{ProcId, Process, Processes};
-pub use rtts::{Rtts, SLOW_NS};
+pub use rtts::{MAX_SAMPLES, RETRY_CLUSTER_NS, Rtts, SLOW_NS};
 pub use tracking::{TrackingCoverage, TrackingNeed};
-pub use udp::{PENDING_NS, RETRY_NS, UdpFlow};
+pub use udp::{PAIR_NS, PENDING_NS, RETRY_NS, UdpFlow};
 pub use way::Way;
 
 use ends::UdpServers;

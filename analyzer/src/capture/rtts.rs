@@ -10,7 +10,7 @@ pub const SLOW_NS: [u64; 2] = [500 * MILLI, SECOND];
 /// What comes so long after its question came with a resolver's retry after its default of 5 s.
 pub const RETRY_CLUSTER_NS: std::ops::RangeInclusive<u64> = 4_900 * MILLI..=5_500 * MILLI;
 /// Round trips of one flow that are kept one by one.
-const MAX_SAMPLES: usize = 64;
+pub const MAX_SAMPLES: usize = 64;
 
 /// Replies whose round trip time is exact.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::manifest::{Head, SourceReport};
-use ktrace_bundle::tracking::{Table, TrackingReport};
+use ktrace_bundle::tracking::{MAX_TABLES, Table, TrackingReport};
 
 use crate::escape;
 use crate::units::count;
@@ -35,6 +35,19 @@ pub enum TrackingNeed {
     FlowsAndCounters,
 }
 
+impl TrackingNeed {
+    /// What that is, for whoever asks for the rule.
+    pub const fn in_words(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Flows => Some("the entries of flows"),
+            Self::Tables => Some("entries and limits of tables"),
+            Self::Counters => Some("the counters of tables"),
+            Self::FlowsAndCounters => Some("the entries of flows, and the counters of tables"),
+        }
+    }
+}
+
 /// What connection tracking told.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrackingCoverage {
@@ -53,7 +66,7 @@ impl TrackingCoverage {
 
     /// Tables that were read.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
-        self.report.iter().flat_map(|r| &r.tables).filter(|t| t.via.is_some())
+        self.report.iter().flat_map(|r| &r.tables).take(MAX_TABLES).filter(|t| t.via.is_some())
     }
 
     /// What a counter gained, in the table of this network namespace and in that of the node, through which flows of others pass.

@@ -32,7 +32,7 @@ const MAX_OUTSTANDING: usize = 512;
 /// Remote ends of one socket that are compared with each other.
 const MAX_SIBLINGS: usize = 8;
 /// A resolver sends its two questions, for A and AAAA, this close to each other.
-const PAIR_NS: u64 = 10 * MILLI;
+pub const PAIR_NS: u64 = 10 * MILLI;
 
 #[derive(Debug, Clone, Copy)]
 struct Query {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 
 use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Socket, Use, subject_of, uses, words};
-use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Evidence, MAX_SAMPLES, Needs, Target, TrackingNeed};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, duration, percentile};
@@ -55,7 +55,7 @@ impl Detector for BackendSlow {
             ],
             limits: vec![
                 "a handshake is answered by the backend's kernel: a program that takes long to answer requests is not seen".into(),
-                "a backend that is far away by design looks the same; of a long UDP flow 64 replies at most are compared".into(),
+                format!("a backend that is far away by design looks the same; of a long UDP flow {MAX_SAMPLES} replies at most are compared"),
             ],
             next: vec!["compare the backends' addresses from the client, then look at load and network of the slow one".into()],
         }

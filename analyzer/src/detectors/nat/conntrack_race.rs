@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::words;
-use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed, UdpFlow};
+use crate::capture::{Capture, Evidence, Needs, PAIR_NS, RETRY_CLUSTER_NS, Target, TrackingNeed, UdpFlow};
 use crate::detectors::conntrack::{full::is_full, gained};
 use crate::detectors::{Detector, group, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
@@ -31,7 +31,12 @@ impl Detector for ConntrackRace {
         Explanation {
             question: "do lookups take 5 s because connection tracking drops one of two queries that are sent at once?",
             decides: vec![
-                "a resolver sends two queries (A and AAAA) from one socket within 10 ms to a VIP, gets no answer to one of them, and asks again after about 5 s".into(),
+                format!(
+                    "a resolver sends two queries (A and AAAA) from one socket within {} to a VIP, gets no answer to one of them, and asks again after {} to {}",
+                    duration(PAIR_NS),
+                    duration(*RETRY_CLUSTER_NS.start()),
+                    duration(*RETRY_CLUSTER_NS.end())
+                ),
                 "and `insert_failed` rose in the window, in the node's table or that of the client's namespace, which is not full".into(),
                 "warning: one such lookup, if the VIP answers otherwise".into(),
             ],
@@ -61,9 +66,12 @@ fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Fin
     let stalled: Vec<&UdpFlow> =
         flows.iter().copied().filter(|f| f.way.is_dnat() && f.pair_retries.total() > 0).collect();
     let stalls = stalled.iter().fold(0_u64, |n, f| n.saturating_add(f.pair_retries.total()));
+    if stalls == 0 || !flows.iter().any(|f| f.answered > 0) {
+        return None;
+    }
     let tables = losing(capture, &stalled);
     let lost = tables.iter().fold(0_u64, |n, t| n.saturating_add(gained(t, "insert_failed")));
-    if stalls == 0 || lost == 0 || !flows.iter().any(|f| f.answered > 0) {
+    if lost == 0 {
         return None;
     }
     let subject = group::of_flows(capture, target, &stalled);

@@ -1,5 +1,6 @@
 //! `nat.port_exhaustion`: so many flows from one address to one destination that no source port is left for another.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -82,9 +83,10 @@ impl Detector for PortExhaustion {
                 group.sockets.push((it, it.socket));
             }
         }
-        let crowded = groups.iter().filter(|(_, g)| g.ports.len() as u64 >= MIN_PORTS);
-        let found = crowded.filter_map(|((proto, addr, to), g)| finding(capture, &all, *proto, *addr, *to, g));
-        found.take(MAX_FINDINGS).collect()
+        let mut crowded: Vec<_> = groups.iter().filter(|(_, g)| g.ports.len() as u64 >= MIN_PORTS).collect();
+        crowded.sort_by_key(|(key, g)| (Reverse(g.ports.len()), **key));
+        crowded.truncate(MAX_FINDINGS);
+        crowded.into_iter().filter_map(|((proto, addr, to), g)| finding(capture, &all, *proto, *addr, *to, g)).collect()
     }
 }
 

@@ -128,3 +128,19 @@ fn without_connection_tracking_the_rules_say_why_and_the_verdict_stays() {
     assert_eq!((unjudged, verdict(&inactive)), (8, "ok"));
     assert_eq!(verdict(&c("failed", "CAP_NET_ADMIN")), "inconclusive");
 }
+
+#[test]
+fn of_thousands_of_dead_backends_some_are_told() {
+    let events = (0..20_000_u64).flat_map(|n| {
+        let backend = format!("10.{}.{}.{}:80", n / 2 / 62_500, n / 2 / 250 % 250, n / 2 % 250 + 1);
+        let event = an_event().from(CLIENT).to(VIP).by("curl", 9).socket(n + 1);
+        let nat = a_nat("CLOSE", CLIENT, VIP, &backend, CLIENT);
+        let syn = event.clone().tcp_state(TcpState::Close, TcpState::SynSent);
+        let end = event.nat(nat).tcp_state(TcpState::SynSent, TcpState::Close);
+        let end =
+            if n < 200 { end.tcp_state(TcpState::SynSent, TcpState::Established) } else { end.error("ECONNREFUSED") };
+        [syn.at_ms(n), end.at_ms(n)]
+    });
+    let dead = findings(&capture(events)).iter().filter(|f| f.rule == "nat.backend_dead").count();
+    assert_eq!(dead, super::MAX_FINDINGS);
+}

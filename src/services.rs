@@ -19,8 +19,9 @@ mod tool;
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -160,8 +161,11 @@ pub struct Reading {
 
 /// Begins to read the rules of a network namespace, or of the caller's own one, on a thread of its own.
 pub fn begin(netns: Option<BorrowedFd<'_>>, longest: Duration) -> Reading {
+    begin_in(netns.map(|fd| fd.try_clone_to_owned()), longest)
+}
+
+fn begin_in(netns: Option<io::Result<OwnedFd>>, longest: Duration) -> Reading {
     let begin = Instant::now();
-    let netns: Option<std::io::Result<OwnedFd>> = netns.map(|fd| fd.try_clone_to_owned());
     let (sender, answers) = channel();
     let inside = move || {
         // nobody listens any more when the time is over
@@ -183,8 +187,9 @@ pub fn begin_on_this_node(longest: Duration) -> Vec<Reading> {
     let own = begin(None, longest);
     let place = |file: &File| file.metadata().ok().map(|it| (it.dev(), it.ino()));
     let here = File::open("/proc/self/ns/net").ok().as_ref().and_then(place);
-    let host = ["/proc/1/ns/net", "/proc/2/ns/net"].into_iter().find_map(|path| File::open(path).ok());
-    let host = host.filter(|file| place(file) != here).map(|file| begin(Some(file.as_fd()), longest));
+    let opened = File::open("/proc/1/ns/net").or_else(|_| File::open("/proc/2/ns/net"));
+    let is_own = opened.as_ref().is_ok_and(|file| place(file) == here);
+    let host = (!is_own).then(|| begin_in(Some(opened.map(OwnedFd::from)), longest));
     [Some(own), host].into_iter().flatten().collect()
 }
 

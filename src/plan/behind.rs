@@ -73,7 +73,7 @@ impl Plan {
                 left_out.join(", ")
             ));
         }
-        notes.extend(rules.iter().flat_map(unread));
+        notes.extend(unread(rules));
         self.entries.insert("ports-behind-nat".into(), PlanEntry { value: json!(ports), from: PlanSource::Nat });
         if !dns_ports.is_empty() {
             let entry = PlanEntry { value: json!(dns_ports), from: PlanSource::Nat };
@@ -83,20 +83,28 @@ impl Plan {
     }
 }
 
-/// Rules that may be there and could not be read.
-fn unread(rules: &Rules) -> impl Iterator<Item = String> {
-    rules.reports.iter().filter_map(|report| match &report.outcome {
-        Outcome::Failed { why } => {
-            let source = report.source.as_str();
-            Some(format!("ports behind NAT may be missing, because rules of {source} could not be read: {why}"))
+/// Rules that may be there and could not be read: one sentence for each reason.
+fn unread(rules: &[Rules]) -> Vec<String> {
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+    for report in rules.iter().flat_map(|it| &it.reports) {
+        let reason = match &report.outcome {
+            Outcome::Failed { why } => why.clone(),
+            Outcome::Answered if report.omitted > 0 => {
+                format!("{} rules, services or backends are too many or not understood", report.omitted)
+            }
+            Outcome::Answered | Outcome::Absent { .. } => continue,
+        };
+        let source = report.source.as_str();
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sources)) if sources.contains(&source) => {}
+            Some((_, sources)) => sources.push(source),
+            None => reasons.push((reason, vec![source])),
         }
-        Outcome::Answered if report.omitted > 0 => Some(format!(
-            "ports behind NAT may be missing: {} rules, services or backends of {} were too many or not understood",
-            report.omitted,
-            report.source.as_str()
-        )),
-        Outcome::Answered | Outcome::Absent { .. } => None,
-    })
+    }
+    let sentence = |(why, sources): (String, Vec<&str>)| {
+        format!("ports behind NAT may be missing, as rules of {} could not be read: {why}", sources.join(", "))
+    };
+    reasons.into_iter().map(sentence).collect()
 }
 
 #[cfg(test)]

@@ -79,24 +79,21 @@ fn what_does_not_fit_into_the_filter_is_said() {
 
 #[test]
 fn rules_that_could_not_be_read_are_said() {
-    let report = |outcome, omitted| RuleReport {
-        source: RuleSource::Iptables,
-        outcome,
-        latency: Duration::ZERO,
-        entries: 0,
-        omitted,
-    };
+    let report =
+        |source, outcome, omitted| RuleReport { source, outcome, latency: Duration::ZERO, entries: 0, omitted };
     let reports = vec![
-        report(Outcome::Failed { why: "no answer".into() }, 0),
-        report(Outcome::Absent { why: "not installed".into() }, 0),
-        report(Outcome::Answered, 3),
+        report(RuleSource::Nftables, Outcome::Failed { why: "no answer".into() }, 0),
+        report(RuleSource::Iptables, Outcome::Failed { why: "no answer".into() }, 0),
+        report(RuleSource::Iptables, Outcome::Absent { why: "not installed".into() }, 0),
+        report(RuleSource::Ipvs, Outcome::Answered, 3),
     ];
     let plan = admitted(&["--dns-only"], &[Rules { declared: Vec::new(), reports }]);
     assert_eq!(
         plan.behind.notes,
         [
-            "ports behind NAT may be missing, because rules of iptables could not be read: no answer",
-            "ports behind NAT may be missing: 3 rules, services or backends of iptables were too many or not understood"
+            "ports behind NAT may be missing, as rules of nftables, iptables could not be read: no answer",
+            "ports behind NAT may be missing, as rules of ipvs could not be read: \
+             3 rules, services or backends are too many or not understood"
         ]
     );
     assert_eq!(plan.entries["ports-behind-nat"].value, json!([]));

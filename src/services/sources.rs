@@ -87,12 +87,12 @@ fn of_ipvs() -> Asked {
 }
 
 fn of_nft(foreign: &mut Option<[u64; 2]>, end: Instant) -> Asked {
-    let path = tool::locate(&["nft"]).map_err(No::Absent)?;
     if let Some(why) = lacking(&[NF_TABLES]) {
         // nobody has rules in it
         *foreign = Some([0, 0]);
         return Err(No::Absent(why));
     }
+    let path = tool::locate(&["nft"]).map_err(No::Absent)?;
     let told = tool::run(&path, &["-j", "list", "ruleset"], left(end), nft::read).map_err(No::Failed)?;
     *foreign = Some(told.foreign);
     Ok(Answer { declared: told.services, omitted: told.omitted })

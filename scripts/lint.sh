@@ -21,7 +21,7 @@ lint_shell() {
 		skipped+=("shellcheck (not installed)")
 		return
 	fi
-	shellcheck -x -P SCRIPTDIR scripts/*.sh tests/vm/*.sh tests/live/runtime/*.sh .ci/run
+	shellcheck -x -P SCRIPTDIR scripts/*.sh tests/vm/*.sh tests/live/runtime/*.sh fixtures/rules/*.sh .ci/run
 }
 
 # A Python of its own, so that nothing is installed outside the build folder.

@@ -56,11 +56,11 @@ pub struct Capture {
 
 /// A command of the ktrace under test that no `KTRACE_*` variable of the caller disturbs.
 pub fn ktrace(path: impl AsRef<Path>) -> Command {
-    clean(mortal(path.as_ref()))
+    undisturbed(mortal(path.as_ref()))
 }
 
-/// The same command without such variables.
-pub fn clean(mut command: Command) -> Command {
+/// The same of a command that becomes ktrace.
+pub fn undisturbed(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("KTRACE_")) {
         command.env_remove(name);
     }

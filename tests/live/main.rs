@@ -41,6 +41,7 @@ mod net;
 mod observer;
 mod outputs;
 mod owners;
+mod ports_behind;
 mod privileges;
 mod processes;
 mod program;
@@ -153,6 +154,7 @@ fn main() -> ExitCode {
         audit,
         clocks,
         filters,
+        ports_behind,
         held,
         sampling,
         command,

@@ -46,7 +46,7 @@ fn at(addr: impl Into<IpAddr>, port: u16) -> Endpoint {
 /// A ktrace that runs where the router's tables are.
 pub fn on_the_node(lab: &Lab, flags: &[&str]) -> Capture {
     let duration = format!("{}s", 120 * *PATIENCE);
-    let command = crate::capture::clean(lab.node.command(env!("CARGO_BIN_EXE_ktrace")));
+    let command = crate::capture::undisturbed(lab.node.command(env!("CARGO_BIN_EXE_ktrace")));
     Capture::launch(command, &[&["--duration", &duration], flags].concat())
 }
 

@@ -170,6 +170,12 @@ impl Lab {
         self.nft(&format!("add rule inet fault forward {rule}\n"));
     }
 
+    /// Adds a rule to where the router translates destinations, such as `ip daddr 10.96.0.1 tcp dport 80 dnat to …`.
+    pub fn translate(&self, rule: &str) {
+        self.nft("add table ip lab\nadd chain ip lab pre { type nat hook prerouting priority dstnat; }\n");
+        self.nft(&format!("add rule ip lab pre {rule}\n"));
+    }
+
     /// Packets that the rules with a counter have matched.
     pub fn faulted_packets(&self) -> u64 {
         let listing: serde_json::Value = serde_json::from_str(&self.node.run("nft -j list table inet fault")).unwrap();

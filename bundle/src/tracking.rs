@@ -19,6 +19,8 @@ pub const MAX_TABLES: usize = 256;
 pub const MAX_SERVICES: usize = 4096;
 /// Backends of one service that it tells of at most.
 pub const MAX_BACKENDS: usize = 256;
+/// Backends of all services that it tells of at most: so it stays below what a reader accepts.
+pub const MAX_ALL_BACKENDS: usize = 1 << 13;
 
 /// `conntrack.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

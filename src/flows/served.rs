@@ -6,7 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ktrace_bundle::event::{Endpoint, Proto, Role};
 use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, MAX_SERVICES, RuleSource, Service, ServicesReport};
+use ktrace_bundle::tracking::{
+    Backend, MAX_ALL_BACKENDS, MAX_BACKENDS, MAX_SERVICES, RuleSource, Service, ServicesReport,
+};
 
 use crate::conntrack::seen::Backends;
 use crate::services::{Outcome, RuleReport, Rules};
@@ -18,6 +20,8 @@ const PENDING: TimeDelta = TimeDelta::seconds(5);
 #[derive(Debug, Default)]
 pub struct Served {
     services: BTreeMap<(Proto, Endpoint), BTreeMap<Endpoint, Backend>>,
+    /// Of all services.
+    backends: usize,
     omitted: u64,
 }
 
@@ -66,10 +70,12 @@ impl Served {
             return None;
         }
         let backends = self.services.entry((proto, vip)).or_default();
-        if !backends.contains_key(&end) && backends.len() >= MAX_BACKENDS {
+        let is_new = !backends.contains_key(&end);
+        if is_new && (backends.len() >= MAX_BACKENDS || self.backends >= MAX_ALL_BACKENDS) {
             self.omitted += 1;
             return None;
         }
+        self.backends += usize::from(is_new);
         let backend = backends.entry(end).or_insert_with(|| Backend::new(end));
         if !backend.from.iter().any(|known| known == from) {
             backend.from.push(from.to_owned());
@@ -193,6 +199,21 @@ mod tests {
             row("10.1.0.7:8080", "socket", 1, 0),
         ];
         assert_eq!(counts(served), expected);
+    }
+
+    #[test]
+    fn whatever_rules_declare_a_reader_accepts_what_is_said_of_it() {
+        let mut served = Served::default();
+        let name = Some("n".repeat(256));
+        let end = |n: u32| Endpoint::new(std::net::Ipv6Addr::from_bits(u128::MAX - u128::from(n)).into(), 65_535);
+        for n in 0..2 * MAX_ALL_BACKENDS as u32 {
+            let backend = served.backend(Proto::Tcp, end(n / 4), end(n), "ip6tables");
+            assert_eq!(backend.is_some(), n < MAX_ALL_BACKENDS as u32);
+        }
+        let mut report = served.report(Backends::new(), 0, &[]);
+        report.services.iter_mut().for_each(|it| it.name.clone_from(&name));
+        let bytes = serde_json::to_vec_pretty(&report).unwrap().len() as u64;
+        assert!(bytes < ktrace_bundle::reader::Limits::default().max_document_bytes, "{bytes}");
     }
 
     #[test]

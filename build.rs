@@ -86,7 +86,15 @@ fn link(name: &str, sources: &[PathBuf], arch: &str, out: &Path) -> Result<PathB
 }
 
 fn skeleton(name: &str, linked: &Path, out: &Path) -> Result<()> {
-    SkeletonBuilder::new().obj(linked).reference_obj(true).generate(out.join(format!("{name}.skel.rs")))?;
+    let path = out.join(format!("{name}.skel.rs"));
+    SkeletonBuilder::new().obj(linked).reference_obj(true).generate(&path)?;
+    // the loader gives its memory back
+    let (private, public) = ("\n    static DATA:", "\n    pub static DATA:");
+    let text = fs::read_to_string(&path)?;
+    if !text.contains(private) {
+        return Err(format!("the skeleton in {} has no `DATA`", path.display()).into());
+    }
+    fs::write(&path, text.replacen(private, public, 1))?;
     Ok(())
 }
 

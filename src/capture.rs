@@ -158,6 +158,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
     let flows = Flows::new(plan.with_conntrack != Choice::False);
     let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
+    loader::give_back_object();
     give_back_memory();
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();

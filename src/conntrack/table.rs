@@ -67,7 +67,8 @@ impl Table {
     ) -> Result<Self, Stranded> {
         let asked = match may_ask.map(|()| Ctnetlink::open(file.map(File::as_fd))) {
             Ok(Err(error)) if error.is_fatal() => return Err(Stranded),
-            Ok(opened) => opened.map_err(told),
+            // a socket is had without the right to ask
+            Ok(opened) => opened.and_then(|mut netlink| netlink.counters().map(|_| netlink)).map_err(told),
             Err(why) => Err(why),
         };
         let mut report = tracking::Table { netns, is_node, ..tracking::Table::default() };

@@ -37,6 +37,7 @@ mod memory;
 mod missed;
 mod nat;
 mod nat_backends;
+mod nat_rights;
 mod net;
 mod observer;
 mod outputs;
@@ -144,6 +145,7 @@ fn main() -> ExitCode {
         containerd,
         nat,
         nat_backends,
+        nat_rights,
         load,
         totals,
         memory,

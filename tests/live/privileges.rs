@@ -18,7 +18,8 @@ use crate::variants;
 const NOTHING_ATTACHED: i32 = 3;
 
 /// Tracefs is mounted in a namespace of the test's own; then the words of the case, then ktrace, with `$1` and up.
-const PREPARED: &str = "{ mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; } && exec ";
+pub const PREPARED: &str =
+    "{ mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; } && exec ";
 
 struct Case {
     name: &'static str,

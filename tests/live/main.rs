@@ -37,6 +37,7 @@ mod memory;
 mod missed;
 mod nat;
 mod nat_backends;
+mod nat_race;
 mod nat_rights;
 mod net;
 mod observer;
@@ -145,6 +146,7 @@ fn main() -> ExitCode {
         containerd,
         nat,
         nat_backends,
+        nat_race,
         nat_rights,
         load,
         totals,

@@ -13,6 +13,7 @@ mod tcp_server;
 mod udp;
 mod udp_batch;
 mod udp_pump;
+mod udp_race;
 mod uring;
 mod uring_tcp;
 
@@ -55,6 +56,8 @@ enum Command {
     UdpBatch(udp_batch::Args),
     /// Send datagrams to itself in batches, as fast as possible.
     UdpPump(udp_pump::Args),
+    /// Send DNS queries from two addresses with the same port at the same moment, so that their translations collide.
+    UdpRace(udp_race::Args),
     /// Make or serve one TCP connection through io_uring.
     TcpUring(uring_tcp::Args),
     /// Send and receive datagrams through io_uring.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::UdpPaced(args) => udp::paced(&args),
         Command::UdpBatch(args) => udp_batch::run(&args),
         Command::UdpPump(args) => udp_pump::run(&args),
+        Command::UdpRace(args) => udp_race::run(&args),
         Command::TcpUring(args) => uring_tcp::run(&args, cli.limit_s),
         Command::UdpUring(args) => uring::run(&args),
     });

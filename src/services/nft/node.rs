@@ -1,7 +1,7 @@
 //! JSON → small trees, one for each object of a list, none larger than a bound. What is beyond is read, not kept.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -68,7 +68,8 @@ impl Node {
 /// Reading failed, or it is no JSON, no object, or one without that list.
 pub fn each_of(text: &mut dyn Read, key: &str, each: &mut dyn FnMut(&Node)) -> io::Result<u64> {
     let mut cut = None;
-    let mut json = serde_json::Deserializer::from_reader(text);
+    // it takes bytes one by one, which is slow through a pointer to somebody's `read`
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(text));
     let top = Top { key, each, cut: &mut cut };
     json.deserialize_map(top).and_then(|()| json.end()).map_err(|e| match e.io_error_kind() {
         Some(kind) => kind.into(),

@@ -8,7 +8,7 @@ use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::manifest::SourceReport;
 use tempfile::TempDir;
 
-use crate::capture::{Bundle, COMPLETE, Capture, DEGRADED, clean};
+use crate::capture::{Bundle, COMPLETE, Capture, DEGRADED, undisturbed};
 use crate::limits::public_copy;
 use crate::net::{Lab, Netns, SERVER4};
 use crate::privileges::PREPARED;
@@ -49,7 +49,7 @@ const OPEN: &str = "mkdir -m 777 \"$3\" && chmod 777 \"${3%/*}\" && ";
 fn on_the_node(netns: &Netns, words: &str, flags: &[&str]) -> (TempDir, Capture) {
     let dir = public_copy(Path::new(env!("CARGO_BIN_EXE_ktrace")));
     let script = format!("{OPEN}{PREPARED}{words} \"$@\"");
-    let mut command: Command = clean(netns.command("unshare"));
+    let mut command: Command = undisturbed(netns.command("unshare"));
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(dir.path().join("ktrace"));
     (dir, Capture::launch(command, &[&["--duration", "600s"], flags].concat()))
 }

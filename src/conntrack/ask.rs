@@ -66,6 +66,14 @@ impl Ask {
 }
 
 impl Ends {
+    /// Port of the own end.
+    pub const fn own_port(&self) -> u16 {
+        match self {
+            Self::Both(tuple) => tuple.src.port(),
+            Self::Port(_, port, _) => *port,
+        }
+    }
+
     /// What the packets of this direction could be of.
     pub fn of(tuple: Tuple) -> [Self; 2] {
         [Self::Both(tuple), Self::Port(tuple.proto, tuple.src.port(), tuple.dst)]

@@ -96,6 +96,10 @@ impl Seen {
             return;
         }
         let service = (entry.original.proto, entry.original.dst);
+        // nearly always: a table of 50,000 entries comes by here
+        if let Some(sent) = self.backends.get_mut(&service).and_then(|it| it.get_mut(&entry.reply.src)) {
+            return add(sent);
+        }
         if !self.backends.contains_key(&service) && self.backends.len() >= MAX_SERVICES {
             self.omitted += 1;
             return;

@@ -11,7 +11,7 @@ use ktrace_bundle::tracking::TrackingReport;
 use ktrace_bundle::why::Reason;
 
 use super::ask::{Answer, Ask, Ends, nat};
-use super::entry::Entry;
+use super::entry::{Entry, Tuple};
 use super::seen::Backends;
 use super::table::Stranded;
 use super::tables::Tables;
@@ -209,7 +209,12 @@ impl Worker {
     /// The entries with these ends, by the namespace of the flow; of two that could be meant none, but the translated one.
     fn search(&mut self, waiting: &[(Ask, Ends)]) -> HashMap<(u32, Ends), Option<(Entry, u32)>> {
         let mut wanted: HashMap<Ends, Vec<u32>> = HashMap::new();
+        // most entries of a large table are nobody's that is asked about: that has to be seen at once
+        let mut ports = vec![false; 1 << 16];
         for (ask, ends) in waiting {
+            if let Some(is_wanted) = ports.get_mut(usize::from(ends.own_port())) {
+                *is_wanted = true;
+            }
             let flows = wanted.entry(*ends).or_default();
             if !flows.contains(&ask.key.netns) {
                 flows.push(ask.key.netns);
@@ -219,7 +224,8 @@ impl Worker {
         for table in self.tables.each() {
             let (netns, is_node) = (table.netns, table.report.is_node);
             table.scan(|_, entry| {
-                for ends in [entry.original, entry.reply].into_iter().flat_map(Ends::of) {
+                let is_wanted = |it: &Tuple| ports.get(usize::from(it.src.port())) == Some(&true);
+                for ends in [entry.original, entry.reply].into_iter().filter(is_wanted).flat_map(Ends::of) {
                     let flows = wanted.get(&ends).into_iter().flatten();
                     for flow in flows.filter(|flow| is_node || **flow == netns) {
                         let known = found.entry((*flow, ends)).or_insert(Some((*entry, netns)));

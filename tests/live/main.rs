@@ -37,6 +37,7 @@ mod memory;
 mod missed;
 mod nat;
 mod nat_backends;
+mod nat_limits;
 mod nat_race;
 mod nat_rights;
 mod net;
@@ -146,6 +147,7 @@ fn main() -> ExitCode {
         containerd,
         nat,
         nat_backends,
+        nat_limits,
         nat_race,
         nat_rights,
         load,

@@ -14,6 +14,7 @@ mod udp;
 mod udp_batch;
 mod udp_pump;
 mod udp_race;
+mod udp_spray;
 mod uring;
 mod uring_tcp;
 
@@ -58,6 +59,8 @@ enum Command {
     UdpPump(udp_pump::Args),
     /// Send DNS queries from two addresses with the same port at the same moment, so that their translations collide.
     UdpRace(udp_race::Args),
+    /// Send datagrams, each from a socket and a port of its own.
+    UdpSpray(udp_spray::Args),
     /// Make or serve one TCP connection through io_uring.
     TcpUring(uring_tcp::Args),
     /// Send and receive datagrams through io_uring.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::UdpBatch(args) => udp_batch::run(&args),
         Command::UdpPump(args) => udp_pump::run(&args),
         Command::UdpRace(args) => udp_race::run(&args),
+        Command::UdpSpray(args) => udp_spray::run(&args),
         Command::TcpUring(args) => uring_tcp::run(&args, cli.limit_s),
         Command::UdpUring(args) => uring::run(&args),
     });

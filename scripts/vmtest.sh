@@ -12,13 +12,15 @@
 #   lockdown        on a locked-down kernel: a machine of its own
 #   clock           a stepped clock
 #   connections     5,000 of them, four times
+#   conntrack       who stands behind a service, and a full table
+#   unloaded        connection tracking that is not loaded stays so: a machine of its own
 # A kernel or QEMU that cannot be had is a loud SKIP, and exit code 3 if nothing at all could be run; a failed test is
 # exit code 1. With KTRACE_BLESS=1 it only writes fixtures/kernels/NAME.json anew.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
 FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes lifetimes_by_tracepoints)
-ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections lockdown)
+ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections conntrack lockdown unloaded)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
 
@@ -35,6 +37,8 @@ tests_of() {
 	lockdown) echo privileges::lockdown ;;
 	clock) echo a_clock_that ;;
 	connections) echo five_thousand_connections ;;
+	conntrack) printf '%s\n' nat::both_ends_of nat_full:: ;;
+	unloaded) echo nat_rights::where_the_module ;;
 	*) echo "$1::" ;;
 	esac
 }
@@ -43,7 +47,7 @@ tests_of() {
 job() {
 	local name="$1" group selection
 	shift
-	echo "cd / && export KTRACE_LIVE_KERNEL=$name KTRACE_LIVE_PATIENCE=10 KTRACE_LIVE_NOTHING_HIDDEN=1 KTRACE_LIVE_MAY_SET_CLOCK=1"
+	echo "cd / && export KTRACE_LIVE_KERNEL=$name KTRACE_LIVE_PATIENCE=10 KTRACE_LIVE_NOTHING_HIDDEN=1 KTRACE_LIVE_MAY_SET_CLOCK=1 KTRACE_LIVE_MAY_SET_LIMITS=1"
 	if [ "${KTRACE_BLESS:-}" = 1 ]; then
 		echo "KTRACE_BLESS=1 \"$live\" of_its_fixture 2>&1"
 		return
@@ -85,16 +89,22 @@ machine() {
 	[ "$code" = 0 ]
 }
 
-# KERNEL GROUP...: all these groups, `lockdown` on a machine of its own.
+# KERNEL GROUP...: all these groups, `lockdown` and `unloaded` on machines of their own.
 run() {
-	local name="$1" here=() group code=0
+	local name="$1" here=() group code=0 all_code=0
 	shift
-	for group in "$@"; do [ "$group" = lockdown ] || here+=("$group"); done
-	[ ${#here[@]} -eq 0 ] || machine "$name" "$VM/$name.log" "${here[@]}" || code=$?
-	if [[ " $* " = *" lockdown "* ]] && [ "$code" != 3 ] && [ "${KTRACE_BLESS:-}" != 1 ]; then
-		KTRACE_VM_APPEND="${KTRACE_VM_APPEND:-} lockdown=confidentiality" machine "$name" "$VM/$name-lockdown.log" lockdown || code=$?
-	fi
-	return "$code"
+	for group in "$@"; do [[ $group = lockdown || $group = unloaded ]] || here+=("$group"); done
+	[ ${#here[@]} -eq 0 ] || machine "$name" "$VM/$name.log" "${here[@]}" || all_code=$?
+	for group in lockdown unloaded; do
+		if [[ " $* " != *" $group "* ]] || [ "$all_code" = 3 ] || [ "${KTRACE_BLESS:-}" = 1 ]; then continue; fi
+		code=0
+		case "$group" in
+		lockdown) KTRACE_VM_APPEND="${KTRACE_VM_APPEND:-} lockdown=confidentiality" machine "$name" "$VM/$name-lockdown.log" lockdown || code=$? ;;
+		unloaded) KTRACE_VM_WITHOUT='nf_conntrack.*|nf_nat|nft_(ct|chain_nat|nat|masq|redir)' machine "$name" "$VM/$name-unloaded.log" unloaded || code=$? ;;
+		esac
+		[ "$code" = 0 ] || all_code="$code"
+	done
+	return "$all_code"
 }
 
 # GROUP...: whether there are such

@@ -37,6 +37,7 @@ mod memory;
 mod missed;
 mod nat;
 mod nat_backends;
+mod nat_full;
 mod nat_limits;
 mod nat_race;
 mod nat_rights;
@@ -147,6 +148,7 @@ fn main() -> ExitCode {
         containerd,
         nat,
         nat_backends,
+        nat_full,
         nat_limits,
         nat_race,
         nat_rights,

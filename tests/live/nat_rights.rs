@@ -1,5 +1,6 @@
 //! What is left of connection tracking without the right to ask for it, or without the module.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,10 +11,12 @@ use tempfile::TempDir;
 
 use crate::capture::{Bundle, COMPLETE, Capture, DEGRADED, undisturbed};
 use crate::limits::public_copy;
+use crate::nat_full::MAY_SET;
 use crate::net::{Lab, Netns, SERVER4};
 use crate::privileges::PREPARED;
 use crate::program::Program;
 use crate::wait::{boot_ns, until_boot_ns};
+use crate::workdir::Workdir;
 use crate::{Test, tests};
 
 const DNAT: &str = "table ip svc {
@@ -159,12 +162,43 @@ fn modules() -> Vec<String> {
 fn module_is_there() -> Option<String> {
     let is_loaded = modules().iter().any(|it| it == "nf_conntrack");
     let is_there = is_loaded || Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists();
-    is_there.then(|| "`nf_conntrack` is loaded, or a part of this kernel".into())
+    if is_there {
+        return Some("`nf_conntrack` is loaded, or a part of this kernel".into());
+    }
+    let is_allowed = std::env::var_os(MAY_SET).is_some();
+    (!is_allowed).then(|| "it sets what loads modules for the machine: a virtual one runs it".into())
+}
+
+/// What the kernel runs to load a module, as it was before on drop.
+struct Loader(String);
+
+impl Loader {
+    const PATH: &str = "/proc/sys/kernel/modprobe";
+
+    /// From now on a program that loads nothing, and writes down what it was asked for.
+    fn trap(dir: &Workdir) -> Self {
+        let (program, asked) = (dir.join("modprobe"), dir.join("asked"));
+        std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}\nexit 1\n", asked.display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let before = std::fs::read_to_string(Self::PATH).unwrap();
+        std::fs::write(Self::PATH, program.to_str().unwrap()).unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::write(Self::PATH, &self.0) {
+            eprintln!("cannot set {} back: {e}", Self::PATH);
+        }
+    }
 }
 
 fn where_the_module_is_not_loaded_it_stays_so() {
-    let lab = Netns::alone();
+    let (lab, dir) = (Netns::alone(), Workdir::new());
     let before = modules();
+    let _loader = Loader::trap(&dir);
+    let asked = || std::fs::read_to_string(dir.join("asked")).unwrap_or_default();
     for (choice, exit) in [("auto", COMPLETE), ("true", DEGRADED)] {
         let (_dir, capture) = on_the_node(&lab, "", &[&format!("--with-conntrack={choice}")]);
         Program::run(lab.traffic("udp-paced --to 127.0.0.1:7007 --count 3"));
@@ -175,6 +209,15 @@ fn where_the_module_is_not_loaded_it_stays_so() {
         assert!(source.error.as_ref().is_some_and(|it| it.contains("`nf_conntrack` is not loaded")), "{source:?}");
         let flow = bundle.flows.iter().find(|it| it.netns == lab.inode()).unwrap();
         assert_eq!(flow.why["conntrack"], "source_absent");
-        assert_eq!(modules(), before);
+        let netfilter: Vec<_> =
+            asked().lines().filter(|it| it.contains("nf") || it.contains("net-pf")).map(str::to_owned).collect();
+        assert_eq!((modules(), netfilter), (before.clone(), vec![]));
     }
+    // whoever asks for a module is written down
+    let ended = Program::run({
+        let mut command = lab.command("ip");
+        command.args(["link", "add", "type", "ktnone"]);
+        command
+    });
+    assert!(!ended.status.success() && asked().contains("ktnone"), "{ended:?}, {}", asked());
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh KERNEL SECONDS PROGRAMS JOB: boots KERNEL of ./kernels in QEMU, by plain emulation, and runs the shell script JOB
 # in it. The directory PROGRAMS is there under the same path, read-only. What the machine prints goes to stdout.
-# KTRACE_VM_APPEND holds further parameters of the kernel.
+# KTRACE_VM_APPEND holds further parameters of the kernel; modules whose names match KTRACE_VM_WITHOUT are not loaded.
 # Exit code: the job's; 124 it did not end in time; 125 the machine died; 3 QEMU or the kernel cannot be had.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -31,7 +31,7 @@ case "$arch/$version" in amd64/[7-9].*) parameters="slab_debug=F,kmalloc-cg-*,km
 
 # what a node has loaded, and what the tests need to make links, rules and queues
 MODULES="virtio_pci virtio_blk crc32c_generic ext4 veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
-	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_nat
+	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_conntrack_netlink nf_nat
 	inet_diag tcp_diag udp_diag"
 
 work="$(mktemp -d "$VM/run.XXXXXX")"
@@ -44,6 +44,7 @@ amd64) cp "$(command -v busybox)" "$initrd/bin/busybox" ;;
 esac
 from="$kernel/lib/modules/$version"
 for module in $MODULES; do
+	[[ ! $module =~ ^(${KTRACE_VM_WITHOUT:-})$ ]] || continue
 	grep -m1 -E "(^|/)${module//_/[-_]}\.ko:" "$from/modules.dep" || true
 done | tr -d : | tr ' ' '\n' | sort -u | while read -r file; do
 	[ -z "$file" ] || install -D -m644 "$from/$file" "$initrd/lib/modules/$version/$file"

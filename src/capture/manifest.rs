@@ -91,9 +91,10 @@ pub fn finish(plan: &Plan, sink: &Sink, end: End) -> Manifest {
     let end_at = utc_of(clocks.first(), end_boot_ns);
     head.clocks.end_boot_ns = Some(end_boot_ns);
     clocks.finish(&mut head.clocks);
-    head.sources.extend(sink.homes.reports());
-    degraded.extend(notes::conntrack_missing(plan, &head));
+    let told_before = std::mem::replace(&mut head.sources, sink.homes.reports());
     head.sources.push(sink.processes.report(sink.untold + sink.notices.undecodable));
+    head.sources.extend(told_before);
+    degraded.extend(notes::conntrack_missing(plan, &head));
     degraded.extend(hooks_missing(&head.hooks));
     degraded.extend(sink.homes.runtime_missing());
     degraded.extend(events_lost(plan, &ledger));

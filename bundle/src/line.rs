@@ -371,5 +371,8 @@ fn clip(text: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
+#[path = "line/documented_tests.rs"]
+mod documented_tests;
+#[cfg(test)]
 #[path = "line_tests.rs"]
 mod tests;

@@ -92,13 +92,21 @@ impl Tables {
         {
             return self.add(netns, false, Some(&file), process);
         }
+        let is_fresh = self.is_scan_due();
         match self.anchor(netns) {
             Some((file, process)) => self.add(netns, false, Some(&file), process),
             None => {
-                self.lose(netns, Reason::Gone);
+                // of an earlier scan nothing follows: it may be younger
+                if is_fresh {
+                    self.lose(netns, Reason::Gone);
+                }
                 Ok(())
             }
         }
+    }
+
+    fn is_scan_due(&self) -> bool {
+        self.anchors.as_ref().is_none_or(|(at, _)| at.elapsed() >= SCANNED)
     }
 
     fn lose(&mut self, netns: u32, reason: Reason) {
@@ -109,7 +117,7 @@ impl Tables {
 
     /// The namespace by another process in it, or by where it is mounted.
     fn anchor(&mut self, netns: u32) -> Option<(File, Option<i32>)> {
-        if self.anchors.as_ref().is_none_or(|(at, _)| at.elapsed() >= SCANNED) {
+        if self.is_scan_due() {
             self.anchors = Some((Instant::now(), namespaces::scan().anchors));
         }
         let (_, anchors) = self.anchors.as_ref()?;
@@ -162,6 +170,10 @@ impl Tables {
 
     /// Why there is nothing about a flow in this namespace.
     pub fn why(&self, netns: u32) -> Reason {
+        // what the node's table does not have, the namespace's own may have had
+        if let Some(reason) = self.lost.get(&netns) {
+            return reason.clone();
+        }
         let tables: Vec<_> = self.of(netns).filter_map(|index| self.list.get(index)).collect();
         if tables.iter().any(|table| table.is_active()) {
             return Reason::NotFound;
@@ -218,4 +230,48 @@ fn namespace_of(process: i32) -> Option<(File, u32)> {
 
 fn inode(file: &File) -> Option<u32> {
     u32::try_from(file.metadata().ok()?.ino()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use ktrace_bundle::event::{Endpoint, Proto};
+
+    use super::*;
+    use crate::conntrack::ask::FlowKey;
+
+    /// Without the node's tables.
+    fn tables(scanned: Option<Instant>) -> Tables {
+        Tables {
+            list: Vec::new(),
+            by_netns: HashMap::new(),
+            may_ask: Ok(()),
+            lost: HashMap::new(),
+            anchors: scanned.map(|at| (at, BTreeMap::new())),
+            omitted: 0,
+        }
+    }
+
+    /// A flow of a namespace that no process and no mount leads to.
+    fn nowhere() -> Ask {
+        let remote = "10.0.0.2:53".parse().unwrap();
+        let key = FlowKey { netns: 1, socket: 7, proto: Proto::Udp, remote };
+        Ask { key, local: Endpoint::new([10, 0, 0, 1].into(), 4000), pid: None }
+    }
+
+    #[test]
+    fn a_namespace_is_given_up_only_after_a_look_for_it() {
+        let mut looked_before = tables(Some(Instant::now()));
+        looked_before.reach(&nowhere()).unwrap();
+        assert_eq!((looked_before.lost.len(), looked_before.why(1)), (0, Reason::SourceAbsent));
+        let mut looks = tables(None);
+        looks.reach(&nowhere()).unwrap();
+        assert_eq!(looks.why(1), Reason::Gone);
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_never_not_found() {
+        let mut tables = tables(None);
+        tables.lose(1, Reason::Overflow);
+        assert_eq!((tables.why(1), tables.why(2)), (Reason::Overflow, Reason::SourceAbsent));
+    }
 }

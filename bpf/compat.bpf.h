@@ -103,3 +103,87 @@ static __always_inline int compat_retransmit_err(void *ctx)
 		return BPF_CORE_READ(own, err);
 	return 0;
 }
+
+/* 6.10 "trace: tcp: fully support trace_tcp_send_reset" (19822a980e19) and "rstreason: make it work in trace world"
+ * (b533fb9cf4f7): a record of its own, with the reason, and for resets without a socket, too. Before, it shared
+ * tcp_event_sk_skb. */
+struct trace_event_raw_tcp_send_reset___own {
+	const void *skbaddr;
+	const void *skaddr;
+	enum sk_rst_reason reason;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct sock *compat_reset_sk(void *ctx)
+{
+	struct trace_event_raw_tcp_send_reset___own *own = ctx;
+	struct trace_event_raw_tcp_event_sk_skb___shared *shared = ctx;
+
+	if (bpf_core_type_exists(struct trace_event_raw_tcp_send_reset___own))
+		return (struct sock *)BPF_CORE_READ(own, skaddr);
+	return (struct sock *)BPF_CORE_READ(shared, skaddr);
+}
+
+static __always_inline struct sk_buff *compat_reset_skb(void *ctx)
+{
+	struct trace_event_raw_tcp_send_reset___own *own = ctx;
+	struct trace_event_raw_tcp_event_sk_skb___shared *shared = ctx;
+
+	if (bpf_core_type_exists(struct trace_event_raw_tcp_send_reset___own))
+		return (struct sk_buff *)BPF_CORE_READ(own, skbaddr);
+	return (struct sk_buff *)BPF_CORE_READ(shared, skbaddr);
+}
+
+static __always_inline __u32 compat_reset_reason(void *ctx)
+{
+	struct trace_event_raw_tcp_send_reset___own *own = ctx;
+
+	if (bpf_core_field_exists(own->reason))
+		return BPF_CORE_READ(own, reason);
+	return 0;
+}
+
+/* 5.17 "net: skb: introduce kfree_skb_reason()" (c504e5c2f964) */
+struct trace_event_raw_kfree_skb___reason {
+	enum skb_drop_reason reason;
+} __attribute__((preserve_access_index));
+
+/* 6.11 "net: add rx_sk to trace_kfree_skb" (c53795d48ee8) */
+struct trace_event_raw_kfree_skb___socket {
+	void *rx_sk;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct sock *compat_drop_rx_sk(void *ctx)
+{
+	struct trace_event_raw_kfree_skb___socket *record = ctx;
+
+	if (bpf_core_field_exists(record->rx_sk))
+		return BPF_CORE_READ(record, rx_sk);
+	return NULL;
+}
+
+static __always_inline __u32 compat_drop_reason(void *ctx)
+{
+	struct trace_event_raw_kfree_skb___reason *record = ctx;
+
+	if (bpf_core_field_exists(record->reason))
+		return BPF_CORE_READ(record, reason);
+	return 0;
+}
+
+/* Kernels with many subsystems of reasons have one for what is no drop at all, next to SKB_NOT_DROPPED_YET. */
+static __always_inline bool compat_is_consumed(__u32 reason)
+{
+	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) &&
+	       reason == bpf_core_enum_value(enum skb_drop_reason, SKB_CONSUMED);
+}
+
+/* 5.13 "bpf: Add a bpf_snprintf helper" (7b15523a989b): the name of a function of the kernel, and of its module. */
+enum bpf_func_id___snprintf {
+	BPF_FUNC_snprintf___snprintf = 165,
+};
+
+static __always_inline void compat_symbol(char *name, __u32 size, __u64 address)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id___snprintf, BPF_FUNC_snprintf___snprintf))
+		BPF_SNPRINTF(name, size, "%ps", (void *)address);
+}

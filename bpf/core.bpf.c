@@ -55,6 +55,11 @@ struct {
 	struct kt_udp udp;
 	struct kt_connect connect;
 	struct kt_tcp_retransmit tcp_retransmit;
+	struct kt_tcp_reset tcp_reset;
+	struct kt_tcp_stall tcp_stall;
+	struct kt_listen_overflow listen_overflow;
+	struct kt_dropped dropped;
+	struct kt_drop_key drop_key;
 	struct kt_socket socket;
 	struct kt_cgroup_notice cgroup_notice;
 	struct kt_process_notice process_notice;
@@ -74,6 +79,8 @@ struct {
 	enum kt_role role;
 	enum kt_cgroup cgroup;
 	enum kt_retransmit_kind retransmit_kind;
+	enum kt_dir dir;
+	enum kt_stall stall;
 	enum kt_flow_flags flow_flags;
 	enum kt_state_flags state_flags;
 	enum kt_when when;

@@ -118,21 +118,29 @@ static __always_inline bool event_capped(const bool bulk)
 	return kt_state.admitted_rare + udp >= kt_config.max_events + kt_state.late;
 }
 
-/* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. The caps
- * spare the ring what the writer would refuse: they may let a few more through than asked (one per CPU), and the
- * writer, which is alone, is exact. No fetch-and-add, which the verifier knows from 5.12 only. */
+/* Whether a cap leaves no place, with the reason counted. The caps spare the way to user space what the writer would refuse:
+ * they may let a few more through than asked (one per CPU), and the writer, which is alone, is exact. No fetch-and-add,
+ * which the verifier knows from 5.12 only. */
+static __always_inline bool no_place(struct kt_counters *c, const bool bulk)
+{
+	if (kt_state.byte_capped & (bulk ? KT_CAPPED_BULK | KT_CAPPED_ALL : KT_CAPPED_ALL)) {
+		KT_BUMP(c->dropped[KT_DROP_BYTE_CAP]);
+		return true;
+	}
+	if (event_capped(bulk)) {
+		KT_BUMP(c->dropped[KT_DROP_EVENT_CAP]);
+		return true;
+	}
+	return false;
+}
+
+/* A place in the ring, or NULL with the reason counted; the caller then says by count_refused what it was. */
 static __always_inline void *take_place(void *ring, __u64 size, struct kt_counters *c, const bool bulk)
 {
 	void *record;
 
-	if (kt_state.byte_capped & (bulk ? KT_CAPPED_BULK | KT_CAPPED_ALL : KT_CAPPED_ALL)) {
-		KT_BUMP(c->dropped[KT_DROP_BYTE_CAP]);
+	if (no_place(c, bulk))
 		return NULL;
-	}
-	if (event_capped(bulk)) {
-		KT_BUMP(c->dropped[KT_DROP_EVENT_CAP]);
-		return NULL;
-	}
 	record = bpf_ringbuf_reserve(ring, size, 0);
 	if (!record) {
 		KT_BUMP(c->dropped[KT_DROP_RING_FULL]);

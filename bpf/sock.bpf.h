@@ -156,9 +156,9 @@ static __always_inline bool is_tcp(struct sock *sk, const bool direct)
 	return (family == AF_INET || family == AF_INET6) && KT_FIELD(direct, sk, sk_protocol) == IPPROTO_TCP;
 }
 
-static __always_inline void read_flow(struct kt_flow *f, struct sock *sk, struct kt_sock *s, const bool direct)
+/* All but the cookie. */
+static __always_inline void read_ends(struct kt_flow *f, struct sock *sk, struct kt_sock *s, const bool direct)
 {
-	f->cookie = cookie_of(sk, s, direct);
 	f->family = KT_FIELD(direct, sk, __sk_common.skc_family);
 	f->proto = KT_FIELD(direct, sk, sk_protocol);
 	f->lport = KT_FIELD(direct, sk, __sk_common.skc_num);
@@ -175,6 +175,12 @@ static __always_inline void read_flow(struct kt_flow *f, struct sock *sk, struct
 		BPF_CORE_READ_INTO(&f->laddr, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
 		BPF_CORE_READ_INTO(&f->raddr, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
 	}
+}
+
+static __always_inline void read_flow(struct kt_flow *f, struct sock *sk, struct kt_sock *s, const bool direct)
+{
+	f->cookie = cookie_of(sk, s, direct);
+	read_ends(f, sk, s, direct);
 }
 
 /* sockaddr_in and sockaddr_in6 (user ABI): family, port, then 4 bytes of address, or flow info and 16. */

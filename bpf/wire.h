@@ -14,7 +14,11 @@ enum kt_kind {
 	KT_UDP_RECV = 2,
 	KT_CONNECT = 3,
 	KT_TCP_RETRANSMIT = 4,
-	KT_KIND_MAX = 5,
+	KT_TCP_RESET = 5,
+	KT_TCP_STALL = 6,
+	KT_LISTEN_OVERFLOW = 7,
+	KT_DROP = 8,
+	KT_KIND_MAX = 9,
 };
 
 /* What the hooks saw of what the kernel counts by itself, see bpf/audit.bpf.h. */
@@ -123,6 +127,20 @@ enum kt_retransmit_kind {
 	KT_RETRANS_SYNACK = 2,
 	KT_RETRANS_PROBE = 3,
 	KT_RETRANS_MAX = 4,
+};
+
+/* Which way a segment or a packet was going. */
+enum kt_dir {
+	KT_DIR_SENT = 0, /* by a socket of this node */
+	KT_DIR_RECEIVED = 1, /* to an address of this node */
+	KT_DIR_FORWARDED = 2, /* neither, or not known; kt_flow has its source as the local end */
+};
+
+enum kt_stall {
+	KT_STALL_ZERO_WINDOW = 0, /* the peer does not read */
+	KT_STALL_SEND_BUFFER = 1, /* full, while the network could have taken more */
+	KT_STALL_RECEIVE_BUFFER = 2, /* its own process does not read */
+	KT_STALL_MAX = 3,
 };
 
 /* kt_flow.flags */
@@ -249,6 +267,59 @@ struct kt_tcp_retransmit {
 	__u8 kind; /* enum kt_retransmit_kind */
 	__u8 state;
 	__u8 reserved[2];
+};
+
+struct kt_tcp_reset {
+	struct kt_header hdr;
+	__u32 reason; /* enum sk_rst_reason of this kernel; 0: it does not tell */
+	__u8 state; /* 0: there is no socket */
+	__u8 dir; /* enum kt_dir */
+	__u8 reserved[2];
+};
+
+struct kt_tcp_stall {
+	struct kt_header hdr;
+	__u64 duration_ns; /* since the last record of this kind */
+	__u32 queued; /* bytes that wait */
+	__u8 kind; /* enum kt_stall */
+	__u8 reserved[3];
+};
+
+struct kt_listen_overflow {
+	struct kt_header hdr;
+	__u32 count; /* what sk_drops gained */
+	__u32 accept_queue;
+	__u32 backlog;
+	__u32 reserved;
+};
+
+/* Packets of one flow that were thrown away in one second, for one reason and at one place. Added up in a map, from which
+ * user space takes it when the second is over: it passes no ring. */
+struct kt_dropped {
+	struct kt_header hdr; /* boot_ns is that of the last */
+	__u64 first_ns;
+	__u64 count;
+	__u64 bytes;
+	char symbol[64]; /* function that threw them away; empty: not known */
+	char dev[16]; /* empty: at none, or not known */
+	__u32 reason; /* enum skb_drop_reason of this kernel; 0: it does not tell */
+	__u8 dir; /* enum kt_dir */
+	__u8 reserved[3];
+};
+
+/* What is added up: one flow, one second, one reason, one place. Both ends' ports count. */
+struct kt_drop_key {
+	__u64 location; /* address in the kernel */
+	__u8 laddr[16];
+	__u8 raddr[16];
+	__u32 netns;
+	__u32 second; /* of CLOCK_BOOTTIME: whoever takes rows leaves those of the running second alone */
+	__u32 reason;
+	__u16 lport;
+	__u16 rport;
+	__u16 family;
+	__u8 proto;
+	__u8 dir; /* enum kt_dir */
 };
 
 /* One socket in somebody's file table; comes through the iterator, not through a ring. */
@@ -389,6 +460,11 @@ KT_SIZE(struct kt_tcp_state, 240);
 KT_SIZE(struct kt_udp, 200);
 KT_SIZE(struct kt_connect, 200);
 KT_SIZE(struct kt_tcp_retransmit, 184);
+KT_SIZE(struct kt_tcp_reset, 176);
+KT_SIZE(struct kt_tcp_stall, 184);
+KT_SIZE(struct kt_listen_overflow, 184);
+KT_SIZE(struct kt_dropped, 280);
+KT_SIZE(struct kt_drop_key, 64);
 KT_SIZE(struct kt_socket, 224);
 KT_SIZE(struct kt_cgroup_notice, 536);
 KT_SIZE(struct kt_process_notice, 368);

@@ -7,6 +7,7 @@
 #   chosen          the tests of owners, DNS, connections, faults and the ledger, with the variants that the kernel gets
 #   fentry, kprobe, tracepoints, classic_tracepoints, probed_tracepoint, sockets_by_probes, lifetimes_by_tracepoints
 #                   the same with these variants forced
+#   evidence        drops, resets, waits and full listeners, with every variant of their hooks
 #   refused, missed what the kernel refuses or skips
 #   rights          without BTF, capabilities, root
 #   lockdown        on a locked-down kernel: a machine of its own
@@ -20,7 +21,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
 FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes lifetimes_by_tracepoints)
-ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" refused missed rights clock connections conntrack lockdown unloaded)
+ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" evidence refused missed rights clock connections conntrack lockdown unloaded)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
 
@@ -31,6 +32,7 @@ tests_of() {
 	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: socketlb:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
 	# not those of classic ones, which have a group of their own
 	tracepoints) echo "tracepoints:: --skip classic_" ;;
+	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes ;;
 	refused) echo _refused_at_ ;;
 	missed) echo counted_as_missed ;;
 	rights) printf '%s\n' privileges:: btf:: ;;

@@ -37,11 +37,13 @@ use crate::error::Hint;
 use crate::flows::Flows;
 use crate::hooks::{
     decode_socket,
+    reasons::Reasons,
     wire::{self, Context},
 };
 use crate::identity::Homes;
 use crate::kernel::features::Features;
 use crate::kernel::loader::{self, LoadError};
+use crate::kernel::looks::Looks;
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
 use crate::plan::Plan;
@@ -157,7 +159,10 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     // the runtime answers while the programs are loaded
     let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
     let flows = Flows::new(plan.with_conntrack != Choice::False);
-    let mut session = loader::load(plan, &Features::of_this_kernel(plan.btf.as_deref()))?;
+    let features = Features::of_this_kernel(plan.btf.as_deref());
+    let mut session = loader::load(plan, &features)?;
+    let reasons = Reasons::of(features.types().own());
+    drop(features);
     loader::give_back_object();
     give_back_memory();
     let mut clocks = Readings::new(clock::sample());
@@ -170,6 +175,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
         utc: first.utc,
         with_security: plan.with_security,
         sample: (plan.sample > 1).then_some(plan.sample),
+        reasons: reasons.into(),
     };
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone(), homes, flows)?;
@@ -189,6 +195,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     // one reference for both rings: the callbacks run one after the other, on this thread
     let on_record = |record: &[u8]| sink.borrow_mut().take(record);
     let rings = session.rings(|notice| sink.borrow_mut().take_notice(notice), on_record)?;
+    let looks = session.watch_waits();
     manifest::opened(&mut head, clock::boot_ns());
     session.open_gate();
     audit.opened();
@@ -209,6 +216,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     };
     let ended_by = if refused.is_some() { EndedBy::Error } else { window.run(&mut command)? };
     degraded.extend(refused);
+    degraded.extend(finish_looks(looks));
     audit.closing();
     session.close_gate();
     let end_boot_ns = clock::boot_ns();
@@ -216,6 +224,8 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     audit.closed();
     while drain(&rings, &sink)? {}
     drop(rings);
+    session.take_drops(true, |record| sink.borrow_mut().take(record))?;
+    sink.borrow_mut().write_batch();
 
     let mut sink = sink.into_inner();
     sink.look_ahead(|cookie| acceptor(plan, &session, cookie));
@@ -326,6 +336,12 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
         (.., 0) => None,
         (.., count) => Some(format!("{count} sockets could not be decoded")),
     }
+}
+
+/// Ends the looks at what waits; returns what makes the bundle incomplete.
+fn finish_looks(looks: io::Result<Option<Looks>>) -> Option<String> {
+    let outcome = looks.and_then(|looks| looks.map_or(Ok(()), Looks::finish));
+    outcome.err().map(|e| format!("what waits could not be looked at until the end: {e}"))
 }
 
 /// What is known about who accepted a connection.

@@ -153,6 +153,11 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_retransmits: String,
 
+    /// Record which packets the kernel throws away, and why
+    #[arg(long, env = "KTRACE_WITH_DROPS", default_value = "true", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_drops: String,
+
     /// Record seccomp mode and capabilities
     #[arg(long, env = "KTRACE_WITH_SECURITY", default_value = "true", value_name = "BOOL", help_heading = WHAT,
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -85,6 +85,8 @@ pub struct Plan {
     pub with_connect_latency: bool,
     /// Run the `tcp_retransmit` hook.
     pub with_retransmits: bool,
+    /// Run the `drop` hook.
+    pub with_drops: bool,
     /// Record `sec`.
     pub with_security: bool,
     /// Record the arguments of processes.
@@ -162,6 +164,7 @@ impl Plan {
                 .value("max-disk-share", &args.max_disk_share, share::parse, |it| json!(it.to_string()))?,
             with_connect_latency: draft.boolean("with-connect-latency", &args.with_connect_latency)?,
             with_retransmits: draft.boolean("with-retransmits", &args.with_retransmits)?,
+            with_drops: draft.boolean("with-drops", &args.with_drops)?,
             with_security: draft.boolean("with-security", &args.with_security)?,
             with_cmdline: draft.boolean("with-cmdline", &args.with_cmdline)?,
             naming: draft.naming(args)?,

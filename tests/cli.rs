@@ -58,6 +58,7 @@ fn help_goes_to_stdout_and_names_every_flag() {
         "degraded-ok",
         "with-connect-latency",
         "with-retransmits",
+        "with-drops",
         "with-security",
         "with-cmdline",
         "pod-logs",

@@ -234,6 +234,7 @@ struct sock {
 	struct sock_common __sk_common;
 	int sk_err;
 	int sk_err_soft;
+	atomic_t sk_drops;
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_wmem_queued;
@@ -269,6 +270,9 @@ struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	__u8 icsk_ca_state : 5;
 	__u8 icsk_pending;
+	struct {
+		__u16 rcv_mss;
+	} icsk_ack;
 };
 struct minmax_sample {
 	u32 t;
@@ -291,6 +295,18 @@ struct tcp_sock {
 	u32 copied_seq;
 	u32 write_seq;
 	u32 snd_una;
+	u32 snd_wnd;
+	u32 mss_cache;
+	u32 packets_out;
+	u32 rcv_wnd;
+	u32 rcv_wup;
+	u32 chrono_start;
+	u32 chrono_stat[3];
+	u8 chrono_type : 2;
+};
+enum tcp_chrono {
+	TCP_CHRONO_RWND_LIMITED = 2,
+	TCP_CHRONO_SNDBUF_LIMITED = 3,
 };
 struct udp_sock {
 	struct inet_sock inet;
@@ -301,11 +317,42 @@ struct request_sock {
 	u8 num_retrans;
 };
 
+struct net_device {
+	char name[16];
+	possible_net_t nd_net;
+};
+struct dst_entry {
+	struct net_device *dev;
+	unsigned short flags;
+};
+struct rtable {
+	struct dst_entry dst;
+	u16 rt_type;
+};
+struct rt6_info {
+	struct dst_entry dst;
+	u32 rt6i_flags;
+};
+
 struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned long _skb_refdst;
+	unsigned int len;
+	int skb_iif;
+	__be16 protocol;
+	unsigned int tail;
 	unsigned char *head;
 	char cb[48];
 	u16 network_header;
 	u16 transport_header;
+};
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED = 0,
+};
+enum skb_drop_reason {
+	SKB_NOT_DROPPED_YET = 0,
+	SKB_CONSUMED = 1,
 };
 struct tcp_skb_cb {
 	u16 tcp_gso_segs;
@@ -343,6 +390,13 @@ struct trace_event_raw_inet_sock_set_state {
 	const void *skaddr;
 	int oldstate;
 	int newstate;
+};
+struct trace_event_raw_kfree_skb {
+	void *skbaddr;
+	void *location;
+};
+struct trace_event_raw_tcp_event_sk {
+	const void *skaddr;
 };
 struct trace_event_raw_tcp_retransmit_synack {
 	const void *skaddr;

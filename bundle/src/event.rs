@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::attribution::{Attribution, Owner};
+pub use crate::evidence::{Dropped, ListenOverflow, PacketDir, Reset, Stall, StallKind};
 use crate::nat::Nat;
 use crate::peer::Peer;
 use crate::why::Why;
@@ -150,6 +151,14 @@ pub enum Payload {
     Connect(Connect),
     /// A TCP segment was sent again.
     TcpRetransmit(Retransmit),
+    /// A connection was reset, or one that nobody has.
+    TcpReset(Reset),
+    /// A TCP connection had data to move and could not.
+    TcpStall(Stall),
+    /// A listener turned connections away.
+    ListenOverflow(ListenOverflow),
+    /// The kernel threw packets away.
+    Drop(Dropped),
 }
 
 impl Payload {
@@ -161,6 +170,10 @@ impl Payload {
             Self::UdpRecv(_) => EventKind::UdpRecv,
             Self::Connect(_) => EventKind::Connect,
             Self::TcpRetransmit(_) => EventKind::TcpRetransmit,
+            Self::TcpReset(_) => EventKind::TcpReset,
+            Self::TcpStall(_) => EventKind::TcpStall,
+            Self::ListenOverflow(_) => EventKind::ListenOverflow,
+            Self::Drop(_) => EventKind::Drop,
         }
     }
 }
@@ -179,11 +192,29 @@ pub enum EventKind {
     Connect,
     /// See [`Payload::TcpRetransmit`].
     TcpRetransmit,
+    /// See [`Payload::TcpReset`].
+    TcpReset,
+    /// See [`Payload::TcpStall`].
+    TcpStall,
+    /// See [`Payload::ListenOverflow`].
+    ListenOverflow,
+    /// See [`Payload::Drop`].
+    Drop,
 }
 
 impl EventKind {
     /// Every kind, in the order of the contract.
-    pub const ALL: [Self; 5] = [Self::TcpState, Self::UdpSend, Self::UdpRecv, Self::Connect, Self::TcpRetransmit];
+    pub const ALL: [Self; 9] = [
+        Self::TcpState,
+        Self::UdpSend,
+        Self::UdpRecv,
+        Self::Connect,
+        Self::TcpRetransmit,
+        Self::TcpReset,
+        Self::TcpStall,
+        Self::ListenOverflow,
+        Self::Drop,
+    ];
 
     /// Whether it is one of the many: datagrams, which may take [`bulk_share`] of a cap, so that a flood of them
     /// leaves room for what is rarer.
@@ -199,6 +230,10 @@ impl EventKind {
             Self::UdpRecv => "udp_recv",
             Self::Connect => "connect",
             Self::TcpRetransmit => "tcp_retransmit",
+            Self::TcpReset => "tcp_reset",
+            Self::TcpStall => "tcp_stall",
+            Self::ListenOverflow => "listen_overflow",
+            Self::Drop => "drop",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Writing is exact: fixed key order, no spaces, absent when unknown. Reading is lenient: keys in any
 //! order, keys of a newer writer skipped and counted, everything optional that older examples lack.
 
+mod evidence;
 mod home;
 mod keys;
 mod peer;
@@ -21,7 +22,7 @@ use crate::tcp::TcpState;
 use crate::why::Reason;
 use keys::{Line, Namespaces, Sec};
 pub use values::parse_endpoint;
-use values::{CapsEff, End, Timestamp, Tuple};
+use values::{CapsEff, End, Kind, Timestamp, Tuple};
 
 /// Longest line that is written or read, bytes, without the newline.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -109,7 +110,13 @@ pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineE
         payload,
         id: line.identity(match kind {
             EventKind::UdpSend | EventKind::UdpRecv => Proto::Udp,
-            EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => Proto::Tcp,
+            EventKind::TcpState
+            | EventKind::Connect
+            | EventKind::TcpRetransmit
+            | EventKind::TcpReset
+            | EventKind::TcpStall
+            | EventKind::ListenOverflow
+            | EventKind::Drop => Proto::Tcp,
         }),
     };
     Ok(Parsed { record: event, unknown_keys: line.rest.0 })
@@ -186,7 +193,7 @@ impl<'a> Line<'a> {
         line
     }
 
-    fn set_payload(&mut self, payload: &Payload) {
+    fn set_payload(&mut self, payload: &'a Payload) {
         match payload {
             Payload::TcpState(p) => {
                 self.old_state = Some(p.old);
@@ -215,11 +222,14 @@ impl<'a> Line<'a> {
                 self.asked = c.asked.map(End);
             }
             Payload::TcpRetransmit(r) => {
-                self.retransmit = Some(r.kind);
+                self.what = Some(Kind::Retransmit(r.kind));
                 self.state = Some(r.state);
                 self.retrans_count = r.retrans_count;
                 self.tx_segs_count = r.tx_segs_count;
                 self.srtt_us = r.srtt_us;
+            }
+            Payload::TcpReset(_) | Payload::TcpStall(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => {
+                self.set_evidence(payload);
             }
         }
     }
@@ -317,12 +327,18 @@ impl<'a> Line<'a> {
                 asked: self.asked.map(|a| a.0),
             }),
             EventKind::TcpRetransmit => Payload::TcpRetransmit(Retransmit {
-                kind: self.retransmit.ok_or(LineError::Missing("kind"))?,
+                kind: match self.what {
+                    Some(Kind::Retransmit(kind)) => kind,
+                    _ => return Err(LineError::Missing("kind")),
+                },
                 state: self.state.ok_or(LineError::Missing("state"))?,
                 retrans_count: self.retrans_count,
                 tx_segs_count: self.tx_segs_count,
                 srtt_us: self.srtt_us,
             }),
+            EventKind::TcpReset | EventKind::TcpStall | EventKind::ListenOverflow | EventKind::Drop => {
+                self.evidence(kind)?
+            }
         })
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::{RetransmitKind, Role, When};
+use crate::event::{Dropped, ListenOverflow, PacketDir, Reset, RetransmitKind, Role, Stall, StallKind, When};
 use crate::tcp::TcpState;
 use crate::why::Why;
 use crate::workload::Home;
@@ -139,6 +139,29 @@ fn every_payload_survives_the_round_trip() {
             tx_segs_count: None,
             srtt_us: None,
         }),
+        Payload::TcpReset(Reset {
+            dir: PacketDir::Sent,
+            state: Some(TcpState::Established),
+            reason: Some("TCP_ABORT_ON_DATA".into()),
+            reason_id: Some(7),
+        }),
+        Payload::TcpReset(Reset { dir: PacketDir::Received, state: None, reason: None, reason_id: None }),
+        Payload::TcpStall(Stall {
+            kind: StallKind::ReceiveBuffer,
+            duration_ns: 204_000_000,
+            queued_bytes: Some(65_536),
+        }),
+        Payload::ListenOverflow(ListenOverflow { accept_queue: Some(129), backlog: Some(128), count: 17 }),
+        Payload::Drop(Dropped {
+            dir: PacketDir::Forwarded,
+            reason: Some("NETFILTER_DROP".into()),
+            reason_id: Some(8),
+            symbol: Some("nf_hook_slow".into()),
+            dev: Some("eth0".into()),
+            count: 3,
+            bytes: Some(180),
+            first_boot_ns: Some(4),
+        }),
     ];
     for payload in payloads {
         let mut event = an_event();
@@ -198,6 +221,8 @@ fn names_are_written_as_they_are_read() {
     use crate::event::RetransmitKind as R;
     check(&[Role::Client, Role::Server, Role::Listener], Role::as_str);
     check(&[R::Data, R::Syn, R::Synack, R::Probe], R::as_str);
+    check(&[StallKind::ZeroWindow, StallKind::SendBuffer, StallKind::ReceiveBuffer], StallKind::as_str);
+    check(&[PacketDir::Sent, PacketDir::Received, PacketDir::Forwarded], PacketDir::as_str);
     check(&[When::Start, When::End], When::as_str);
     check(&[Proto::Tcp, Proto::Udp], Proto::as_str);
     use OwnerSource as O;

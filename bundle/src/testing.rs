@@ -13,8 +13,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::attribution::{Attribution, Owner, OwnerSource, Security};
 use crate::event::{
-    Connect, Datagram, Endpoint, Errno, Event, Identity, Payload, Proto, Retransmit, RetransmitKind, Role,
-    SocketRecord, TcpClose, TcpStateChange, When,
+    Connect, Datagram, Dropped, Endpoint, Errno, Event, Identity, ListenOverflow, PacketDir, Payload, Proto, Reset,
+    Retransmit, RetransmitKind, Role, SocketRecord, Stall, StallKind, TcpClose, TcpStateChange, When,
 };
 use crate::line::parse_endpoint;
 use crate::nat::{Direction, Nat};
@@ -250,6 +250,38 @@ impl EventBuilder {
         self.with(Proto::Tcp, Payload::TcpRetransmit(r))
     }
 
+    /// A reset without a reason.
+    pub fn tcp_reset(self, dir: PacketDir, state: Option<TcpState>) -> Self {
+        self.with(Proto::Tcp, Payload::TcpReset(Reset { dir, state, reason: None, reason_id: None }))
+    }
+
+    /// So many ms in which the connection had to wait.
+    pub fn tcp_stall(self, kind: StallKind, ms: u64, queued_bytes: u64) -> Self {
+        let stall = Stall { kind, duration_ns: ms * 1_000_000, queued_bytes: Some(queued_bytes) };
+        self.with(Proto::Tcp, Payload::TcpStall(stall))
+    }
+
+    /// A listener with room for 128 that turned so many away.
+    pub fn listen_overflow(self, count: u64) -> Self {
+        let payload = ListenOverflow { accept_queue: Some(129), backlog: Some(128), count };
+        self.with(Proto::Tcp, Payload::ListenOverflow(payload))
+    }
+
+    /// Packets of this protocol that were thrown away for this reason, 60 bytes each.
+    pub fn dropped(self, proto: Proto, dir: PacketDir, reason: &str, count: u64) -> Self {
+        let payload = Dropped {
+            dir,
+            reason: Some(reason.into()),
+            reason_id: Some(1),
+            symbol: Some("ip_rcv_finish_core".into()),
+            dev: Some("eth0".into()),
+            count,
+            bytes: Some(count * 60),
+            first_boot_ns: Some(self.event.boot_ns),
+        };
+        self.with(proto, Payload::Drop(payload))
+    }
+
     /// Payload bytes of a datagram.
     pub fn bytes(mut self, bytes: u64) -> Self {
         if let Payload::UdpSend(d) | Payload::UdpRecv(d) = &mut self.event.payload {
@@ -265,7 +297,11 @@ impl EventBuilder {
             Payload::UdpSend(d) | Payload::UdpRecv(d) => (d.error, d.bytes) = (error, None),
             Payload::Connect(c) => c.error = error,
             Payload::TcpState(s) => s.close.get_or_insert_default().error = error,
-            Payload::TcpRetransmit(_) => {}
+            Payload::TcpRetransmit(_)
+            | Payload::TcpReset(_)
+            | Payload::TcpStall(_)
+            | Payload::ListenOverflow(_)
+            | Payload::Drop(_) => {}
         }
         self
     }

@@ -104,6 +104,9 @@ impl SummaryBuilder {
                 self.connections.event(&event.id, None, written, &mut self.tables);
             }
             Payload::TcpRetransmit(r) => self.connections.event(&event.id, Some(r), written, &mut self.tables),
+            Payload::TcpReset(_) | Payload::TcpStall(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => {
+                self.connections.event(&event.id, None, written, &mut self.tables);
+            }
         }
     }
 
@@ -268,11 +271,14 @@ fn close_wait_rows(groups: &Table<(Who, Flow), CloseWait>) -> table::Listed<Clos
 }
 
 /// What each hook would have told.
-const HOOKS: [(&str, &str); 5] = [
+const HOOKS: [(&str, &str); 8] = [
     ("tcp_state", "TCP states, handshakes and the errors of connections"),
     ("udp", "UDP traffic and DNS over UDP"),
     ("connect", "the duration and result of `connect(2)`"),
     ("tcp_retransmit", "TCP retransmits"),
+    ("tcp_reset", "who resets connections, and why"),
+    ("tcp_wait", "connections that wait for somebody to read, and listeners without room"),
+    ("drop", "packets that the kernel throws away, and why"),
     ("sockets", "sockets that moved nothing in the window, and the bytes of connections that stayed open"),
 ];
 
@@ -280,7 +286,13 @@ const HOOKS: [(&str, &str); 5] = [
 fn payload_bytes(event: &Event) -> Option<u64> {
     match &event.payload {
         Payload::UdpSend(d) | Payload::UdpRecv(d) => Some(d.bytes.unwrap_or(0)),
-        Payload::TcpState(_) | Payload::Connect(_) | Payload::TcpRetransmit(_) => None,
+        Payload::TcpState(_)
+        | Payload::Connect(_)
+        | Payload::TcpRetransmit(_)
+        | Payload::TcpReset(_)
+        | Payload::TcpStall(_)
+        | Payload::ListenOverflow(_)
+        | Payload::Drop(_) => None,
     }
 }
 
@@ -291,6 +303,10 @@ fn counted_only(ledger: &Ledger) -> impl Iterator<Item = String> {
         EventKind::TcpState => "the states and errors of",
         EventKind::Connect => "the result of",
         EventKind::TcpRetransmit => "the connections' state at",
+        EventKind::TcpReset => "the direction and reason of",
+        EventKind::TcpStall => "what was waited for, and how long, at",
+        EventKind::ListenOverflow => "the queues at",
+        EventKind::Drop => "the reasons of",
     };
     ledger.by_type.iter().filter_map(move |(kind, account)| {
         let n = account.dropped.values().fold(0_u64, |sum, n| sum.saturating_add(*n));

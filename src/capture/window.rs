@@ -82,6 +82,7 @@ impl Window<'_, '_> {
             }
             if checkpointed.elapsed() >= CHECKPOINT {
                 checkpointed = Instant::now();
+                self.session.take_drops(false, |record| self.sink.borrow_mut().take(record))?;
                 self.checkpoint()?;
                 progress.update(&self.snapshot()?);
             }

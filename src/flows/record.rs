@@ -46,6 +46,8 @@ pub fn add(record: &mut FlowRecord, event: &Event) {
             error(record, connect.error.filter(|e| !is_under_way(*e)));
         }
         Payload::TcpRetransmit(again) => record.retrans_count = again.retrans_count.or(record.retrans_count),
+        // they tell why, not what became of it
+        Payload::TcpReset(_) | Payload::TcpStall(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => {}
     }
 }
 

@@ -26,7 +26,8 @@ pub fn bytes_of(fixture: &Path) -> Vec<u8> {
 /// A capture that began at boot.
 pub fn context() -> Context {
     let utc = "2026-01-24T21:57:50Z".parse().unwrap();
-    Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true, sample: None }
+    let reasons = reasons::Reasons::with(&[(8, "NETFILTER_DROP")], &[(8, "TCP_ABORT_ON_DATA")]);
+    Context { node: "etcd-1".into(), boot_ns: 0, utc, with_security: true, sample: None, reasons: reasons.into() }
 }
 
 #[test]

@@ -181,6 +181,26 @@ pub static WITHOUT_FILE: Limit = Limit {
     effects: &[],
 };
 
+/// Of every look at file tables for what waits.
+pub static WAITS_WITHOUT_FILE: Limit = Limit {
+    text: "waits of connections without a file: those not accepted yet, and those closed by their process within a second",
+    effects: &[],
+};
+
+/// Of `kfree_skb`, on which one program is attached.
+pub static DROPS_ON_TOP: Limit = Limit {
+    text: "packets that are thrown away in an interrupt while another one is looked at on the same CPU",
+    effects: &[],
+};
+
+/// Before Linux 5.17.
+pub static DROPS_WITHOUT_REASON: Limit =
+    Limit { text: "why packets are thrown away: this kernel does not tell, only where", effects: &[] };
+
+/// Before Linux 6.10.
+pub static RESETS_WITHOUT_SOCKET: Limit =
+    Limit { text: "resets that answer a segment for which there is no socket, and why resets are sent", effects: &[] };
+
 /// All of them.
 #[cfg(test)]
 pub static ALL: &[&Limit] = &[
@@ -200,6 +220,10 @@ pub static ALL: &[&Limit] = &[
     &URING_CONNECTS,
     &RETURN_PROBES,
     &WITHOUT_FILE,
+    &WAITS_WITHOUT_FILE,
+    &DROPS_ON_TOP,
+    &DROPS_WITHOUT_REASON,
+    &RESETS_WITHOUT_SOCKET,
 ];
 
 impl Effect {

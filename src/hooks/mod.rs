@@ -5,12 +5,16 @@
 
 mod connect;
 pub mod cost;
+mod drop;
 mod lifetimes;
 pub mod limits;
 mod owner;
+pub mod reasons;
 mod sockets;
+mod tcp_reset;
 mod tcp_retransmit;
 mod tcp_state;
+mod tcp_wait;
 mod udp;
 pub mod wire;
 
@@ -19,7 +23,8 @@ use ktrace_bundle::event::{Event, EventKind};
 use crate::kernel::features::Need;
 use crate::plan::{Plan, PortFilter};
 use limits::Limit;
-pub use sockets::decode_socket;
+pub use sockets::{NAME as SOCKETS, decode_socket};
+pub use tcp_wait::NAME as TCP_WAIT;
 pub use udp::{CGROUP_PROGRAMS, FIRST_PROGRAMS};
 use wire::{Context, DecodeError, RawEvent};
 
@@ -101,6 +106,11 @@ pub trait Hook: Sync {
         None
     }
 
+    /// Whether an event may be lost each time that the kernel skips one of its programs.
+    fn counts_missed(&self) -> bool {
+        true
+    }
+
     /// Ways to attach it, best first.
     fn variants(&self) -> &'static [Variant];
 
@@ -125,6 +135,9 @@ pub static HOOKS: &[&dyn Hook] = &[
     &udp::Udp,
     &connect::Connect,
     &tcp_retransmit::TcpRetransmit,
+    &tcp_reset::TcpReset,
+    &drop::Drops,
+    &tcp_wait::TcpWait,
     &sockets::Sockets,
     &lifetimes::Lifetimes,
 ];

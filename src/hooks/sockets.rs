@@ -9,6 +9,9 @@ use crate::kernel::features::Need;
 use crate::kernel::skel::types::kt_socket;
 use crate::plan::Plan;
 
+/// Its name, by which its iterator is found.
+pub const NAME: &str = "sockets";
+
 /// See the module.
 pub struct Sockets;
 
@@ -37,7 +40,7 @@ static VARIANTS: &[Variant] = &[
 
 impl Hook for Sockets {
     fn name(&self) -> &'static str {
-        "sockets"
+        NAME
     }
 
     fn question(&self) -> &'static str {

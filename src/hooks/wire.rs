@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ktrace_bundle::attribution::{Attribution, Owner, OwnerSource, Security};
-use ktrace_bundle::event::{Endpoint, Errno, Event, EventKind, Identity, Payload, Proto, Role};
+use ktrace_bundle::event::{Endpoint, Errno, Event, EventKind, Identity, PacketDir, Payload, Proto, Role};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::why::{Reason, Why};
 
+use super::reasons::Reasons;
 use crate::cgroup::Hierarchy;
 use crate::kernel::skel::types;
 pub use raw::{Doubt, Mark, RawEvent};
@@ -61,6 +62,16 @@ unsafe impl Wire for types::kt_connect {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_tcp_retransmit {}
 // SAFETY: as above.
+unsafe impl Wire for types::kt_tcp_reset {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_tcp_stall {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_listen_overflow {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_dropped {}
+// SAFETY: as above.
+unsafe impl Wire for types::kt_drop_key {}
+// SAFETY: as above.
 unsafe impl Wire for types::kt_socket {}
 // SAFETY: as above.
 unsafe impl Wire for types::kt_cgroup_notice {}
@@ -106,6 +117,10 @@ pub const fn kind_of(number: u32) -> Result<EventKind, DecodeError> {
         k::KT_UDP_RECV => EventKind::UdpRecv,
         k::KT_CONNECT => EventKind::Connect,
         k::KT_TCP_RETRANSMIT => EventKind::TcpRetransmit,
+        k::KT_TCP_RESET => EventKind::TcpReset,
+        k::KT_TCP_STALL => EventKind::TcpStall,
+        k::KT_LISTEN_OVERFLOW => EventKind::ListenOverflow,
+        k::KT_DROP => EventKind::Drop,
         _ => return Err(DecodeError::Unknown { what: "kind", number }),
     })
 }
@@ -119,6 +134,10 @@ pub const fn number_of(kind: EventKind) -> u32 {
         EventKind::UdpRecv => k::KT_UDP_RECV.0,
         EventKind::Connect => k::KT_CONNECT.0,
         EventKind::TcpRetransmit => k::KT_TCP_RETRANSMIT.0,
+        EventKind::TcpReset => k::KT_TCP_RESET.0,
+        EventKind::TcpStall => k::KT_TCP_STALL.0,
+        EventKind::ListenOverflow => k::KT_LISTEN_OVERFLOW.0,
+        EventKind::Drop => k::KT_DROP.0,
     }
 }
 
@@ -135,6 +154,8 @@ pub struct Context {
     pub with_security: bool,
     /// N, where one in N flows of UDP is recorded.
     pub sample: Option<u64>,
+    /// What this kernel calls its reasons.
+    pub reasons: Arc<Reasons>,
 }
 
 impl Context {
@@ -345,13 +366,27 @@ pub fn state(number: u8) -> Result<TcpState, DecodeError> {
     TcpState::from_kernel(number).ok_or(DecodeError::Unknown { what: "tcp state", number: u32::from(number) })
 }
 
+/// Which way a packet was going.
+///
+/// # Errors
+/// There is no such way.
+pub fn packet_dir(number: u8) -> Result<PacketDir, DecodeError> {
+    use types::kt_dir as d;
+    Ok(match types::kt_dir(u32::from(number)) {
+        d::KT_DIR_SENT => PacketDir::Sent,
+        d::KT_DIR_RECEIVED => PacketDir::Received,
+        d::KT_DIR_FORWARDED => PacketDir::Forwarded,
+        _ => return Err(DecodeError::Unknown { what: "direction", number: u32::from(number) }),
+    })
+}
+
 /// `None` for 0.
 pub fn errno(number: u16) -> Option<Errno> {
     (number != 0).then_some(Errno(number))
 }
 
 /// Text up to the first NUL, invalid UTF-8 replaced.
-pub fn text(bytes: &[i8; 16]) -> String {
+pub fn text<const N: usize>(bytes: &[i8; N]) -> String {
     let bytes = bytes.map(i8::cast_unsigned);
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()

@@ -189,6 +189,13 @@ fn configure(
     if !uses("udp__send_fexit_more1") && !uses("udp__send_tp_btf_more1") {
         open.maps.udp_taken.set_max_entries(1)?;
     }
+    if !uses("tcp_wait__iter_probed") && !hash {
+        open.maps.wait_hash.set_max_entries(1)?;
+    }
+    if !choices.iter().any(|c| c.hook.name() == "drop" && c.variant.is_some()) {
+        open.maps.drop_rows.set_max_entries(1)?;
+        open.maps.drop_rest.set_max_entries(1)?;
+    }
     filters::size_maps(open, plan)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.kt_config = skel::types::kt_config {
@@ -278,7 +285,8 @@ fn attach_one(skel: &KtraceSkel<'static>, choice: &Choice, name: &'static str) -
         ..refused(format!("`{name}` cannot be attached: {}", log::root(&e)))
     })?;
     // `more` and `seconds` take what the first ones are skipped for; what is optional adds to events and makes none
-    let makes_events = choice.variant.is_some_and(|v| v.programs.contains(&name)) && !choice.hook.kinds().is_empty();
+    let is_first = choice.variant.is_some_and(|v| v.programs.contains(&name));
+    let makes_events = is_first && !choice.hook.kinds().is_empty() && choice.hook.counts_missed();
     Ok(Attachment::new((choice.hook.name(), name), makes_events, &program, link))
 }
 

@@ -6,12 +6,14 @@ pub mod attachment;
 mod core_reach;
 #[cfg(test)]
 mod core_tests;
+mod drops;
 pub mod features;
 pub mod filters;
 pub mod ladder;
 pub mod loader;
 pub mod lockdown;
 pub mod log;
+pub mod looks;
 pub mod observed;
 mod refused;
 mod remedy;

@@ -17,10 +17,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::attachment::Attachment;
 use super::loader::Attached;
+use super::looks::Looks;
 use super::skel::KtraceSkel;
 use super::skel::types::{kt_capped, kt_chain, kt_counters, kt_socket, kt_state, kt_task, kt_when};
-use super::{filters, refused};
-use crate::hooks::wire;
+use super::{drops, filters, refused};
+use crate::clock;
+use crate::hooks::{SOCKETS, TCP_WAIT, wire};
 use crate::identity::Cgroup;
 use crate::plan::filters::home::Answer;
 use crate::preflight;
@@ -191,7 +193,7 @@ impl Session {
     /// The iterator failed half-way.
     pub fn read_sockets(&mut self, when: kt_when, mut on_record: impl FnMut(&[u8])) -> io::Result<()> {
         self.set(Setting::When(when));
-        let Some(program) = self.programs.iter().find(|p| p.is_iterator) else { return Ok(()) };
+        let Some(program) = self.iterator(SOCKETS) else { return Ok(()) };
         let mut iterator = Iter::new(program.link()).map_err(|e| io::Error::other(e.to_string()))?;
         let mut buffer = vec![0; 64 * size_of::<kt_socket>()];
         let mut held = 0;
@@ -209,6 +211,30 @@ impl Session {
             buffer.copy_within(whole..held, 0);
             held -= whole;
         }
+    }
+
+    fn iterator(&self, hook: &str) -> Option<&Attachment> {
+        self.programs.iter().find(|p| p.is_iterator && p.hook == hook)
+    }
+
+    /// Looks at what waits, by itself and once a second, as long as what is returned lives; `None` where that hook is not
+    /// attached. The first look is over on return.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn watch_waits(&self) -> io::Result<Option<Looks>> {
+        self.iterator(TCP_WAIT).map(|program| Looks::start(program.link().as_fd())).transpose()
+    }
+
+    /// Takes what has been thrown away: rows of seconds that are over, or all of them when no program runs any more.
+    /// `on_record` gets one `struct kt_dropped` at a time.
+    ///
+    /// # Errors
+    /// The map could not be read.
+    pub fn take_drops(&self, all: bool, mut on_record: impl FnMut(&[u8])) -> Result<(), SessionError> {
+        let now = if all { None } else { Some(clock::boot_ns()) };
+        let maps = &self.skel.maps;
+        [&maps.drop_rows, &maps.drop_rest].into_iter().try_for_each(|rows| drops::take(rows, now, &mut on_record))
     }
 
     /// Who accepted this connection, as far as a filter by owner is concerned; `None`: nobody yet, or long ago.

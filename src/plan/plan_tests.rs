@@ -33,6 +33,7 @@ fn without_flags_the_plan_is_the_documented_default() {
         max_disk_share: share::parse("30%").unwrap(),
         with_connect_latency: true,
         with_retransmits: true,
+        with_drops: true,
         with_security: true,
         with_cmdline: false,
         naming: Naming {
@@ -71,7 +72,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration host-root kubelet-dir label max-bytes max-disk-share \
                     max-events no-loose node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline \
-                    with-connect-latency with-conntrack with-cri with-retransmits with-security";
+                    with-connect-latency with-conntrack with-cri with-drops with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 

@@ -301,6 +301,10 @@ fn key(event: &Event) -> String {
         Payload::UdpSend(d) | Payload::UdpRecv(d) => format!("{:?}", d.bytes),
         Payload::Connect(c) => format!("{:?} {:?}", c.error, id.remote),
         Payload::TcpRetransmit(r) => format!("{:?} {:?}", r.kind, r.retrans_count),
+        Payload::TcpReset(r) => format!("{:?} {:?}", r.dir, r.state),
+        Payload::TcpStall(s) => format!("{:?}", s.kind),
+        Payload::ListenOverflow(o) => format!("{}", o.count),
+        Payload::Drop(d) => format!("{:?} {:?} {:?}", d.dir, d.reason, d.symbol),
     };
     format!("netns {} socket {:?} {} {what}", id.netns, id.socket, event.payload.kind().as_str())
 }

@@ -20,6 +20,7 @@ mod crash;
 mod dns;
 mod edges;
 mod equivalence;
+mod evidence;
 mod faults;
 mod filters;
 mod healthy;
@@ -141,6 +142,7 @@ fn main() -> ExitCode {
         sockets,
         owners,
         processes,
+        evidence,
         faults,
         healthy,
         identity,

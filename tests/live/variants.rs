@@ -14,7 +14,7 @@ use crate::observer::{Observer, counted_over_init};
 use crate::program::Program;
 use crate::tcp::MANY;
 use crate::truth::conns;
-use crate::{Test, connect, dns, faults, identity, processes, socketlb, sockets, tcp, tests, udp};
+use crate::{Test, connect, dns, evidence, faults, identity, processes, socketlb, sockets, tcp, tests, udp};
 
 /// Variants that are forced together, and the tests that they must pass.
 pub struct Forced {
@@ -32,6 +32,12 @@ pub const FORCED: &[Forced] = &[
     Forced { name: "sockets_by_probes", variants: &["sockets=iter_probed"], tests: SOCKETS },
     Forced { name: "retransmits_without_their_error", variants: &["tcp_retransmit=tp_btf_2"], tests: RETRANSMITS },
     Forced { name: "lifetimes_by_tracepoints", variants: &["lifetimes=tracepoint"], tests: LIFETIMES },
+    Forced { name: "drops_by_reason", variants: &["drop=tp_btf"], tests: DROPS },
+    Forced { name: "drops_without_reason", variants: &["drop=tp_btf_2"], tests: DROPS },
+    Forced { name: "drops_by_tracepoint", variants: &["drop=tracepoint"], tests: DROPS },
+    Forced { name: "resets_without_reason", variants: &["tcp_reset=tp_btf_2"], tests: RESETS },
+    Forced { name: "resets_by_tracepoint", variants: &["tcp_reset=tracepoint"], tests: RESETS },
+    Forced { name: "waits_by_probes", variants: &["tcp_wait=iter_probed"], tests: WAITS },
     Forced { name: "tracepoints", variants: TRACEPOINTS, tests: OWNERS },
     Forced { name: "tracepoints", variants: TRACEPOINTS_OF_TCP, tests: CONNECTIONS },
     Forced { name: "fentry", variants: FENTRY, tests: OWNERS },
@@ -92,6 +98,24 @@ const RETRANSMITS: &[&str] = &[
     "loss_on_a_bulk_transfer_is_the_top_finding",
 ];
 
+/// What the kernel throws away.
+const DROPS: &[&str] = &[
+    "every_packet_that_a_rule_drops_is_counted_with_its_flow_and_reason",
+    "a_flood_from_many_ports_is_counted_to_the_packet",
+    "a_packet_to_a_closed_port_is_of_the_namespace_that_it_came_to",
+    "drops_are_filtered_like_other_events",
+];
+
+const RESETS: &[&str] =
+    &["a_refused_connect_is_a_reset_at_both_ends", "a_connection_that_is_aborted_is_a_reset_at_both_ends"];
+
+/// What waits, and what is turned away.
+const WAITS: &[&str] = &[
+    "a_listener_without_room_is_told_with_what_it_turned_away",
+    "what_was_turned_away_before_the_window_is_not_told",
+    "a_peer_that_does_not_read_is_told_at_both_ends",
+];
+
 /// What began and ended meanwhile.
 const LIFETIMES: &[&str] = &[
     "owners_are_listed_with_what_they_run_and_those_above_them",
@@ -113,7 +137,8 @@ pub fn tests() -> Vec<Test> {
 impl Forced {
     fn tests(&'static self) -> Vec<Test> {
         let all = [udp::tests, dns::tests, tcp::tests, connect::tests, faults::tests, sockets::tests];
-        let all = all.into_iter().chain([processes::tests, identity::tests, socketlb::tests]).map(|tests| tests());
+        let all = all.into_iter().chain([processes::tests, identity::tests, socketlb::tests, evidence::tests]);
+        let all = all.map(|tests| tests());
         let mut by_name: BTreeMap<_, _> = all.flatten().map(|t| (t.name.clone(), t)).collect();
         let take = |name: &&str| {
             let test = by_name.remove(*name).unwrap_or_else(|| panic!("no test `{name}`"));

@@ -177,7 +177,12 @@ impl Connection {
             Payload::TcpState(change) => self.change(mark, change),
             Payload::Connect(connect) => self.connected(mark, connect),
             Payload::TcpRetransmit(r) => self.retransmitted(mark, r),
-            Payload::UdpSend(_) | Payload::UdpRecv(_) => {}
+            Payload::UdpSend(_)
+            | Payload::UdpRecv(_)
+            | Payload::TcpReset(_)
+            | Payload::TcpStall(_)
+            | Payload::ListenOverflow(_)
+            | Payload::Drop(_) => {}
         }
     }
 

@@ -330,6 +330,9 @@ fn kinds_of(hook: &str) -> &'static [EventKind] {
         "udp" => &[EventKind::UdpSend, EventKind::UdpRecv],
         "connect" => &[EventKind::Connect],
         "tcp_retransmit" => &[EventKind::TcpRetransmit],
+        "tcp_reset" => &[EventKind::TcpReset],
+        "tcp_wait" => &[EventKind::TcpStall, EventKind::ListenOverflow],
+        "drop" => &[EventKind::Drop],
         _ => &[],
     }
 }

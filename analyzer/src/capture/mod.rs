@@ -282,6 +282,7 @@ impl Builder {
                 self.udp_servers.push(event, proc, self.max_flows);
                 self.udp.push(event, proc, self.max_flows);
             }
+            EventKind::TcpReset | EventKind::TcpStall | EventKind::ListenOverflow | EventKind::Drop => {}
             EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => {
                 if let Some(connection) = self.connection(&event.id, event.boot_ns, |c| c.is_reopened_by(event)) {
                     connection.apply(event, proc);

@@ -7,7 +7,7 @@ use super::tests::{an_event, text};
 use super::values::Skipped;
 use super::*;
 use crate::audit::{AuditReason, Unaudited};
-use crate::event::{RetransmitKind, Role, When};
+use crate::event::{PacketDir, RetransmitKind, Role, When};
 use crate::keys::DOCUMENT;
 use crate::nat::{Direction, Nat};
 use crate::peer::PeerVia;
@@ -59,8 +59,16 @@ fn every_key() -> Line<'static> {
         sample: n,
         asked: Some(End(Endpoint::default())),
         syscall_ns: n,
-        retransmit: Some(RetransmitKind::Data),
+        what: Some(Kind::Retransmit(RetransmitKind::Data)),
         state: Some(TcpState::Close),
+        dir: Some(PacketDir::Sent),
+        reason: text(),
+        reason_id: Some(1),
+        symbol: text(),
+        dev: text(),
+        count: n,
+        first_boot_ns: n,
+        queued_bytes: n,
         duration_ns: n,
         rx_queue_bytes: n,
         tx_queue_bytes: n,

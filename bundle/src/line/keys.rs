@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::put::Put;
-use super::values::{CapsEff, End, Skipped, Timestamp, Tuple};
+use super::values::{CapsEff, End, Kind, Skipped, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
-use crate::event::{Proto, RetransmitKind, Role, When};
+use crate::event::{PacketDir, Proto, Role, When};
 use crate::nat::Nat;
 use crate::peer::PeerVia;
 use crate::tcp::TcpState;
@@ -76,8 +76,19 @@ keys! {
         sample "sample": Option<u64>,
         asked "asked": Option<End>,
         syscall_ns "syscall_ns": Option<u64>,
-        retransmit "kind": Option<RetransmitKind>,
+        what "kind": Option<Kind>,
         state "state": Option<TcpState>,
+        dir "dir": Option<PacketDir>,
+        #[serde(borrow)]
+        reason "reason": Option<Cow<'a, str>>,
+        reason_id "reason_id": Option<u32>,
+        #[serde(borrow)]
+        symbol "symbol": Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        dev "dev": Option<Cow<'a, str>>,
+        count "count": Option<u64>,
+        first_boot_ns "first_boot_ns": Option<u64>,
+        queued_bytes "queued_bytes": Option<u64>,
         duration_ns "duration_ns": Option<u64>,
         rx_queue_bytes "rx_queue_bytes": Option<u64>,
         tx_queue_bytes "tx_queue_bytes": Option<u64>,

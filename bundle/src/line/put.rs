@@ -9,9 +9,9 @@ use std::sync::Arc;
 use chrono::{Datelike, Timelike};
 
 use super::keys::{K8s, Namespaces, PeerKeys, Sec};
-use super::values::{CapsEff, End, Timestamp, Tuple};
+use super::values::{CapsEff, End, Kind, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
-use crate::event::{Endpoint, Proto, RetransmitKind, Role, When};
+use crate::event::{Endpoint, PacketDir, Proto, Role, When};
 use crate::nat::Nat;
 use crate::peer::PeerVia;
 use crate::tcp::TcpState;
@@ -90,7 +90,7 @@ macro_rules! names {
     };
 }
 
-names! { TcpState Proto Role When RetransmitKind OwnerSource Via PeerVia }
+names! { TcpState Proto Role When Kind PacketDir OwnerSource Via PeerVia }
 
 macro_rules! objects {
     ($($type:ty)*) => {

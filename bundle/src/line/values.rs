@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 
-use crate::event::Endpoint;
+use crate::event::{Endpoint, RetransmitKind, StallKind};
 
 /// RFC 3339, UTC, exactly six decimals, so that lines sort as text.
 #[derive(Debug)]
@@ -110,5 +110,25 @@ impl<'de> Deserialize<'de> for Skipped {
             }
         }
         d.deserialize_map(Count)
+    }
+}
+
+/// What `kind` can be: of a retransmit or of a stall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Kind {
+    /// Of `tcp_retransmit`.
+    Retransmit(RetransmitKind),
+    /// Of `tcp_stall`.
+    Stall(StallKind),
+}
+
+impl Kind {
+    /// The name as it stands in a bundle.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retransmit(kind) => kind.as_str(),
+            Self::Stall(kind) => kind.as_str(),
+        }
     }
 }

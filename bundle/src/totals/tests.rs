@@ -202,6 +202,9 @@ fn what_no_hook_saw_is_named() {
         s.not_measured,
         [
             "UDP traffic and DNS over UDP (hook `udp`: not offered by this kernel)",
+            "who resets connections, and why (hook `tcp_reset`: not reported)",
+            "connections that wait for somebody to read, and listeners without room (hook `tcp_wait`: not reported)",
+            "packets that the kernel throws away, and why (hook `drop`: not reported)",
             "sockets that moved nothing in the window, and the bytes of connections that stayed open (hook `sockets`: not reported)",
             "no states of TIME_WAIT sockets (hook `tcp_state`)",
             "DNS answer codes (payload is never read)",

@@ -1,5 +1,7 @@
 //! Between the rings and the writer: what filters have yet to say about a record, and what waits for a name.
 
+use ktrace_bundle::event::EventKind;
+
 use super::{Doubt, RawEvent, Settled, Sink, clock, hooks};
 use crate::identity::Cgroup;
 use crate::plan::filters::home::Answer;
@@ -136,10 +138,12 @@ impl Sink {
     /// waited already, or nobody knows which socket they are of.
     fn write_when_named(&mut self, record: &[u8], cookie: u64, now: u64, has_waited: bool) {
         let Ok(mut event) = hooks::decode(record, &self.context) else { return };
+        let kind = event.payload.kind();
         let cgroup = self.homes.settle(&mut event.id).filter(|_| !has_waited && cookie != 0);
         match self.nameless.of(cookie).or(cgroup) {
             Some(cgroup) => self.nameless.add(cookie, record, cgroup, now),
-            None => self.admit(event, has_waited),
+            // what is added up comes when its second is over
+            None => self.admit(event, has_waited || kind == EventKind::Drop),
         }
     }
 

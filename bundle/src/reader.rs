@@ -22,6 +22,7 @@ use crate::coverage::LossRecord;
 use crate::event::{Event, SocketRecord};
 use crate::flow::FlowRecord;
 use crate::manifest::{Manifest, PartialManifest};
+use crate::node::NodeRecord;
 use crate::process::ProcessRecord;
 use crate::summary::Summary;
 use crate::tracking::{ServicesReport, TrackingReport};
@@ -46,6 +47,8 @@ pub enum Record {
     Process(Box<ProcessRecord>),
     /// A line of `flows.jsonl`. It comes after the events.
     Flow(Box<FlowRecord>),
+    /// A line of `node/network.jsonl` or `node/host.jsonl`, of either look. It comes after the events.
+    Node(Box<NodeRecord>),
     /// `conntrack.json`.
     Tracking(Box<TrackingReport>),
     /// `services.json`.

@@ -22,7 +22,7 @@ use crate::tcp::TcpState;
 use crate::why::{Reason, Why};
 use crate::workload::Home;
 
-pub use captures::{a_bundle, a_head, a_ledger, a_manifest, a_tracking_report};
+pub use captures::{a_bundle, a_bundle_on, a_head, a_ledger, a_manifest, a_tracking_report, in_network, of_host};
 
 /// `boot_ns` at which every built window opens.
 pub const START_BOOT_NS: u64 = 5_000_000_000_000;

@@ -5,11 +5,12 @@
 
 use std::fs;
 
-use ktrace_bundle::event::{Event, RetransmitKind, TcpClose};
+use ktrace_bundle::event::{Event, RetransmitKind, TcpClose, When};
 use ktrace_bundle::line::{parse_event, parse_socket, write_event, write_socket};
+use ktrace_bundle::node::{Clock, Item, Link};
 use ktrace_bundle::reader::{Limits, read};
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::testing::{a_bundle, a_manifest, a_socket, an_event};
+use ktrace_bundle::testing::{a_bundle_on, a_manifest, a_socket, an_event, in_network, of_host};
 
 /// xorshift64*: a fixed sequence that looks like chance.
 struct Chance(u64);
@@ -104,13 +105,24 @@ fn damaged_bundles_are_read_as_far_as_they_go() {
     let out = tempfile::tempdir().unwrap();
     let mut events = some_events();
     let manifest = a_manifest(&events);
-    let sealed = a_bundle(out.path(), &mut events, &[a_socket().build()], manifest);
+    let link = Item::Link(Link { dev: "eth0".into(), mtu: 1500, ..Link::default() });
+    let node = [in_network(When::Start, link), of_host(When::End, Item::Clock(Clock::default()))];
+    let sealed = a_bundle_on(out.path(), &mut events, &[a_socket().build()], &node, manifest);
     let mut chance = Chance(0x6b74_7261_6365_0002);
-    let names = ["events.jsonl", "sockets.jsonl", "coverage.jsonl", "workloads.jsonl", "manifest.json", "summary.json"];
+    let names = [
+        "events.jsonl",
+        "sockets.jsonl",
+        "coverage.jsonl",
+        "workloads.jsonl",
+        "node/network.jsonl",
+        "node/host.jsonl",
+        "manifest.json",
+        "summary.json",
+    ];
     let whole = names.map(|name| fs::read(sealed.dir.join(name)).unwrap());
     let packed = fs::read(&sealed.tgz).unwrap();
     let mangled = out.path().join("mangled");
-    fs::create_dir(&mangled).unwrap();
+    fs::create_dir_all(mangled.join("node")).unwrap();
     for round in 0..2000 {
         let path = if round % 2 == 0 {
             let mut bytes = packed.clone();

@@ -13,6 +13,7 @@ use ktrace_bundle::event::{Event, Payload, SocketRecord};
 use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{Manifest, PartialManifest};
+use ktrace_bundle::node::NodeRecord;
 use ktrace_bundle::process::ProcessRecord;
 use ktrace_bundle::reader::{self, Limits, ReadReport, Record};
 use ktrace_bundle::summary::Summary;
@@ -195,6 +196,8 @@ pub struct Bundle {
     pub processes: Vec<ProcessRecord>,
     /// What became of each flow.
     pub flows: Vec<FlowRecord>,
+    /// How the node looked when the window opened and closed.
+    pub node: Vec<NodeRecord>,
     /// The tables of connection tracking.
     pub tracking: TrackingReport,
     /// Who stands behind which address.
@@ -331,7 +334,7 @@ pub struct Contents {
 /// Reads a tgz, or a directory of loose files.
 pub fn read(path: &Path) -> Contents {
     let (mut events, mut sockets, mut losses) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut processes, mut workloads) = (Vec::new(), Workloads::default());
+    let (mut processes, mut workloads, mut node) = (Vec::new(), Workloads::default(), Vec::new());
     let (mut flows, mut tracking, mut services) = (Vec::new(), TrackingReport::default(), ServicesReport::default());
     let (mut manifest, mut summary, mut partial) = (None, None, None);
     let report = reader::read(path, &Limits::default(), &mut |record| match record {
@@ -340,6 +343,7 @@ pub fn read(path: &Path) -> Contents {
         Record::Workload(workload) => workloads.add(workload),
         Record::Process(process) => processes.push(*process),
         Record::Flow(flow) => flows.push(*flow),
+        Record::Node(it) => node.push(*it),
         Record::Tracking(it) => tracking = *it,
         Record::Services(it) => services = *it,
         Record::Socket(s) => sockets.push(s),
@@ -355,6 +359,7 @@ pub fn read(path: &Path) -> Contents {
         workloads,
         processes,
         flows,
+        node,
         tracking,
         services,
         manifest,

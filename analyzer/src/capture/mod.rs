@@ -213,7 +213,7 @@ impl Builder {
                 self.services = Some(report);
             }
             // what findings name is told by the events themselves
-            Record::Process(_) => {}
+            Record::Process(_) | Record::Node(_) => {}
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),

@@ -114,12 +114,11 @@ fn known(header: &Header) -> Option<Known> {
     }
     let path = header.path_bytes();
     let path = path.strip_prefix(b"./").unwrap_or(&path);
-    let mut parts = path.split(|b| *b == b'/');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(name), None, None) => Known::from_name(name),
-        (Some(dir), Some(name), None) if !dir.is_empty() && dir != b".." => Known::from_name(name),
-        _ => None,
-    }
+    Known::from_name(path).or_else(|| {
+        let at = path.iter().position(|b| *b == b'/')?;
+        let (dir, name) = path.split_at_checked(at)?;
+        if dir.is_empty() || dir == b".." { None } else { Known::from_name(name.strip_prefix(b"/")?) }
+    })
 }
 
 /// Counts the bytes that it reads.

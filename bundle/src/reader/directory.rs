@@ -17,7 +17,7 @@ pub(super) fn read(dir: &Path, mut intake: Intake<'_>) -> Result<ReadReport, Rea
         if member == Known::Partial && is_sealed {
             continue;
         }
-        match open(&dir.join(member.name())) {
+        match open(dir, member.name()) {
             Ok(Some((file, len))) => {
                 is_sealed |= member == Known::Manifest;
                 intake.member(member, &mut BufReader::with_capacity(1 << 16, file), len)?;
@@ -33,8 +33,13 @@ pub(super) fn read(dir: &Path, mut intake: Intake<'_>) -> Result<ReadReport, Rea
     intake.finish()
 }
 
-/// The file and its length; `None` if it is not a regular file.
-fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
+/// The file and its length; `None` if it is not a regular file, or below what is not a directory.
+fn open(dir: &Path, name: &str) -> io::Result<Option<(File, u64)>> {
+    let path = &dir.join(name);
+    let folder = path.parent().map(std::fs::symlink_metadata).transpose()?;
+    if name.contains('/') && !folder.is_some_and(|it| it.is_dir()) {
+        return Ok(None);
+    }
     if !std::fs::symlink_metadata(path)?.is_file() {
         return Ok(None);
     }

@@ -16,6 +16,7 @@ use crate::flow::FlowRecord;
 use crate::ledger::Ledger;
 use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
 use crate::manifest::Member;
+use crate::node::NodeRecord;
 use crate::process::ProcessRecord;
 use crate::workload::WorkloadRecord;
 
@@ -36,6 +37,8 @@ pub(super) enum Known {
     Workloads,
     Processes,
     Flows,
+    Network,
+    Host,
     Conntrack,
     Services,
     Manifest,
@@ -46,7 +49,7 @@ pub(super) enum Known {
 
 impl Known {
     /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Manifest,
         Self::Partial,
         Self::Events,
@@ -55,6 +58,8 @@ impl Known {
         Self::Workloads,
         Self::Processes,
         Self::Flows,
+        Self::Network,
+        Self::Host,
         Self::Conntrack,
         Self::Services,
         Self::Summary,
@@ -69,6 +74,8 @@ impl Known {
             Self::Workloads => "workloads.jsonl",
             Self::Processes => "processes.jsonl",
             Self::Flows => "flows.jsonl",
+            Self::Network => "node/network.jsonl",
+            Self::Host => "node/host.jsonl",
             Self::Conntrack => "conntrack.json",
             Self::Services => "services.json",
             Self::Manifest => "manifest.json",
@@ -157,9 +164,14 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events | Known::Sockets | Known::Coverage | Known::Workloads | Known::Processes | Known::Flows => {
-                self.jsonl(member, input, len)
-            }
+            Known::Events
+            | Known::Sockets
+            | Known::Coverage
+            | Known::Workloads
+            | Known::Processes
+            | Known::Flows
+            | Known::Network
+            | Known::Host => self.jsonl(member, input, len),
             Known::Manifest | Known::Partial | Known::Summary | Known::Conntrack | Known::Services => {
                 self.document(member, input, len)
             }
@@ -209,6 +221,7 @@ impl<'a> Intake<'a> {
             Known::Workloads => WorkloadRecord::of(text).is_ok(),
             Known::Processes => ProcessRecord::of(text).is_ok(),
             Known::Flows => FlowRecord::of(text).is_ok(),
+            Known::Network | Known::Host => NodeRecord::of(text).is_ok(),
             _ => parse_socket(text).is_ok(),
         }
     }
@@ -220,6 +233,7 @@ impl<'a> Intake<'a> {
             Known::Workloads => self.side::<WorkloadRecord>(text),
             Known::Processes => self.side::<ProcessRecord>(text),
             Known::Flows => self.side::<FlowRecord>(text),
+            Known::Network | Known::Host => self.side::<NodeRecord>(text),
             _ => self.socket(text),
         };
         match outcome {

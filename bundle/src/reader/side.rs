@@ -1,5 +1,8 @@
 //! Lines of the members beside the events: each is one record that says its version.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Record;
@@ -7,6 +10,7 @@ use crate::coverage::LossRecord;
 use crate::event::LINE_VERSION;
 use crate::flow::FlowRecord;
 use crate::line::LineError;
+use crate::node::{Item, NodeRecord};
 use crate::process::ProcessRecord;
 use crate::workload::WorkloadRecord;
 
@@ -49,4 +53,31 @@ sides! {
     WorkloadRecord: it => Record::Workload(it);
     ProcessRecord: it => Record::Process(Box::new(it));
     FlowRecord: it => Record::Flow(Box::new(it));
+}
+
+/// What every version of a line of `node/` has.
+#[derive(Deserialize)]
+struct Headed<'a> {
+    v: u32,
+    #[serde(borrow)]
+    item: Cow<'a, str>,
+}
+
+impl Side for NodeRecord {
+    fn version(&self) -> u32 {
+        self.v
+    }
+
+    fn into_record(self) -> Record {
+        Record::Node(Box::new(self))
+    }
+
+    fn of(text: &[u8]) -> Result<Self, LineError> {
+        let head: Headed = serde_json::from_slice(text)?;
+        match () {
+            () if head.v > LINE_VERSION => Err(LineError::Version(head.v)),
+            () if !Item::NAMES.contains(&head.item.as_ref()) => Err(LineError::UnknownType(head.item.into_owned())),
+            () => Ok(serde_json::from_slice(text)?),
+        }
+    }
 }

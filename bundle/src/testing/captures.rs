@@ -6,12 +6,13 @@ use std::path::Path;
 use super::{NETNS, START_BOOT_NS, WINDOW_NS, at, start_at};
 use crate::audit::Audited;
 use crate::dns::DnsPairs;
-use crate::event::{Event, SocketRecord, When};
+use crate::event::{Event, LINE_VERSION, SocketRecord, When};
 use crate::ledger::{Ledger, TypeLedger};
 use crate::manifest::{
     ClockSample, Clocks, Collector, Cost, EndedBy, Head, HookOutcome, HookReport, Host, Manifest, PlanEntry,
     PlanSource, Schema, SourceReport,
 };
+use crate::node::{Item, NodeRecord};
 use crate::totals::SummaryBuilder;
 use crate::tracking::{ServicesReport, Table, TableCounts, TrackingReport};
 use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
@@ -114,6 +115,31 @@ pub fn a_manifest(events: &[Event]) -> Manifest {
 /// A sealed bundle in `out_dir` of what a collector would have written for these records: DNS replies
 /// annotated (port 53), `seq` set, summary and members filled in. `manifest` is [`a_manifest`] or a change of it.
 pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], manifest: Manifest) -> Sealed {
+    a_bundle_on(out_dir, events, sockets, &[], manifest)
+}
+
+/// What is seen of the network namespace [`NETNS`] (for another one set `netns`) at one of the two looks.
+pub fn in_network(when: When, item: Item) -> NodeRecord {
+    NodeRecord { netns: Some(NETNS), ..of_host(when, item) }
+}
+
+/// What is seen of the machine at one of the two looks.
+pub fn of_host(when: When, item: Item) -> NodeRecord {
+    let boot_ns = match when {
+        When::Start => START_BOOT_NS,
+        When::End => START_BOOT_NS + WINDOW_NS,
+    };
+    NodeRecord { v: LINE_VERSION, when, ts: at(boot_ns), boot_ns, netns: None, item }
+}
+
+/// The same as [`a_bundle`], of a node that looked like this: [`in_network`], [`of_host`].
+pub fn a_bundle_on(
+    out_dir: &Path,
+    events: &mut [Event],
+    sockets: &[SocketRecord],
+    node: &[NodeRecord],
+    manifest: Manifest,
+) -> Sealed {
     let name = BundleName { node: manifest.head.node.clone(), at: manifest.head.start_at };
     let caps = WriterCaps { max_bytes: 1 << 30 };
     let mut writer = BundleWriter::create(out_dir, &name, manifest.head.clone(), caps).expect("a writable directory");
@@ -131,6 +157,9 @@ pub fn a_bundle(out_dir: &Path, events: &mut [Event], sockets: &[SocketRecord], 
         totals.push_event(event);
     }
     push_sockets(&mut writer, &mut totals, When::End);
+    for record in node {
+        writer.push_node(record).expect("a writable file");
+    }
     writer.set_tracking(a_tracking_report(), ServicesReport::default());
     let summary = totals.build(&manifest, &dns);
     writer.seal(manifest, &summary).expect("a writable directory")

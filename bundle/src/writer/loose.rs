@@ -12,6 +12,9 @@ const RESERVE: &str = ".reserve";
 /// More than manifest, summary and README take together.
 const RESERVE_BYTES: usize = 160 << 10;
 
+/// The directory of members within the bundle's own.
+pub(super) const FOLDER: &str = "node";
+
 /// Names that are tried for one bundle.
 const MAX_NAMES: u32 = 1000;
 
@@ -34,7 +37,11 @@ impl Loose {
                 continue;
             }
             match private_dir(&loose.dir) {
-                Ok(()) => return Ok(loose),
+                Ok(()) => {
+                    let folder = loose.path(FOLDER);
+                    private_dir(&folder).map_err(|e| WriteError::at(&folder, e))?;
+                    return Ok(loose);
+                }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(WriteError::at(&loose.dir, e)),
             }

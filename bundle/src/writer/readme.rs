@@ -14,6 +14,8 @@ const FILES: &str = "\
 | `workloads.jsonl` | pods and containers with what they are called, by `cgroup_id`: names that came after an event's line |
 | `processes.jsonl` | the processes behind the sockets and those above them, those that have ended included, by `(pid, proc_start_ns)` |
 | `flows.jsonl` | what became of each flow: both ends, how it ended, and who really answered, by `(netns, socket, tuple)` |
+| `node/network.jsonl` | the network at both looks (`when`): links, routes, neighbours, qdiscs, counters, listeners, rules; `item` says what a line is |
+| `node/host.jsonl` | pressure, CPU and memory of the machine and of pods, resolvers, the clock, at both looks |
 | `services.json` | which backends stand behind which address, with attempts and failures |
 | `conntrack.json` | the tables of connection tracking: entries, limits, counters |
 | `manifest.json` | what was asked, which hooks were attached, and the ledger: where every event went |

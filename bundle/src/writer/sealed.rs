@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::WriteError;
+use super::loose::FOLDER;
 use super::tgz::REST;
 
 /// A bundle that is complete on disk.
@@ -24,6 +25,8 @@ impl Sealed {
         for path in names.iter().map(|name| self.dir.join(name)) {
             std::fs::remove_file(&path).map_err(|e| WriteError::at(&path, e))?;
         }
+        let folder = self.dir.join(FOLDER);
+        std::fs::remove_dir(&folder).map_err(|e| WriteError::at(&folder, e))?;
         std::fs::remove_dir(&self.dir).map_err(|e| WriteError::at(&self.dir, e))
     }
 }

@@ -1,5 +1,5 @@
 //! A member of lines beside the events, with a bound of its own: `sockets.jsonl`, `coverage.jsonl`, `workloads.jsonl`,
-//! `processes.jsonl`, `flows.jsonl`.
+//! `processes.jsonl`, `flows.jsonl`, and those of `node/`.
 
 use std::fs::File;
 
@@ -11,6 +11,7 @@ use crate::event::SocketRecord;
 use crate::flow::{FlowRecord, MAX_FLOWS};
 use crate::line::{MAX_LINE_BYTES, write_socket};
 use crate::manifest::Member;
+use crate::node::{MAX_HOST, MAX_NETWORK, NodeRecord};
 use crate::process::{MAX_PROCESSES, ProcessRecord};
 use crate::workload::{MAX_WORKLOADS, WorkloadRecord};
 
@@ -50,6 +51,8 @@ pub(super) struct Sides {
     workloads: Side,
     processes: Side,
     flows: Side,
+    network: Side,
+    host: Side,
 }
 
 impl Sides {
@@ -60,15 +63,19 @@ impl Sides {
             workloads: Side::create(loose, "workloads.jsonl", MAX_WORKLOADS)?,
             processes: Side::create(loose, "processes.jsonl", MAX_PROCESSES)?,
             flows: Side::create(loose, "flows.jsonl", MAX_FLOWS)?,
+            network: Side::create(loose, "node/network.jsonl", MAX_NETWORK)?,
+            host: Side::create(loose, "node/host.jsonl", MAX_HOST)?,
         })
     }
 
-    fn each(&self) -> [&Side; 5] {
-        [&self.sockets, &self.coverage, &self.workloads, &self.processes, &self.flows]
+    fn each(&self) -> [&Side; 7] {
+        let Self { sockets, coverage, workloads, processes, flows, network, host } = self;
+        [sockets, coverage, workloads, processes, flows, network, host]
     }
 
-    fn each_mut(&mut self) -> [&mut Side; 5] {
-        [&mut self.sockets, &mut self.coverage, &mut self.workloads, &mut self.processes, &mut self.flows]
+    fn each_mut(&mut self) -> [&mut Side; 7] {
+        let Self { sockets, coverage, workloads, processes, flows, network, host } = self;
+        [sockets, coverage, workloads, processes, flows, network, host]
     }
 
     pub(super) fn flush(&mut self, loose: &Loose) -> Result<(), WriteError> {
@@ -149,6 +156,20 @@ impl BundleWriter {
         self.line.clear();
         serde_json::to_writer(&mut self.line, flow)?;
         let outcome = self.sides.flows.push(&mut self.line, &self.loose);
+        self.or_give_up(outcome)
+    }
+
+    /// Writes a line of `node/network.jsonl`, or of `node/host.jsonl` where it is about no network namespace, unless
+    /// [`MAX_NETWORK`] or [`MAX_HOST`] are there.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn push_node(&mut self, record: &NodeRecord) -> Result<(), WriteError> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        let Sides { network, host, .. } = &mut self.sides;
+        let side = if record.netns.is_some() { network } else { host };
+        let outcome = side.push(&mut self.line, &self.loose);
         self.or_give_up(outcome)
     }
 }

@@ -77,6 +77,8 @@ fn what_is_written_is_what_is_read_from_the_tgz_and_from_the_loose_files() {
             ("workloads.jsonl", Some(0)),
             ("processes.jsonl", Some(0)),
             ("flows.jsonl", Some(0)),
+            ("node/network.jsonl", Some(0)),
+            ("node/host.jsonl", Some(0)),
             ("conntrack.json", None),
             ("services.json", None),
             ("README.md", None),
@@ -93,7 +95,7 @@ fn gzip_tar_and_python_accept_the_tgz() {
     let tgz = tgz.to_str().unwrap();
     assert_eq!(run("gzip", &["-t", tgz]), (true, String::new()));
     let stem = dir.file_name().unwrap().to_str().unwrap();
-    let names = "events.jsonl sockets.jsonl coverage.jsonl workloads.jsonl processes.jsonl flows.jsonl conntrack.json services.json README.md summary.json manifest.json";
+    let names = "events.jsonl sockets.jsonl coverage.jsonl workloads.jsonl processes.jsonl flows.jsonl node/network.jsonl node/host.jsonl conntrack.json services.json README.md summary.json manifest.json";
     let names: Vec<_> = names.split(' ').collect();
     let list: String = names.iter().map(|n| format!("{stem}/{n}\n")).collect();
     assert_eq!(run("tar", &["tzf", tgz]), (true, list));
@@ -117,8 +119,10 @@ fn nobody_else_can_read_a_bundle() {
     let Sealed { tgz, dir } = sealed(out.path(), &mut some_events(1));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&tgz), mode(&dir)), (0o600, 0o700));
-    for entry in fs::read_dir(&dir).unwrap() {
-        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    let in_folder = fs::read_dir(dir.join("node")).unwrap();
+    for entry in fs::read_dir(&dir).unwrap().chain(in_folder) {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
     }
 }
 

@@ -19,12 +19,14 @@ use super::loose::{Loose, partial, private_file};
 const BLOCK: u64 = 512;
 
 /// The other members, in the order in which they stand in the tar.
-pub(super) const REST: [&str; 10] = [
+pub(super) const REST: [&str; 12] = [
     "sockets.jsonl",
     "coverage.jsonl",
     "workloads.jsonl",
     "processes.jsonl",
     "flows.jsonl",
+    "node/network.jsonl",
+    "node/host.jsonl",
     "conntrack.json",
     "services.json",
     "README.md",

@@ -12,6 +12,7 @@ use ktrace_bundle::tcp::TcpState;
 use super::ends::Span;
 use super::evidence::Evidence;
 use super::process::{OwnerSoFar, ProcId};
+use super::trouble::Trouble;
 use super::way::Way;
 
 /// Lowest port that Linux chooses for a client by default.
@@ -126,6 +127,8 @@ pub struct Connection {
     pub at_start: Option<Snapshot>,
     /// In the socket table after the window.
     pub at_end: Option<Snapshot>,
+    /// What went wrong on it.
+    pub trouble: Option<Box<Trouble>>,
     /// Where its packets go.
     pub way: Way,
     /// When it was seen.
@@ -154,6 +157,7 @@ impl Connection {
             retransmits: Retransmits::default(),
             at_start: None,
             at_end: None,
+            trouble: None,
             way: Way::default(),
             span: Span::at(at),
             before,
@@ -177,12 +181,9 @@ impl Connection {
             Payload::TcpState(change) => self.change(mark, change),
             Payload::Connect(connect) => self.connected(mark, connect),
             Payload::TcpRetransmit(r) => self.retransmitted(mark, r),
-            Payload::UdpSend(_)
-            | Payload::UdpRecv(_)
-            | Payload::TcpReset(_)
-            | Payload::TcpStall(_)
-            | Payload::ListenOverflow(_)
-            | Payload::Drop(_) => {}
+            Payload::TcpReset(r) => self.trouble.get_or_insert_default().reset(mark, r),
+            Payload::TcpStall(s) => self.trouble.get_or_insert_default().stalled(mark, s),
+            Payload::UdpSend(_) | Payload::UdpRecv(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => {}
         }
     }
 
@@ -338,6 +339,9 @@ impl Connection {
             RetransmitKind::Probe => &mut self.retransmits.probe,
         };
         list.add(mark.seq);
+        if matches!(r.kind, RetransmitKind::Data | RetransmitKind::Probe) {
+            self.trouble.get_or_insert_default().retransmitted(mark, r);
+        }
         self.retransmits.state = Some(r.state);
         if let Some(counters) = r.tx_segs_count.zip(r.retrans_count) {
             self.retransmits.counters = self.retransmits.counters.max(Some(counters));

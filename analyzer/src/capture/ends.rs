@@ -37,7 +37,7 @@ impl Span {
         (self.from, self.to) = (self.from.min(at), self.to.max(at));
     }
 
-    const fn meets(self, other: Self) -> bool {
+    pub(super) const fn meets(self, other: Self) -> bool {
         self.from <= other.to.saturating_add(SLACK_NS) && other.from <= self.to.saturating_add(SLACK_NS)
     }
 }

@@ -7,37 +7,47 @@
 mod asked;
 mod connection;
 mod coverage;
+mod drops;
 mod ends;
 mod evidence;
 mod flows;
 mod losses;
+mod overflows;
 mod process;
 mod rtts;
 mod tracking;
+mod trouble;
 mod udp;
 mod way;
+mod window;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, EventKind, Identity, Payload, Proto, Role, SocketRecord};
-use ktrace_bundle::manifest::{Checkpoint, Head, Manifest, PartialManifest};
+use ktrace_bundle::manifest::{Manifest, PartialManifest};
 use ktrace_bundle::reader::{ReadReport, Record};
 use ktrace_bundle::summary::Summary;
+use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::tracking::ServicesReport;
 
 pub use connection::{Attempt, Closed, Connection, Failure, Mark};
 pub use coverage::{Coverage, Needs};
+pub use drops::{DropRow, Drops, Hit};
 pub use ends::{Ends, FarEnd, Span};
 pub use evidence::Evidence;
 pub use losses::Losses;
+pub use overflows::Overflow;
 pub use process::{ProcId, Process, Processes};
 pub use rtts::{MAX_SAMPLES, RETRY_CLUSTER_NS, Rtts, SLOW_NS};
 pub use tracking::{TrackingCoverage, TrackingNeed};
+pub use trouble::{ResetMark, Standstill, Trouble, Waited};
 pub use udp::{PAIR_NS, PENDING_NS, RETRY_NS, UdpFlow};
 pub use way::Way;
 
+use drops::DropTable;
 use ends::UdpServers;
+use overflows::Overflows;
 use udp::UdpFlows;
 
 /// Most connections, and most UDP flows, that are told apart.
@@ -95,6 +105,10 @@ pub struct Capture {
     pub dns: Vec<UdpFlow>,
     /// Other UDP flows of clients.
     pub udp: Vec<UdpFlow>,
+    /// Packets that the kernel threw away.
+    pub drops: Drops,
+    /// Listeners that turned connections away.
+    pub overflows: Vec<Overflow>,
     /// Sockets at the other ends of these.
     pub ends: Ends,
     /// Who stands behind which address, where the collector told.
@@ -158,6 +172,8 @@ pub struct Builder {
     connection_overflow: u64,
     udp: UdpFlows,
     udp_servers: UdpServers,
+    drops: DropTable,
+    overflows: Overflows,
     tracking: TrackingCoverage,
     services: Option<Box<ServicesReport>>,
     sends_to_unknown: u64,
@@ -188,6 +204,8 @@ impl Builder {
             connection_overflow: 0,
             udp: UdpFlows::default(),
             udp_servers: UdpServers::default(),
+            drops: DropTable::default(),
+            overflows: Overflows::default(),
             tracking: TrackingCoverage::default(),
             services: None,
             sends_to_unknown: 0,
@@ -230,6 +248,8 @@ impl Builder {
         coverage.losses = self.losses.clone();
         coverage.add_overflow("connections", self.connection_overflow);
         coverage.add_overflow("UDP flows", self.udp.overflow);
+        coverage.add_overflow("drops", self.drops.overflow);
+        coverage.add_overflow("listeners", self.overflows.overflow);
         coverage.add_overflow("processes", self.processes.overflow());
         coverage.tracking = std::mem::take(&mut self.tracking);
         coverage.tracking.source = TrackingCoverage::source_of(self.head());
@@ -253,6 +273,8 @@ impl Builder {
             duration_ns: window.duration_ns,
             window_end_ns: window.end_ns,
             events: self.events,
+            drops: Drops::new(self.drops),
+            overflows: self.overflows.finish(),
             ends: Ends::new(&connections, self.udp_servers),
             connections,
             dns,
@@ -282,8 +304,14 @@ impl Builder {
                 self.udp_servers.push(event, proc, self.max_flows);
                 self.udp.push(event, proc, self.max_flows);
             }
-            EventKind::TcpReset | EventKind::TcpStall | EventKind::ListenOverflow | EventKind::Drop => {}
-            EventKind::TcpState | EventKind::Connect | EventKind::TcpRetransmit => {
+            EventKind::Drop => self.drops.push(event, proc, self.max_flows),
+            EventKind::ListenOverflow => self.overflows.push(event, proc, self.max_flows),
+            EventKind::TcpReset if !is_of_a_connection(event) => {}
+            EventKind::TcpState
+            | EventKind::Connect
+            | EventKind::TcpRetransmit
+            | EventKind::TcpReset
+            | EventKind::TcpStall => {
                 if let Some(connection) = self.connection(&event.id, event.boot_ns, |c| c.is_reopened_by(event)) {
                     connection.apply(event, proc);
                 }
@@ -326,30 +354,6 @@ impl Builder {
         };
         self.connections.get_mut(index)
     }
-
-    fn head(&self) -> Option<&Head> {
-        self.manifest.as_ref().map(|m| &m.head).or_else(|| self.partial.as_ref().map(|p| &p.head))
-    }
-
-    fn checkpoint(&self) -> Option<&Checkpoint> {
-        self.partial.as_ref().and_then(|p| p.checkpoint.as_ref())
-    }
-
-    fn window(&self) -> Window {
-        let last_ns = self.last.map_or(0, |l| l.1);
-        let start_ns = self.head().map(|h| h.clocks.start_boot_ns).or(self.first.map(|f| f.1)).unwrap_or(0);
-        let start_at = self.head().map(|h| h.start_at).or(self.first.map(|f| f.0));
-        let by_checkpoint = self.checkpoint().filter(|c| c.boot_ns > last_ns).map(|c| (c.at, c.boot_ns));
-        let (end_at, end_ns) = match &self.manifest {
-            Some(m) => (Some(m.end_at), m.head.clocks.end_boot_ns.unwrap_or(start_ns.saturating_add(m.duration_ns))),
-            None => match by_checkpoint.or(self.last) {
-                Some((at, ns)) => (Some(at), ns),
-                None => (None, start_ns),
-            },
-        };
-        let duration_ns = self.manifest.as_ref().map_or(end_ns.saturating_sub(start_ns), |m| m.duration_ns);
-        Window { start_at, end_at, end_ns, duration_ns }
-    }
 }
 
 /// Whether this went somewhere, and the capture does not know where. Who sends without any destination gets
@@ -359,11 +363,11 @@ fn is_sent_to_unknown(event: &Event) -> bool {
     event.id.remote.addr.is_none() && error.and_then(Errno::name) != Some("EDESTADDRREQ")
 }
 
-struct Window {
-    start_at: Option<DateTime<Utc>>,
-    end_at: Option<DateTime<Utc>>,
-    end_ns: u64,
-    duration_ns: u64,
+/// Whether this reset is about a connection: others answer a segment for which there is none, or which a listener got.
+fn is_of_a_connection(event: &Event) -> bool {
+    let Payload::TcpReset(reset) = &event.payload else { return false };
+    let none = [TcpState::Listen, TcpState::NewSynRecv, TcpState::TimeWait];
+    event.id.socket.is_some() && reset.state.is_some_and(|state| !none.contains(&state))
 }
 
 #[cfg(test)]

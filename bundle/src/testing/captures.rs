@@ -17,6 +17,10 @@ use crate::totals::SummaryBuilder;
 use crate::tracking::{ServicesReport, Table, TableCounts, TrackingReport};
 use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
 
+/// Every hook of a built capture.
+const HOOKS: [&str; 9] =
+    ["tcp_state", "udp", "connect", "tcp_retransmit", "tcp_reset", "tcp_stall", "listen_overflow", "drop", "sockets"];
+
 /// What is known before the first event: every hook attached, connection tracking answers, a window that opens at
 /// [`START_BOOT_NS`].
 pub fn a_head() -> Head {
@@ -49,7 +53,7 @@ pub fn a_head() -> Head {
             ..Clocks::default()
         },
         host: Host { kernel: "6.12.0".to_owned(), arch: "x86_64".to_owned(), boot_id: None, btf: None },
-        hooks: ["tcp_state", "udp", "connect", "tcp_retransmit", "sockets"].map(hook).to_vec(),
+        hooks: HOOKS.map(hook).to_vec(),
         sources: vec![SourceReport {
             name: "conntrack".to_owned(),
             outcome: "answered".to_owned(),

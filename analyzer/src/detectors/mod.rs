@@ -9,6 +9,7 @@ mod connect_timeout;
 mod conntrack;
 mod dns_no_reply;
 mod dns_slow;
+mod drops;
 mod group;
 mod incomplete;
 mod lossy;
@@ -57,6 +58,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &nat::hairpin::Hairpin,
     &nat::port_exhaustion::PortExhaustion,
     &nat::conntrack_race::ConntrackRace,
+    &drops::policy::PolicyDrop,
     &conntrack::full::Full,
     &conntrack::insert_failed::InsertFailed,
     &lossy::Lossy,

@@ -7,6 +7,20 @@ use crate::finding::{Finding, Key};
 
 /// What makes another: (rule, signal) of the cause, (rule, signal) of the symptom about the same subject.
 const EXPLAINS: &[(Form, Form)] = &[
+    (FULL, POLICY),
+    (EXHAUSTION, POLICY),
+    (RACE, POLICY),
+    (POLICY, DEAD),
+    (POLICY, UNREPLIED),
+    (POLICY, TIMEOUT),
+    (POLICY, REFUSED),
+    (POLICY, UNREACHABLE),
+    (POLICY, NO_REPLY),
+    (POLICY, DNS_SLOW),
+    (POLICY, LOSS),
+    (POLICY, SYN_AGAIN),
+    (POLICY, SYNACK_AGAIN),
+    (POLICY, LOST_SYN),
     (FULL, DEAD),
     (FULL, UNREPLIED),
     (FULL, TIMEOUT),
@@ -31,13 +45,13 @@ const EXPLAINS: &[(Form, Form)] = &[
     (RACE, DNS_SLOW),
     (RACE, INSERT_FAILED),
     (SLOW, DNS_SLOW),
-    (SLOW, ("connect.slow", "handshake_p95")),
-    (SLOW, ("connect.slow", "lost_syn_share")),
-    (("tcp.connect_timeout", "unanswered_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
-    (("tcp.unreachable", "unreachable_connect_share"), ("tcp.retransmits", "syn_retransmit_count")),
-    (("connect.slow", "lost_syn_share"), ("tcp.retransmits", "syn_retransmit_count")),
-    (("tcp.connect_timeout", "unanswered_connect_share"), ("connect.slow", "lost_syn_share")),
-    (("tcp.retransmits", "retransmit_share"), ("connect.slow", "lost_syn_share")),
+    (SLOW, SLOW_CONNECT),
+    (SLOW, LOST_SYN),
+    (TIMEOUT, SYN_AGAIN),
+    (UNREACHABLE, SYN_AGAIN),
+    (LOST_SYN, SYN_AGAIN),
+    (TIMEOUT, LOST_SYN),
+    (LOSS, LOST_SYN),
     (NO_REPLY, DNS_SLOW),
 ];
 
@@ -47,6 +61,7 @@ const MAX_STEPS: usize = 8;
 /// A rule, and the signal that tells its forms apart.
 type Form = (&'static str, &'static str);
 
+const POLICY: Form = ("policy.drop", "blocked_share");
 const FULL: Form = ("conntrack.full", "table_share");
 const DEAD: Form = ("nat.backend_dead", "failed_use_share");
 const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");
@@ -59,6 +74,11 @@ const DNS_SLOW: Form = ("dns.slow", "slow_reply_share");
 const TIMEOUT: Form = ("tcp.connect_timeout", "unanswered_connect_share");
 const REFUSED: Form = ("tcp.refused", "refused_connect_share");
 const UNREACHABLE: Form = ("tcp.unreachable", "unreachable_connect_share");
+const SLOW_CONNECT: Form = ("connect.slow", "handshake_p95");
+const LOST_SYN: Form = ("connect.slow", "lost_syn_share");
+const LOSS: Form = ("tcp.retransmits", "retransmit_share");
+const SYN_AGAIN: Form = ("tcp.retransmits", "syn_retransmit_count");
+const SYNACK_AGAIN: Form = ("tcp.retransmits", "synack_retransmit_count");
 const NO_REPLY: Form = ("dns.no_reply", "unanswered_query_share");
 
 /// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.

@@ -5,6 +5,7 @@
 use ktrace_bundle::event::EventKind;
 use ktrace_bundle::tcp::TcpState;
 
+use crate::drop_cases::DROP_CASES;
 use crate::nat_cases::NAT_CASES;
 use crate::scene::Scene;
 use crate::stories::*;
@@ -51,7 +52,7 @@ pub const fn unjudged(rule: &'static str) -> Expect {
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(NAT_CASES)
+    CASES.iter().chain(NAT_CASES).chain(DROP_CASES)
 }
 
 const CASES: &[Case] = &[

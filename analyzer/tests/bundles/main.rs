@@ -8,6 +8,8 @@
 
 mod cases;
 mod demo;
+mod drop_cases;
+mod drop_stories;
 mod hostile;
 mod nat_cases;
 mod nat_stories;
@@ -39,6 +41,8 @@ const GOLDEN: &[&str] = &[
     "nat-hairpin",
     "dns-conntrack-race",
     "nat-port-exhaustion",
+    "policy-egress",
+    "policy-strangers",
 ];
 
 /// Where the fixtures of the project are.

@@ -162,7 +162,7 @@ pub fn backend_dead_dns() -> Scene {
 }
 
 /// A service with backends: address, flows that passed, and those of them without an answer.
-fn service(vip: &str, backends: &[(&str, u64, u64)]) -> Service {
+pub fn service(vip: &str, backends: &[(&str, u64, u64)]) -> Service {
     let backend = |(to, tracked_count, unreplied_count): &(&str, u64, u64)| {
         let from = vec!["conntrack".to_owned()];
         Backend { from, tracked_count: *tracked_count, unreplied_count: *unreplied_count, ..Backend::new(end(to)) }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ktrace_bundle::dns::DnsPairs;
-use ktrace_bundle::event::{Event, EventKind, RetransmitKind, Role, SocketRecord, TcpClose};
+use ktrace_bundle::event::{Event, EventKind, PacketDir, Proto, RetransmitKind, Role, SocketRecord, TcpClose};
 use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::line;
@@ -78,6 +78,11 @@ impl Scene {
     /// A socket that was not used before.
     pub fn socket(&mut self) -> u64 {
         self.next_socket += 1;
+        self.next_socket
+    }
+
+    /// The one that was made last.
+    pub fn last_socket(&self) -> u64 {
         self.next_socket
     }
 
@@ -177,6 +182,12 @@ impl Scene {
         let last = self.events.iter().rev().find(|e| e.id.socket == Some(socket)).expect("a connection").clone();
         let event = self.event(ms * 1000, socket).closed(TcpState::LastAck, TcpClose::default()).build();
         self.push(Event { id: last.id, ..event })
+    }
+
+    /// Packets of this socket are thrown away.
+    pub fn drops(&mut self, ms: u64, socket: u64, proto: Proto, dir: PacketDir, reason: &str, count: u64) -> &mut Self {
+        let event = self.event(ms * 1000, socket).dropped(proto, dir, reason, count).build();
+        self.push(event)
     }
 
     /// A line of `flows.jsonl`.
@@ -283,6 +294,11 @@ impl Scene {
             fs::write(dir.join(name), bytes).unwrap();
         }
     }
+}
+
+/// Whether it tells of packets that were thrown away.
+pub fn is_drop(event: &Event) -> bool {
+    event.payload.kind() == EventKind::Drop
 }
 
 /// What the manifest says of a member.

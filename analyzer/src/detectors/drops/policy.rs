@@ -1,0 +1,254 @@
+//! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
+
+use super::{Account, Blame, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, words};
+use super::{CRITICAL_SHARE, Kind};
+use crate::capture::{Capture, DropRow, Needs, Target, TrackingNeed};
+use crate::detectors::{Detector, steps};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{count, percent};
+
+/// What connection tracking counts when it drops packets itself.
+const TRACKING_LOSSES: [&str; 2] = ["drop", "insert_failed"];
+
+/// See the module.
+pub(in crate::detectors) struct PolicyDrop;
+
+/// Who decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Netfilter,
+    CgroupOut,
+    SocketFilter,
+    TrafficControl,
+    Xdp,
+    Security,
+    Xfrm,
+}
+
+/// Reasons by the kernel's names, and whose they are.
+const REASONS: &[(&str, Agent)] = &[
+    ("NETFILTER_DROP", Agent::Netfilter),
+    ("NETFILTER_INGRESS", Agent::Netfilter),
+    ("BPF_CGROUP_EGRESS", Agent::CgroupOut),
+    ("SOCKET_FILTER", Agent::SocketFilter),
+    ("TCP_FILTER", Agent::SocketFilter),
+    ("TC_INGRESS", Agent::TrafficControl),
+    ("TC_EGRESS", Agent::TrafficControl),
+    ("XDP", Agent::Xdp),
+    ("SECURITY_HOOK", Agent::Security),
+    ("XFRM_POLICY", Agent::Xfrm),
+];
+
+/// Functions by which a kernel without reasons (before 5.17) tells the same.
+const SYMBOLS: &[(&str, Agent)] = &[("nf_hook_slow", Agent::Netfilter), ("sk_filter_trim_cap", Agent::SocketFilter)];
+
+fn agent(row: &DropRow) -> Option<Agent> {
+    let (table, name) = if row.reason.is_some() { (REASONS, row.reason()) } else { (SYMBOLS, row.symbol()) };
+    table.iter().find(|(known, _)| *known == name).map(|(_, agent)| *agent)
+}
+
+impl Agent {
+    /// Who it is in a sentence.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Netfilter => "netfilter",
+            Self::CgroupOut => "a BPF program of the sender's cgroup",
+            Self::SocketFilter => "a filter of the receiving socket, or a BPF program of its cgroup,",
+            Self::TrafficControl => "traffic control (a `tc` filter, or a BPF program there)",
+            Self::Xdp => "an XDP program",
+            Self::Security => "a security module",
+            Self::Xfrm => "an IPsec policy",
+        }
+    }
+
+    /// What shows its rules.
+    fn step(self, capture: &Capture, row: &DropRow, subject: &Subject) -> Step {
+        let there = |text: &str, command: &str| words::there(capture, row, subject, text, command);
+        match self {
+            Self::Netfilter => there("look for the rule that drops or rejects it", "nft list ruleset"),
+            Self::CgroupOut | Self::SocketFilter => {
+                Step::run("on the node: see which BPF programs hang on which cgroups", "bpftool cgroup tree")
+            }
+            Self::TrafficControl | Self::Xdp => {
+                there("see which BPF programs hang on which interfaces", "bpftool net show")
+            }
+            Self::Security => {
+                Step::run("on the node: see what security modules have refused", "ausearch -m avc -ts recent")
+            }
+            Self::Xfrm => there("see the IPsec policies", "ip -s xfrm policy"),
+        }
+    }
+}
+
+impl Detector for PolicyDrop {
+    fn id(&self) -> &'static str {
+        "policy.drop"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["drop", "tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+    }
+
+    fn explain(&self) -> Explanation {
+        let reasons: Vec<String> = REASONS.iter().map(|(name, _)| format!("`{name}`")).collect();
+        Explanation {
+            question: "does a rule of this node throw away what a process sends, or the answers to it?",
+            decides: vec![
+                format!("the kernel names the reason of each dropped packet; these are decisions of somebody's rules: {}", reasons.join(", ")),
+                "packets belong to a connection or UDP flow by both ends, in either order, in any network namespace, before and after translation, and by time".into(),
+                format!("critical: {} or more of the attempts, queries or flows to a destination failed and lost packets this way", percent(CRITICAL_SHARE)),
+                format!("warning: fewer, or a connection that stands and loses {MIN_AILING} packets or more while it sends {MIN_AILING} or more segments again"),
+                format!("info: {MIN_STRANGE} packets or more at one place that belong to no socket of this node, such as those of an unwanted guest; failures after which another address worked at once"),
+            ],
+            limits: vec![
+                "which rule it was is not known by the packet: rules whose counters rose stand beside it where they could be read".into(),
+                "a full table of connection tracking, or one that has the same flow already, drops with netfilter's reason, too".into(),
+                "a rule that was made on purpose looks the same as one that was not".into(),
+                "rules on other machines are not seen".into(),
+            ],
+            next: vec!["look for the rule in the network namespace that is named, and ask whose it is".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let Blame { accounts, strangers } = blame(capture, |row| agent(row).is_some());
+        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
+        let others = strangers.values().filter_map(|them| strange(capture, them));
+        ours.chain(others).take(MAX_FINDINGS).collect()
+    }
+}
+
+fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let (row, is_own) = account.worst()?;
+    let agent = agent(row)?;
+    let severity = account.severity();
+    let subject = account.subject(capture, target);
+    let verb = match severity {
+        Severity::Critical => "gets nothing through to",
+        Severity::Warning | Severity::Info => "does not always get through to",
+    };
+    let drops = if account.refused == account.hit && account.hit > 0 { "rejects" } else { "drops" };
+    let title = format!(
+        "{} {verb} {}: {} {drops} {} in {}, {}",
+        subject.who(),
+        subject.whom(),
+        agent.name(),
+        words::what(is_own),
+        words::netns(capture, row.netns, &subject),
+        words::extent(account, kind),
+    );
+    Some(Finding {
+        rule: "policy.drop",
+        severity,
+        title,
+        signal: signal(account, severity),
+        cause: cause(capture, row, agent),
+        impact: impact(account, severity).to_owned(),
+        next_steps: next_steps(capture, row, agent, kind, &subject),
+        share: account.share(),
+        confidence: 0.97,
+        evidence: account.evidence(),
+        symptoms: Vec::new(),
+        covers: None,
+        subject,
+    })
+}
+
+fn signal(account: &Account<'_>, severity: Severity) -> Signal {
+    match account.hit {
+        0 => Signal {
+            name: "blocked_share",
+            value: account.packets() as f64,
+            unit: "packets",
+            threshold: MIN_AILING as f64,
+        },
+        _ => Signal {
+            name: "blocked_share",
+            value: account.share() * 100.0,
+            unit: "percent",
+            threshold: if severity == Severity::Critical { CRITICAL_SHARE * 100.0 } else { 0.0 },
+        },
+    }
+}
+
+fn cause(capture: &Capture, row: &DropRow, agent: Agent) -> String {
+    let reason = row.reason.as_deref().map_or_else(String::new, |r| format!(" (`{}`)", crate::escape::shown(r)));
+    let rule = format!(
+        "a rule of {} throws them away{reason} {}{}",
+        agent.name().trim_end_matches(','),
+        words::way(row.dir),
+        words::spot(row)
+    );
+    let lost: Vec<String> = TRACKING_LOSSES
+        .iter()
+        .map(|counter| (counter, capture.coverage.tracking.gained(counter, row.netns)))
+        .filter(|(_, n)| *n > 0)
+        .map(|(counter, n)| format!("`{counter}` rose by {n}"))
+        .collect();
+    if agent == Agent::Netfilter && !lost.is_empty() {
+        return format!("{rule}; it may be connection tracking itself, of which {}", lost.join(" and "));
+    }
+    rule
+}
+
+fn impact(account: &Account<'_>, severity: Severity) -> &'static str {
+    match (severity, account.hit) {
+        (Severity::Critical, _) => "nothing that the process sends there, or nothing that comes back, arrives",
+        (_, 0) => "connections stand and wait for what is sent again and again",
+        _ => "some of what the process sends there is lost, and waits for a retry or fails",
+    }
+}
+
+fn next_steps(capture: &Capture, row: &DropRow, agent: Agent, kind: Kind, subject: &Subject) -> Vec<Step> {
+    let mut out = vec![agent.step(capture, row, subject)];
+    if agent == Agent::Netfilter {
+        out.push(words::there(
+            capture,
+            row,
+            subject,
+            "the same as iptables writes it, with counters",
+            "iptables-save -c",
+        ));
+    }
+    out.extend(if kind == Kind::Tcp { steps::try_connect(subject) } else { None });
+    out.extend(if kind == Kind::Dns { steps::dig(subject) } else { None });
+    out.push(Step::think("ask whose rule it is: a NetworkPolicy of the cluster (`kubectl get networkpolicy -A`), a host firewall, an agent"));
+    out
+}
+
+/// Packets of which nobody here waits for an answer.
+fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+    let row = *them.rows.first()?;
+    let agent = agent(row)?;
+    let subject = Subject { netns: Some(row.netns), ..Subject::default() };
+    let place = words::netns(capture, row.netns, &Subject::default());
+    let title = format!(
+        "{} drops {} {} packets of {} in {place}, none of which is of a socket that was seen here: {}",
+        agent.name().trim_end_matches(','),
+        them.packets(),
+        words::adjective(row.dir),
+        count(them.rows.len() as u64, "flow", "flows"),
+        words::destinations(them),
+    );
+    Some(Finding {
+        rule: "policy.drop",
+        severity: Severity::Info,
+        title,
+        signal: Signal {
+            name: "blocked_packet_count",
+            value: them.packets() as f64,
+            unit: "packets",
+            threshold: MIN_STRANGE as f64,
+        },
+        cause: cause(capture, row, agent),
+        impact: "none that shows on this node: whoever sent them is elsewhere, or gone".to_owned(),
+        next_steps: vec![agent.step(capture, row, &Subject::default())],
+        share: 0.0,
+        confidence: 0.9,
+        evidence: them.evidence(),
+        symptoms: Vec::new(),
+        covers: Some(Vec::new()),
+        subject,
+    })
+}

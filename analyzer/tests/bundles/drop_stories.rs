@@ -1,0 +1,99 @@
+//! What happened in each case about drops, event by event.
+
+use ktrace_bundle::event::{PacketDir, Proto, RetransmitKind};
+use ktrace_bundle::manifest::HookOutcome;
+use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::tracking::ServicesReport;
+
+use crate::cases::{DNS, WEB};
+use crate::nat_stories::{B5, VIP, service};
+use crate::scene::Scene;
+
+/// A capture of a kernel that has nothing to attach this hook to.
+pub fn without_hook(mut s: Scene, name: &'static str) -> Scene {
+    s.manifest(move |m| {
+        for hook in m.head.hooks.iter_mut().filter(|h| h.name == name) {
+            (hook.outcome, hook.variant, hook.attached_after_ns) = (HookOutcome::Unsupported, None, None);
+        }
+    });
+    s
+}
+
+/// An attempt whose three SYNs are dropped for this reason, as long as the process has patience.
+pub fn syns_dropped(s: &mut Scene, ms: u64, dir: PacketDir, reason: &str) {
+    let socket = s.socket();
+    s.syn(ms, socket).drops(ms, socket, Proto::Tcp, dir, reason, 1);
+    for after in [1000, 3000] {
+        s.syn_again(ms + after, socket).drops(ms + after, socket, Proto::Tcp, dir, reason, 1);
+    }
+    s.gives_up(ms + 5000, socket, 5000);
+}
+
+pub fn policy_egress() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..4 {
+        syns_dropped(&mut s, 6000 * n, PacketDir::Sent, "NETFILTER_DROP");
+    }
+    s
+}
+
+pub fn policy_behind_vip() -> Scene {
+    let mut s = Scene::of("curl", 1847, VIP);
+    for n in 0..4 {
+        let socket = s.socket();
+        s.syn(6000 * n, socket).syn_again(6000 * n + 1000, socket).gives_up(6000 * n + 2000, socket, 2000);
+        s.now_to(B5).drops(6000 * n + 1000, socket, Proto::Tcp, PacketDir::Forwarded, "NETFILTER_DROP", 2).now_to(VIP);
+    }
+    s.services(ServicesReport { services: vec![service(VIP, &[(B5, 0, 0)])], ..ServicesReport::default() });
+    s
+}
+
+pub fn policy_dns_answers() -> Scene {
+    let mut s = Scene::of("api", 1847, DNS);
+    for n in 0..10 {
+        s.lookup(2000 * n, 3);
+        let socket = s.socket();
+        s.query(2000 * n + 1000, socket);
+        s.drops(2000 * n + 1003, socket, Proto::Udp, PacketDir::Received, "SOCKET_FILTER", 1);
+    }
+    s
+}
+
+pub fn policy_mid_stream() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    (0..8).for_each(|n| _ = s.healthy_connection(1000 * n));
+    let socket = s.socket();
+    s.syn(10_000, socket).established(10_001, socket, 1);
+    for ms in [20_000, 20_200, 20_600, 21_400, 23_000, 26_200] {
+        let again = s.event(ms * 1000, socket).tcp_retransmit(RetransmitKind::Data, TcpState::Established).build();
+        s.push(again).drops(ms, socket, Proto::Tcp, PacketDir::Sent, "NETFILTER_DROP", 1);
+    }
+    s
+}
+
+pub fn policy_late_packets() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..12 {
+        s.healthy_connection(1000 * n);
+        let socket = s.last_socket();
+        s.drops(1000 * n + 31, socket, Proto::Tcp, PacketDir::Received, "NETFILTER_DROP", 1);
+    }
+    s
+}
+
+pub fn policy_strangers() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    (0..8).for_each(|n| _ = s.healthy_connection(1000 * n));
+    for n in 0..20 {
+        let guest = format!("203.0.113.9:{}", 50_000 + n);
+        let at = s.event(1_000_000 * n, 0).from(&format!("10.42.1.15:{}", 20 + n)).to(&guest);
+        let drop = at.unowned(ktrace_bundle::why::Reason::NotFound).dropped(
+            Proto::Tcp,
+            PacketDir::Received,
+            "NETFILTER_DROP",
+            2,
+        );
+        s.push(drop.build());
+    }
+    s
+}

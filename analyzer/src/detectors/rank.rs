@@ -10,17 +10,6 @@ const EXPLAINS: &[(Form, Form)] = &[
     (FULL, POLICY),
     (EXHAUSTION, POLICY),
     (RACE, POLICY),
-    (POLICY, DEAD),
-    (POLICY, UNREPLIED),
-    (POLICY, TIMEOUT),
-    (POLICY, REFUSED),
-    (POLICY, UNREACHABLE),
-    (POLICY, NO_REPLY),
-    (POLICY, DNS_SLOW),
-    (POLICY, LOSS),
-    (POLICY, SYN_AGAIN),
-    (POLICY, SYNACK_AGAIN),
-    (POLICY, LOST_SYN),
     (FULL, DEAD),
     (FULL, UNREPLIED),
     (FULL, TIMEOUT),
@@ -55,6 +44,11 @@ const EXPLAINS: &[(Form, Form)] = &[
     (NO_REPLY, DNS_SLOW),
 ];
 
+/// What throws packets away, and what each of these makes of it.
+const DROPPING: [Form; 4] = [POLICY, RP_FILTER, NO_ROUTE, NEIGHBOUR];
+const DROPPED: [Form; 11] =
+    [DEAD, UNREPLIED, TIMEOUT, REFUSED, UNREACHABLE, NO_REPLY, DNS_SLOW, LOSS, SYN_AGAIN, SYNACK_AGAIN, LOST_SYN];
+
 /// Causes of causes are followed this far; the table above has no circles.
 const MAX_STEPS: usize = 8;
 
@@ -62,6 +56,9 @@ const MAX_STEPS: usize = 8;
 type Form = (&'static str, &'static str);
 
 const POLICY: Form = ("policy.drop", "blocked_share");
+const RP_FILTER: Form = ("net.rp_filter", "filtered_share");
+const NO_ROUTE: Form = ("net.no_route", "no_route_share");
+const NEIGHBOUR: Form = ("net.neighbour_failed", "no_neighbour_share");
 const FULL: Form = ("conntrack.full", "table_share");
 const DEAD: Form = ("nat.backend_dead", "failed_use_share");
 const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");
@@ -113,10 +110,12 @@ fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
 
 /// A mild cause does not hide a grave symptom.
 fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key), usize>) -> Option<usize> {
-    EXPLAINS
-        .iter()
-        .filter(|(_, symptom)| *symptom == form(f))
-        .filter_map(|(cause, _)| by_form.get(&(*cause, f.subject.key())).copied())
+    let symptom = form(f);
+    let named = EXPLAINS.iter().filter(|(_, s)| *s == symptom).map(|(cause, _)| *cause);
+    let dropping = DROPPING.into_iter().filter(|_| DROPPED.contains(&symptom));
+    named
+        .chain(dropping)
+        .filter_map(|cause| by_form.get(&(cause, f.subject.key())).copied())
         .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
 }
 

@@ -4,6 +4,7 @@ use ktrace_bundle::event::{PacketDir, Proto, RetransmitKind};
 use ktrace_bundle::manifest::HookOutcome;
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::tracking::ServicesReport;
+use ktrace_bundle::why::Reason;
 
 use crate::cases::{DNS, WEB};
 use crate::nat_stories::{B5, VIP, service};
@@ -87,13 +88,83 @@ pub fn policy_strangers() -> Scene {
     for n in 0..20 {
         let guest = format!("203.0.113.9:{}", 50_000 + n);
         let at = s.event(1_000_000 * n, 0).from(&format!("10.42.1.15:{}", 20 + n)).to(&guest);
-        let drop = at.unowned(ktrace_bundle::why::Reason::NotFound).dropped(
-            Proto::Tcp,
-            PacketDir::Received,
-            "NETFILTER_DROP",
-            2,
-        );
+        let drop = at.unowned(Reason::NotFound).dropped(Proto::Tcp, PacketDir::Received, "NETFILTER_DROP", 2);
         s.push(drop.build());
+    }
+    s
+}
+
+pub fn rp_filter() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..4 {
+        let (ms, socket) = (4000 * n, s.socket());
+        s.syn(ms, socket).syn_again(ms + 1000, socket).gives_up(ms + 2000, socket, 2000);
+        for at in [ms + 1, ms + 1001] {
+            s.drops(at, socket, Proto::Tcp, PacketDir::Received, "IP_RPFILTER", 1);
+        }
+    }
+    s
+}
+
+pub fn rp_filter_forged() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    (0..8).for_each(|n| _ = s.healthy_connection(1000 * n));
+    for n in 0..20 {
+        let forged = format!("192.0.2.{n}:{}", 50_000 + n);
+        let at = s.event(1_000_000 * n, 0).to(&forged).unowned(Reason::NotFound);
+        s.push(at.dropped(Proto::Tcp, PacketDir::Received, "IP_RPFILTER", 1).build());
+    }
+    s
+}
+
+pub fn neighbour_dead() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..4 {
+        let (ms, socket) = (5000 * n, s.socket());
+        s.syn(ms, socket).syn_again(ms + 1000, socket).fails_with(ms + 3070, socket, "EHOSTUNREACH");
+        s.drops(ms + 3070, socket, Proto::Tcp, PacketDir::Sent, "NEIGH_FAILED", 2);
+    }
+    s
+}
+
+pub fn neighbour_burst() -> Scene {
+    let mut s = Scene::of("statsd", 1847, "10.42.1.99:8125");
+    let socket = s.socket();
+    for n in 0..120 {
+        s.query(n, socket);
+    }
+    s.drops(119, socket, Proto::Udp, PacketDir::Sent, "NEIGH_QUEUEFULL", 19);
+    (0..101).for_each(|n| _ = s.reply(200 + n, socket));
+    s
+}
+
+pub fn no_route_here() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..4 {
+        let socket = s.socket();
+        let failed = s.event(5_000_000 * n, socket).connect().error("ENETUNREACH").build();
+        s.push(failed);
+    }
+    s
+}
+
+pub fn no_route_forwarded() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    for n in 0..4 {
+        let (ms, socket) = (5000 * n, s.socket());
+        let at = s.event(1000 * ms + 40, socket).netns(4_026_531_840).unowned(Reason::NotFound);
+        let drop = at.dropped(Proto::Tcp, PacketDir::Forwarded, "IP_INNOROUTES", 1).build();
+        s.syn(ms, socket).push(drop).fails_with(ms + 1, socket, "ENETUNREACH");
+    }
+    s
+}
+
+pub fn no_route_dns() -> Scene {
+    let mut s = Scene::of("api", 1847, DNS);
+    for n in 0..6 {
+        let socket = s.socket();
+        let failed = s.event(1_000_000 * n, socket).udp_send().error("ENETUNREACH").build();
+        s.push(failed);
     }
     s
 }

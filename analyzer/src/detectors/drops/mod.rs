@@ -5,166 +5,49 @@
 //! added up by place. Packets of conversations that work all the same, such as a late one that connection tracking does
 //! not know any more, are neither.
 
+mod account;
+pub(super) mod neighbour;
+pub(super) mod no_route;
 pub(super) mod policy;
+pub(super) mod rp_filter;
+mod told;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::{Endpoint, PacketDir};
 
-use super::nat::{Kind, Socket, evidence_of, subject_of};
+use super::nat::{Kind, Socket};
 use super::races::Races;
-use crate::capture::{Attempt, Capture, Connection, DropRow, Evidence, Failure, Hit, Target, UdpFlow};
-use crate::finding::{Severity, Subject};
-use crate::units::share;
+use crate::capture::{Attempt, Capture, Connection, DropRow, Failure, Hit, Target, UdpFlow};
+
+use account::{Account, Outcome, Strangers};
+use told::{found, found_strange};
 
 /// From this share of failed uses on, nothing gets through.
 const CRITICAL_SHARE: f64 = 0.9;
-/// A connection that works suffers when so many of its packets are dropped, and as many segments are sent again.
+/// A connection that works suffers when so many of its packets are dropped, and as many segments are sent again; segments that
+/// do not even leave are the same.
 const MIN_AILING: u64 = 3;
 /// Fewer packets of strangers are not worth a word.
 const MIN_STRANGE: u64 = 5;
 /// Most findings of one rule: each looks at its sockets, and somebody else may have made up the bundle.
 const MAX_FINDINGS: usize = 256;
 
-/// What one process name wanted of one remote end, and what of it was thrown away.
-#[derive(Debug, Default)]
-pub(super) struct Account<'a> {
-    /// Attempts, queries or flows.
-    pub(super) tried: u64,
-    /// Of these, failed, and packets of them were dropped.
-    pub(super) hit: u64,
-    /// Connections that stand, and whose packets are dropped over and over.
-    pub(super) ailing: u64,
-    /// Of the failed, those that the peer, or a rule in its name, turned down.
-    pub(super) refused: u64,
-    /// Failures that cost nothing, since another address of the same port worked at once.
-    pub(super) settled: u64,
-    sockets: Vec<Socket<'a>>,
-    rows: BTreeMap<usize, (&'a DropRow, bool)>,
-}
-
-/// What became of one socket.
-#[derive(Debug, Clone, Copy, Default)]
-struct Outcome {
-    tried: u64,
-    failed: u64,
-    refused: bool,
-    settled: bool,
-    ailing: bool,
-}
-
-impl<'a> Account<'a> {
-    fn add(&mut self, socket: Socket<'a>, outcome: Outcome, hits: &[Hit<'a>]) {
-        self.tried = self.tried.saturating_add(outcome.tried);
-        if hits.is_empty() || (outcome.failed == 0 && !outcome.ailing) {
-            return;
-        }
-        self.hit = self.hit.saturating_add(outcome.failed);
-        self.ailing += u64::from(outcome.ailing);
-        self.refused += u64::from(outcome.refused);
-        self.settled += u64::from(outcome.settled);
-        self.sockets.push(socket);
-        self.rows.extend(hits.iter().map(|hit| (hit.place, (hit.row, hit.is_own))));
-    }
-
-    /// Part of what was tried that came to nothing.
-    pub(super) fn share(&self) -> f64 {
-        share(self.hit, self.tried)
-    }
-
-    /// How bad it is: whether anything gets through, and whether that was missed.
-    pub(super) fn severity(&self) -> Severity {
-        if self.ailing == 0 && self.settled == self.sockets.len() as u64 {
-            Severity::Info
-        } else if self.share() >= CRITICAL_SHARE {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        }
-    }
-
-    /// Packets that were dropped.
-    pub(super) fn packets(&self) -> u64 {
-        self.rows.values().fold(0, |n, (row, _)| n.saturating_add(row.packets))
-    }
-
-    /// The place where most of them were, and whether they came from the subject's own end.
-    pub(super) fn worst(&self) -> Option<(&'a DropRow, bool)> {
-        let mut by_place: BTreeMap<_, (u64, usize)> = BTreeMap::new();
-        for (place, (row, is_own)) in &self.rows {
-            let n = by_place.entry((row.netns, row.dir, row.reason(), *is_own)).or_insert((0, *place));
-            n.0 = n.0.saturating_add(row.packets);
-        }
-        let (_, place) = by_place.into_values().max_by_key(|(n, place)| (*n, std::cmp::Reverse(*place)))?;
-        self.rows.get(&place).copied()
-    }
-
-    /// Whose packets they are, and who they were for.
-    pub(super) fn subject(&self, capture: &Capture, target: &Target) -> Subject {
-        subject_of(capture, target, &self.sockets)
-    }
-
-    /// The drops, and what became of the sockets.
-    pub(super) fn evidence(&self) -> Evidence {
-        let mut evidence = drops_evidence(self.rows.values().map(|(row, _)| *row));
-        evidence.merge(&evidence_of(&self.sockets));
-        evidence
-    }
-}
-
-/// The events of these drops.
-fn drops_evidence<'a>(rows: impl Iterator<Item = &'a DropRow>) -> Evidence {
-    let mut evidence = Evidence::default();
-    rows.for_each(|row| evidence.merge(&row.evidence));
-    evidence
-}
-
-/// Packets of nobody whose sockets were seen, at one place.
-#[derive(Debug, Default)]
-pub(super) struct Strangers<'a> {
-    /// What was dropped.
-    pub(super) rows: Vec<&'a DropRow>,
-}
-
-impl Strangers<'_> {
-    /// How many packets.
-    pub(super) fn packets(&self) -> u64 {
-        self.rows.iter().fold(0, |n, row| n.saturating_add(row.packets))
-    }
-
-    /// Where they were going to, most of them first.
-    pub(super) fn destinations(&self) -> Vec<(Endpoint, u64)> {
-        let mut by_end: BTreeMap<Endpoint, u64> = BTreeMap::new();
-        for row in &self.rows {
-            let n = by_end.entry(row.to).or_default();
-            *n = n.saturating_add(row.packets);
-        }
-        let mut ends: Vec<_> = by_end.into_iter().collect();
-        ends.sort_by_key(|(end, n)| (std::cmp::Reverse(*n), *end));
-        ends
-    }
-
-    /// The events that tell of them.
-    pub(super) fn evidence(&self) -> Evidence {
-        drops_evidence(self.rows.iter().copied())
-    }
-}
-
 /// Where strangers' packets were dropped, and why.
-pub(super) type Place<'a> = (u32, PacketDir, &'a str);
+type Place<'a> = (u32, PacketDir, &'a str);
 
 /// All drops of a kind, by whom they hit.
 #[derive(Debug, Default)]
-pub(super) struct Blame<'a> {
+struct Blame<'a> {
     /// Clients and destinations that were hit.
-    pub(super) accounts: BTreeMap<(Kind, Target), Account<'a>>,
+    accounts: BTreeMap<(Kind, Target), Account<'a>>,
     /// The others.
-    pub(super) strangers: BTreeMap<Place<'a>, Strangers<'a>>,
+    strangers: BTreeMap<Place<'a>, Strangers<'a>>,
 }
 
 /// The drops for which `is` holds, by whom they hit.
-pub(super) fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
+fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
     if !capture.drops.rows().iter().any(&is) {
         return Blame::default();
     }
@@ -193,7 +76,7 @@ pub(super) fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> 
             add(kind, target, Socket::Udp(f), &|_| of_udp(f, kind), hits);
         }
     }
-    accounts.retain(|_, account| !account.sockets.is_empty());
+    accounts.retain(|_, account| account.is_hit());
     Blame { accounts, strangers: strangers(capture, |place, row| is(row) && !known.contains(&place)) }
 }
 
@@ -204,9 +87,12 @@ fn target_of(capture: &Capture, c: &Connection) -> Target {
 }
 
 fn of_connection(capture: &Capture, races: &Races, c: &Connection, hits: &[Hit<'_>]) -> Outcome {
-    let packets = hits.iter().fold(0_u64, |n, hit| n.saturating_add(hit.row.packets));
+    let of = |is: fn(&Hit<'_>) -> bool| {
+        hits.iter().filter(|hit| is(hit)).fold(0_u64, |n, hit| n.saturating_add(hit.row.packets))
+    };
+    let (packets, unsent) = (of(|_| true), of(|hit| hit.is_own && hit.row.dir == PacketDir::Sent));
     let again = c.retransmits.data.total().saturating_add(c.retransmits.probe.total());
-    let ailing = packets >= MIN_AILING && again >= MIN_AILING;
+    let ailing = unsent >= MIN_AILING || (packets >= MIN_AILING && again >= MIN_AILING);
     match c.attempt(capture.window_end_ns) {
         None => Outcome { ailing, ..Outcome::default() },
         Some(Attempt::Established) => Outcome { tried: 1, ailing, ..Outcome::default() },

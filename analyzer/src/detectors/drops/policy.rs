@@ -1,10 +1,12 @@
 //! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
 
-use super::{Account, Blame, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, words};
-use super::{CRITICAL_SHARE, Kind};
+use super::{
+    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
+    found_strange, words,
+};
 use crate::capture::{Capture, DropRow, Needs, Target, TrackingNeed};
 use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::finding::{Explanation, Finding, Severity, Step, Subject};
 use crate::units::{count, percent};
 
 /// What connection tracking counts when it drops packets itself.
@@ -138,38 +140,12 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
         words::netns(capture, row.netns, &subject),
         words::extent(account, kind),
     );
+    let told = found("policy.drop", "blocked_share", account, (subject.clone(), title));
     Some(Finding {
-        rule: "policy.drop",
-        severity,
-        title,
-        signal: signal(account, severity),
         cause: cause(capture, row, agent),
-        impact: impact(account, severity).to_owned(),
         next_steps: next_steps(capture, row, agent, kind, &subject),
-        share: account.share(),
-        confidence: 0.97,
-        evidence: account.evidence(),
-        symptoms: Vec::new(),
-        covers: None,
-        subject,
+        ..told
     })
-}
-
-fn signal(account: &Account<'_>, severity: Severity) -> Signal {
-    match account.hit {
-        0 => Signal {
-            name: "blocked_share",
-            value: account.packets() as f64,
-            unit: "packets",
-            threshold: MIN_AILING as f64,
-        },
-        _ => Signal {
-            name: "blocked_share",
-            value: account.share() * 100.0,
-            unit: "percent",
-            threshold: if severity == Severity::Critical { CRITICAL_SHARE * 100.0 } else { 0.0 },
-        },
-    }
 }
 
 fn cause(capture: &Capture, row: &DropRow, agent: Agent) -> String {
@@ -190,14 +166,6 @@ fn cause(capture: &Capture, row: &DropRow, agent: Agent) -> String {
         return format!("{rule}; it may be connection tracking itself, of which {}", lost.join(" and "));
     }
     rule
-}
-
-fn impact(account: &Account<'_>, severity: Severity) -> &'static str {
-    match (severity, account.hit) {
-        (Severity::Critical, _) => "nothing that the process sends there, or nothing that comes back, arrives",
-        (_, 0) => "connections stand and wait for what is sent again and again",
-        _ => "some of what the process sends there is lost, and waits for a retry or fails",
-    }
 }
 
 fn next_steps(capture: &Capture, row: &DropRow, agent: Agent, kind: Kind, subject: &Subject) -> Vec<Step> {
@@ -221,7 +189,6 @@ fn next_steps(capture: &Capture, row: &DropRow, agent: Agent, kind: Kind, subjec
 fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
     let row = *them.rows.first()?;
     let agent = agent(row)?;
-    let subject = Subject { netns: Some(row.netns), ..Subject::default() };
     let place = words::netns(capture, row.netns, &Subject::default());
     let title = format!(
         "{} drops {} {} packets of {} in {place}, none of which is of a socket that was seen here: {}",
@@ -231,24 +198,7 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         count(them.rows.len() as u64, "flow", "flows"),
         words::destinations(them),
     );
-    Some(Finding {
-        rule: "policy.drop",
-        severity: Severity::Info,
-        title,
-        signal: Signal {
-            name: "blocked_packet_count",
-            value: them.packets() as f64,
-            unit: "packets",
-            threshold: MIN_STRANGE as f64,
-        },
-        cause: cause(capture, row, agent),
-        impact: "none that shows on this node: whoever sent them is elsewhere, or gone".to_owned(),
-        next_steps: vec![agent.step(capture, row, &Subject::default())],
-        share: 0.0,
-        confidence: 0.9,
-        evidence: them.evidence(),
-        symptoms: Vec::new(),
-        covers: Some(Vec::new()),
-        subject,
-    })
+    let told = found_strange("policy.drop", them, row, title);
+    let next_steps = vec![agent.step(capture, row, &Subject::default())];
+    Some(Finding { cause: cause(capture, row, agent), next_steps, ..told })
 }

@@ -1,0 +1,105 @@
+//! `net.neighbour_failed`: the next hop does not answer to ARP or neighbour discovery, so packets to it are thrown away.
+
+use super::{
+    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Strangers, blame, found, found_strange, words,
+};
+use crate::capture::{Capture, DropRow, Needs, Target, TrackingNeed};
+use crate::detectors::{Detector, steps};
+use crate::finding::{Explanation, Finding, Step, Subject};
+use crate::units::{count, percent};
+
+/// The kernel's names for it.
+const REASONS: [&str; 4] = ["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_CREATEFAIL", "NEIGH_DEAD"];
+/// Functions by which a kernel without reasons tells the same.
+const SYMBOLS: [&str; 3] = ["arp_error_report", "ndisc_error_report", "__neigh_event_send"];
+
+/// See the module.
+pub(in crate::detectors) struct NeighbourFailed;
+
+fn is_it(row: &DropRow) -> bool {
+    if row.reason.is_some() { REASONS.contains(&row.reason()) } else { SYMBOLS.contains(&row.symbol()) }
+}
+
+impl Detector for NeighbourFailed {
+    fn id(&self) -> &'static str {
+        "net.neighbour_failed"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["drop", "tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+    }
+
+    fn explain(&self) -> Explanation {
+        let reasons = REASONS.map(|name| format!("`{name}`")).join(", ");
+        Explanation {
+            question: "does the next hop towards a destination not answer to ARP or neighbour discovery?",
+            decides: vec![
+                format!("the kernel names the reason of packets that wait for a neighbour in vain: {reasons}"),
+                format!("critical: {} or more of the attempts, queries or flows to a destination failed, and packets of them waited in vain; warning: fewer", percent(CRITICAL_SHARE)),
+                format!("info: {MIN_STRANGE} packets or more that belong to no socket of this node"),
+            ],
+            limits: vec![
+                "which neighbour it is follows from the route: the destination itself, or the router towards it".into(),
+                "a host that answers to ARP and to nothing else is not told of".into(),
+                "`NEIGH_QUEUEFULL` alone is also a burst while the neighbour was being asked: it counts only where the flow failed".into(),
+            ],
+            next: vec!["see the route and the state of the neighbour, then whether that host, or the network between, is up".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let Blame { accounts, strangers } = blame(capture, is_it);
+        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
+        let others = strangers.values().filter_map(|them| strange(capture, them));
+        ours.chain(others).take(MAX_FINDINGS).collect()
+    }
+}
+
+fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let (row, is_own) = account.worst()?;
+    let subject = account.subject(capture, target);
+    let title = format!(
+        "{} cannot reach {}: the next hop of {} does not answer in {}, {}",
+        subject.who(),
+        subject.whom(),
+        words::what(is_own),
+        words::netns(capture, row.netns, &subject),
+        words::extent(account, kind),
+    );
+    let mut next_steps = next_steps(capture, row, &subject);
+    next_steps.extend(if kind == Kind::Tcp { steps::try_connect(&subject) } else { None });
+    let told = found("net.neighbour_failed", "no_neighbour_share", account, (subject, title));
+    Some(Finding { cause: cause(row), next_steps, ..told })
+}
+
+fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+    let row = *them.rows.iter().max_by_key(|row| row.packets)?;
+    let title = format!(
+        "the next hop of {} {} packets of {} does not answer in {}: {}",
+        them.packets(),
+        words::adjective(row.dir),
+        count(them.rows.len() as u64, "flow", "flows"),
+        words::netns(capture, row.netns, &Subject::default()),
+        words::destinations(them),
+    );
+    let next_steps = next_steps(capture, row, &Subject::default());
+    Some(Finding { cause: cause(row), next_steps, ..found_strange("net.neighbour_failed", them, row, title) })
+}
+
+fn cause(row: &DropRow) -> String {
+    let dev =
+        row.dev.as_deref().map_or_else(String::new, |dev| format!(" at interface `{}`", crate::escape::shown(dev)));
+    format!(
+        "nobody answers for the link-layer address of the next hop{dev}, which is the destination itself or the router towards \
+         it: that host is down, gone, or in another network than its address says"
+    )
+}
+
+fn next_steps(capture: &Capture, row: &DropRow, subject: &Subject) -> Vec<Step> {
+    let there = |text: &str, command: &str| words::there(capture, row, subject, text, command);
+    let route = row.to.addr.map(|addr| there("see which next hop the route names", &format!("ip route get {addr}")));
+    let mut out: Vec<Step> = route.into_iter().collect();
+    out.push(there("see the neighbours that do not answer", "ip neigh show nud failed nud incomplete"));
+    out
+}

@@ -1,0 +1,111 @@
+//! `net.rp_filter`: packets that arrive at an interface by which the kernel would not answer their sender.
+
+use super::{
+    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
+    found_strange, words,
+};
+use crate::capture::{Capture, DropRow, Needs, Target, TrackingNeed};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Step, Subject};
+use crate::units::{count, percent};
+
+/// The kernel's name for it.
+const REASON: &str = "IP_RPFILTER";
+
+/// See the module.
+pub(in crate::detectors) struct RpFilter;
+
+impl Detector for RpFilter {
+    fn id(&self) -> &'static str {
+        "net.rp_filter"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["drop", "tcp_state", "udp"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does reverse path filtering throw away what arrives by another way than the answer would take?",
+            decides: vec![
+                format!("the kernel names the reason: `{REASON}`"),
+                format!("critical: {} or more of the attempts, queries or flows to a destination failed and lost packets this way; warning: fewer", percent(CRITICAL_SHARE)),
+                format!("for packets of nobody whose sockets were seen here, {MIN_STRANGE} or more at one place: warning if {MIN_AILING} or more are of one flow, which then was tried again; info below, as of forged ones"),
+            ],
+            limits: vec![
+                "the netfilter match `rpfilter` does the same and is `policy.drop`".into(),
+                "before Linux 5.18 the kernel does not name this reason".into(),
+            ],
+            next: vec!["compare the route back to the sender with the interface at which it arrives, then decide: route both ways alike, or set `rp_filter` to 2 (loose) there".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let Blame { accounts, strangers } = blame(capture, |row| row.reason() == REASON);
+        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
+        let others = strangers.values().filter_map(|them| strange(capture, them));
+        ours.chain(others).take(MAX_FINDINGS).collect()
+    }
+}
+
+fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let (row, is_own) = account.worst()?;
+    let subject = account.subject(capture, target);
+    let title = format!(
+        "{} gets no answer from {}: reverse path filtering drops {} in {}, {}",
+        subject.who(),
+        subject.whom(),
+        words::what(is_own),
+        words::netns(capture, row.netns, &subject),
+        words::extent(account, kind),
+    );
+    let next_steps = next_steps(capture, row, &subject);
+    Some(Finding {
+        cause: cause(row),
+        next_steps,
+        ..found("net.rp_filter", "filtered_share", account, (subject, title))
+    })
+}
+
+fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+    let row = *them.rows.iter().max_by_key(|row| row.packets)?;
+    let title = format!(
+        "reverse path filtering drops {} {} packets of {} in {}: {}",
+        them.packets(),
+        words::adjective(row.dir),
+        count(them.rows.len() as u64, "flow", "flows"),
+        words::netns(capture, row.netns, &Subject::default()),
+        words::destinations(them),
+    );
+    let is_tried_again = row.packets >= MIN_AILING;
+    Some(Finding {
+        severity: if is_tried_again { Severity::Warning } else { Severity::Info },
+        cause: cause(row),
+        impact: "whoever sent them gets no answer".to_owned(),
+        next_steps: next_steps(capture, row, &Subject::default()),
+        ..found_strange("net.rp_filter", them, row, title)
+    })
+}
+
+fn cause(row: &DropRow) -> String {
+    let from = row.from.addr.map_or_else(|| "their sender".to_owned(), |addr| addr.to_string());
+    format!(
+        "they arrive{}, and the route back to {from} leaves by another interface, or there is none: `rp_filter` is 1 (strict) there",
+        words::spot(row).trim_start_matches(',')
+    )
+}
+
+fn next_steps(capture: &Capture, row: &DropRow, subject: &Subject) -> Vec<Step> {
+    let there = |text: &str, command: &str| words::there(capture, row, subject, text, command);
+    let back = row.from.addr.map(|addr| {
+        there("see by which interface an answer to the sender would leave", &format!("ip route get {addr}"))
+    });
+    let mut out: Vec<Step> = back.into_iter().collect();
+    out.push(there(
+        "see where filtering is on: the higher of `all` and the interface's own counts",
+        "sysctl -ar 'rp_filter'",
+    ));
+    out.push(Step::think("then route both ways alike, or set `rp_filter` of that interface to 2 (loose)"));
+    out
+}

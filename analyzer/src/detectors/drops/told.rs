@@ -1,0 +1,70 @@
+//! What findings about drops have in common; each rule adds its words.
+
+use super::{Account, CRITICAL_SHARE, MIN_AILING, MIN_STRANGE, Strangers};
+use crate::capture::DropRow;
+use crate::finding::{Finding, Severity, Signal, Subject};
+
+/// A rule's account of one client and one destination, less what it says of it in words.
+pub(super) fn found(
+    rule: &'static str,
+    signal: &'static str,
+    account: &Account<'_>,
+    (subject, title): (Subject, String),
+) -> Finding {
+    let severity = account.severity();
+    let is_share = account.hit > 0;
+    let threshold = match (is_share, severity) {
+        (false, _) => MIN_AILING as f64,
+        (true, Severity::Critical) => CRITICAL_SHARE * 100.0,
+        (true, _) => 0.0,
+    };
+    let (value, unit) =
+        if is_share { (account.share() * 100.0, "percent") } else { (account.packets() as f64, "packets") };
+    Finding {
+        rule,
+        severity,
+        title,
+        signal: Signal { name: signal, value, unit, threshold },
+        cause: String::new(),
+        impact: impact(account, severity).to_owned(),
+        next_steps: Vec::new(),
+        share: account.share(),
+        confidence: 0.97,
+        evidence: account.evidence(),
+        symptoms: Vec::new(),
+        covers: None,
+        subject,
+    }
+}
+
+/// The same of strangers.
+pub(super) fn found_strange(rule: &'static str, them: &Strangers<'_>, row: &DropRow, title: String) -> Finding {
+    Finding {
+        rule,
+        severity: Severity::Info,
+        title,
+        signal: Signal {
+            name: "strange_packet_count",
+            value: them.packets() as f64,
+            unit: "packets",
+            threshold: MIN_STRANGE as f64,
+        },
+        cause: String::new(),
+        impact: "none that shows on this node: whoever sent them is elsewhere, or gone".to_owned(),
+        next_steps: Vec::new(),
+        share: 0.0,
+        confidence: 0.9,
+        evidence: them.evidence(),
+        symptoms: Vec::new(),
+        covers: Some(Vec::new()),
+        subject: Subject { netns: Some(row.netns), ..Subject::default() },
+    }
+}
+
+fn impact(account: &Account<'_>, severity: Severity) -> &'static str {
+    match (severity, account.hit) {
+        (Severity::Critical, _) => "nothing that the process sends there, or nothing that comes back, arrives",
+        (_, 0) => "connections stand and wait for what is sent again and again",
+        _ => "some of what the process sends there is lost, and waits for a retry or fails",
+    }
+}

@@ -12,6 +12,7 @@ mod dns_slow;
 mod drops;
 mod group;
 mod incomplete;
+mod listen_overflow;
 mod lossy;
 mod nat;
 mod races;
@@ -52,6 +53,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &retransmits::Retransmits,
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
+    &listen_overflow::ListenOverflow,
     &nat::backend_dead::BackendDead,
     &nat::backend_slow::BackendSlow,
     &nat::unreplied::Unreplied,

@@ -10,6 +10,16 @@ const EXPLAINS: &[(Form, Form)] = &[
     (FULL, POLICY),
     (EXHAUSTION, POLICY),
     (RACE, POLICY),
+    (OVERFLOW, DEAD),
+    (OVERFLOW, UNREPLIED),
+    (OVERFLOW, SLOW),
+    (OVERFLOW, TIMEOUT),
+    (OVERFLOW, REFUSED),
+    (OVERFLOW, SLOW_CONNECT),
+    (OVERFLOW, LOST_SYN),
+    (OVERFLOW, LOSS),
+    (OVERFLOW, SYN_AGAIN),
+    (OVERFLOW, SYNACK_AGAIN),
     (FULL, DEAD),
     (FULL, UNREPLIED),
     (FULL, TIMEOUT),
@@ -59,6 +69,7 @@ const POLICY: Form = ("policy.drop", "blocked_share");
 const RP_FILTER: Form = ("net.rp_filter", "filtered_share");
 const NO_ROUTE: Form = ("net.no_route", "no_route_share");
 const NEIGHBOUR: Form = ("net.neighbour_failed", "no_neighbour_share");
+const OVERFLOW: Form = ("tcp.listen_overflow", "turned_away_count");
 const FULL: Form = ("conntrack.full", "table_share");
 const DEAD: Form = ("nat.backend_dead", "failed_use_share");
 const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");

@@ -9,6 +9,7 @@ use crate::drop_cases::DROP_CASES;
 use crate::nat_cases::NAT_CASES;
 use crate::scene::Scene;
 use crate::stories::*;
+use crate::trouble_cases::TROUBLE_CASES;
 
 /// What must come out.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +53,7 @@ pub const fn unjudged(rule: &'static str) -> Expect {
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(NAT_CASES).chain(DROP_CASES)
+    CASES.iter().chain(NAT_CASES).chain(DROP_CASES).chain(TROUBLE_CASES)
 }
 
 const CASES: &[Case] = &[

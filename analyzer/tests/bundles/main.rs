@@ -15,6 +15,8 @@ mod nat_cases;
 mod nat_stories;
 mod scene;
 mod stories;
+mod trouble_cases;
+mod trouble_stories;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,6 +45,7 @@ const GOLDEN: &[&str] = &[
     "nat-port-exhaustion",
     "policy-egress",
     "policy-strangers",
+    "listen-overflow",
 ];
 
 /// Where the fixtures of the project are.

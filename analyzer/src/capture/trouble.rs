@@ -2,6 +2,8 @@
 //!
 //! Most connections have none of it, so [`super::Connection`] holds it in a box.
 
+use std::sync::Arc;
+
 use ktrace_bundle::event::{PacketDir, Reset, Retransmit, RetransmitKind, Stall, StallKind};
 use ktrace_bundle::tcp::TcpState;
 
@@ -52,6 +54,8 @@ pub struct Trouble {
     pub reset_received: Option<ResetMark>,
     /// First reset that this end sent.
     pub reset_sent: Option<ResetMark>,
+    /// Why it was sent, by the kernel's name (Linux 6.10).
+    pub sent_reason: Option<Arc<str>>,
     /// For the peer to read.
     pub zero_window: Waited,
     /// For its own send buffer.
@@ -73,6 +77,9 @@ impl Trouble {
         };
         if known.is_none_or(|k| k.mark.at > mark.at) {
             *known = Some(ResetMark { mark, state });
+            if reset.dir == PacketDir::Sent {
+                self.sent_reason = reset.reason.clone();
+            }
         }
     }
 

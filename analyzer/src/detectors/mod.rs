@@ -12,7 +12,6 @@ mod dns_slow;
 mod drops;
 mod group;
 mod incomplete;
-mod listen_overflow;
 mod lossy;
 mod nat;
 mod races;
@@ -21,6 +20,7 @@ mod refused;
 mod retransmits;
 mod rtt_high;
 mod steps;
+mod trouble;
 mod unreachable;
 
 use crate::capture::{Capture, Needs};
@@ -53,7 +53,10 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &retransmits::Retransmits,
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
-    &listen_overflow::ListenOverflow,
+    &trouble::listen_overflow::ListenOverflow,
+    &trouble::reset_by_peer::ResetByPeer,
+    &trouble::slow_reader::SlowReader,
+    &trouble::mtu_hole::MtuHole,
     &nat::backend_dead::BackendDead,
     &nat::backend_slow::BackendSlow,
     &nat::unreplied::Unreplied,

@@ -20,6 +20,9 @@ const EXPLAINS: &[(Form, Form)] = &[
     (OVERFLOW, LOSS),
     (OVERFLOW, SYN_AGAIN),
     (OVERFLOW, SYNACK_AGAIN),
+    (OVERFLOW, MTU_HOLE),
+    (UNREAD, ZERO_WINDOW),
+    (MTU_HOLE, LOSS),
     (FULL, DEAD),
     (FULL, UNREPLIED),
     (FULL, TIMEOUT),
@@ -70,6 +73,9 @@ const RP_FILTER: Form = ("net.rp_filter", "filtered_share");
 const NO_ROUTE: Form = ("net.no_route", "no_route_share");
 const NEIGHBOUR: Form = ("net.neighbour_failed", "no_neighbour_share");
 const OVERFLOW: Form = ("tcp.listen_overflow", "turned_away_count");
+const MTU_HOLE: Form = ("net.mtu_hole", "standing_connection_share");
+const UNREAD: Form = ("tcp.slow_reader", "unread_time");
+const ZERO_WINDOW: Form = ("tcp.slow_reader", "zero_window_time");
 const FULL: Form = ("conntrack.full", "table_share");
 const DEAD: Form = ("nat.backend_dead", "failed_use_share");
 const UNREPLIED: Form = ("nat.unreplied", "unreplied_share");

@@ -46,6 +46,9 @@ const GOLDEN: &[&str] = &[
     "policy-egress",
     "policy-strangers",
     "listen-overflow",
+    "mtu-hole",
+    "reset-both-ends",
+    "slow-reader-both-ends",
 ];
 
 /// Where the fixtures of the project are.

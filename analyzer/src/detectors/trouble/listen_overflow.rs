@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ktrace_bundle::event::Endpoint;
 
-use super::{Detector, steps};
 use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target, TrackingNeed};
+use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, count, duration, share};
 
@@ -18,7 +18,7 @@ const SLOW_NS: u64 = 900 * MILLI;
 const MAX_FINDINGS: usize = 64;
 
 /// See the module.
-pub(super) struct ListenOverflow;
+pub(in crate::detectors) struct ListenOverflow;
 
 /// What became of connects to a listener from this node.
 #[derive(Debug, Default)]

@@ -1,0 +1,228 @@
+//! `net.mtu_hole`: small packets get through, large ones never do, and nobody tells the sender.
+
+use std::collections::BTreeMap;
+
+use super::{MAX_FINDINGS, target_of};
+use crate::capture::{Capture, Connection, DropRow, Evidence, Needs, Target, TrackingNeed};
+use crate::detectors::{Detector, group, steps};
+use crate::escape;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{SECOND, count, duration, percent, share};
+
+/// The kernel's name for a packet that is larger than the next link takes.
+const REASON: &str = "PKT_TOO_BIG";
+/// Segments sent again in a row without anything new.
+const MIN_AGAIN: u64 = 3;
+/// For so long; a lost packet and its probe are over sooner.
+const MIN_STILL_NS: u64 = SECOND;
+/// Without a dropped packet to prove it: a connection that had sent more by then has got large packets through.
+const MAX_FRESH_SEGS: u64 = 24;
+/// A connection that sends more than this after it stood still has recovered.
+const MAX_LATER_SEGS: u64 = 3;
+/// Connections that stand still, without any other witness.
+const MIN_STANDING: usize = 2;
+/// From this share of the connections on, nothing works.
+const CRITICAL_SHARE: f64 = 0.9;
+
+/// See the module.
+pub(in crate::detectors) struct MtuHole;
+
+/// Connections of one target.
+#[derive(Debug, Default)]
+struct Account<'a> {
+    made: u64,
+    still: Vec<&'a Connection>,
+    too_big: Option<&'a DropRow>,
+    evidence: Evidence,
+    longest_ns: u64,
+    since: u64,
+    last_made_at: u64,
+}
+
+/// How sure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// A packet that was too large was dropped on this node.
+    Seen,
+    /// Handshakes go on to work while large segments do not.
+    SmallOnesPass,
+    /// Several connections stand still.
+    Alike,
+}
+
+impl Detector for MtuHole {
+    fn id(&self) -> &'static str {
+        "net.mtu_hole"
+    }
+
+    fn needs(&self) -> Needs {
+        let hooks = &["tcp_retransmit", "tcp_state", "drop"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "do connections stand still because large packets are lost and the sender is not told?",
+            decides: vec![
+                format!("a connection stands still when its handshake worked and {MIN_AGAIN} or more segments in a row are sent again over {} or longer, while nothing new is sent", duration(MIN_STILL_NS)),
+                format!("sure: a packet of it was dropped on this node as too large (`{REASON}`); critical from {} of the connections to that end on, else warning", percent(CRITICAL_SHARE)),
+                format!("likely (warning): it stands still within its first {MAX_FRESH_SEGS} segments, and other handshakes with the same end work meanwhile"),
+                format!("possible (info): {MIN_STANDING} or more connections stand still within their first {MAX_FRESH_SEGS} segments"),
+            ],
+            limits: vec![
+                "without the dropped packet a peer, or a path, that goes away in mid-connection looks the same".into(),
+                "the length of segments is not recorded: that they are large is concluded".into(),
+                "large packets that do not reach this node show at their sender only".into(),
+            ],
+            next: vec!["find the largest packet that gets through, then set the MTU of the interface or the overlay to it, or let ICMP \"fragmentation needed\" and \"packet too big\" pass".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut accounts: BTreeMap<Target, Account<'_>> = BTreeMap::new();
+        for c in capture.connections.iter().filter(|c| is_made(c)) {
+            let is_hit = still(c).is_some();
+            let hits = if is_hit { capture.drops.of_connection(c, capture.services.as_ref()) } else { Vec::new() };
+            let account = accounts.entry(target_of(capture, c)).or_default();
+            account.made += 1;
+            account.last_made_at = account.last_made_at.max(c.established.map_or(0, |m| m.at));
+            let too_big = hits.iter().find(|hit| hit.is_own && hit.row.reason() == REASON).map(|hit| hit.row);
+            // another rule tells of other drops, and of a reader without room
+            let is_ours = too_big.is_some() || (hits.is_empty() && is_young(c) && !waits_for_reader(c));
+            if is_hit && is_ours {
+                account.add(c, too_big);
+            }
+        }
+        let found = accounts.iter().filter_map(|(target, account)| finding(capture, target, account));
+        found.take(MAX_FINDINGS).collect()
+    }
+}
+
+/// Whether its handshake was completed.
+fn is_made(c: &Connection) -> bool {
+    c.established.is_some() || (c.opened.is_none() && c.connect.is_none())
+}
+
+/// For how long it stood still, ns, if it did and did not recover.
+fn still(c: &Connection) -> Option<u64> {
+    let s = &c.trouble.as_deref()?.standstill;
+    let for_ns = s.to.saturating_sub(s.from);
+    let counts = c.closed.as_ref().and_then(|closed| closed.account.tx_segs_count.zip(closed.account.retrans_count));
+    let later = counts.map_or(0, |(sent, again)| sent.saturating_sub(again).saturating_sub(s.fresh_segs));
+    (s.count >= MIN_AGAIN && for_ns >= MIN_STILL_NS && later <= MAX_LATER_SEGS).then_some(for_ns)
+}
+
+fn is_young(c: &Connection) -> bool {
+    c.trouble.as_deref().is_some_and(|t| t.standstill.fresh_segs <= MAX_FRESH_SEGS)
+}
+
+fn waits_for_reader(c: &Connection) -> bool {
+    c.trouble.as_deref().is_some_and(|t| t.zero_window.total_ns > 0)
+}
+
+impl<'a> Account<'a> {
+    fn add(&mut self, c: &'a Connection, too_big: Option<&'a DropRow>) {
+        let Some(trouble) = c.trouble.as_deref() else { return };
+        let s = &trouble.standstill;
+        self.since = if self.still.is_empty() { s.from } else { self.since.min(s.from) };
+        self.longest_ns = self.longest_ns.max(s.to.saturating_sub(s.from));
+        self.evidence.merge(&s.evidence);
+        if let Some(row) = too_big {
+            self.evidence.merge(&row.evidence);
+            self.too_big.get_or_insert(row);
+        }
+        self.still.push(c);
+    }
+
+    fn proof(&self) -> Option<Proof> {
+        if self.still.is_empty() {
+            None
+        } else if self.too_big.is_some() {
+            Some(Proof::Seen)
+        } else if self.last_made_at > self.since {
+            Some(Proof::SmallOnesPass)
+        } else {
+            (self.still.len() >= MIN_STANDING).then_some(Proof::Alike)
+        }
+    }
+
+    fn share(&self) -> f64 {
+        share(self.still.len() as u64, self.made)
+    }
+}
+
+fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let proof = account.proof()?;
+    let subject = group::of_connections(capture, target, account.still.iter().copied());
+    let (severity, confidence) = match proof {
+        Proof::Seen if account.share() >= CRITICAL_SHARE => (Severity::Critical, 0.97),
+        Proof::Seen => (Severity::Warning, 0.97),
+        Proof::SmallOnesPass => (Severity::Warning, 0.5),
+        Proof::Alike => (Severity::Info, 0.3),
+    };
+    let (verb, because) = match account.too_big {
+        Some(row) => (
+            "gets no large packet through to",
+            format!(", and a packet of them was too large in network namespace {}", row.netns),
+        ),
+        None => ("seems to get no large packet through to", String::new()),
+    };
+    let title = format!(
+        "{} {verb} {}: {} of {} stood still for up to {}{because}",
+        subject.who(),
+        subject.whom(),
+        account.still.len(),
+        count(account.made, "connection", "connections"),
+        duration(account.longest_ns),
+    );
+    Some(Finding {
+        rule: "net.mtu_hole",
+        severity,
+        title,
+        signal: Signal {
+            name: "standing_connection_share",
+            value: account.share() * 100.0,
+            unit: "percent",
+            threshold: if severity == Severity::Critical { CRITICAL_SHARE * 100.0 } else { 0.0 },
+        },
+        cause: cause(account),
+        impact: "connections are made, and the first large request or answer never arrives: it hangs until somebody gives up"
+            .to_owned(),
+        next_steps: next_steps(&subject),
+        share: account.share(),
+        confidence,
+        evidence: account.evidence.clone(),
+        symptoms: Vec::new(),
+        covers: None,
+        subject,
+    })
+}
+
+fn cause(account: &Account<'_>) -> String {
+    match account.too_big {
+        Some(row) => {
+            let dev = row.dev.as_deref().map_or_else(String::new, |dev| format!(" at interface `{}`", escape::shown(dev)));
+            format!(
+                "a link on the way takes less than the sender believes: its packets were dropped{dev} (`{REASON}`), and the \
+                 ICMP message that would tell it does not arrive, or is not heeded"
+            )
+        }
+        None => "the handshake works and data does not: a link on the way may take less than the sender believes (an overlay, a \
+                 tunnel, a VPN), with the ICMP message that tells of it filtered; or the other end went away"
+            .to_owned(),
+    }
+}
+
+fn next_steps(subject: &Subject) -> Vec<Step> {
+    let mut out = Vec::new();
+    if let Some(addr) = subject.remote.and_then(|r| r.addr) {
+        let large = if addr.is_ipv6() { 1452 } else { 1472 };
+        let ping = format!("ping -n -c 2 -W 1 -M do -s {large} {addr}");
+        out.push(Step::run("see whether a packet of 1500 bytes gets through whole", steps::inside(subject, &ping)));
+        out.push(Step::run("find the link that takes less", steps::inside(subject, &format!("tracepath -n {addr}"))));
+    }
+    out.extend(steps::sockets(subject, "see `mss`, `pmtu` and `unacked` of connections that stand still", "-tnoi"));
+    out.push(Step::run("see the MTU of each interface", steps::inside(subject, "ip -o link")));
+    out.push(Step::think("then lower the MTU there, or let the ICMP messages pass; as a stopgap `net.ipv4.tcp_mtu_probing=1` at the sender"));
+    out
+}

@@ -12,6 +12,7 @@ use crate::detectors;
 use crate::error::{Error, Exit};
 use crate::events;
 use crate::finding::Severity;
+use crate::report::node::NodeReport;
 use crate::report::{Report, json, text};
 
 /// Where bundles are looked for when none is named.
@@ -24,6 +25,7 @@ Examples:
   analyze BUNDLE --format json --fail-on warning for a pipeline
   analyze --explain dns.no_reply                 how a rule decides
   analyze events BUNDLE --seq 48213              the line behind `#48213`
+  analyze node BUNDLE                            the machine's network and pressure, what is unusual first
   analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
 
 Exit codes:
@@ -63,6 +65,8 @@ struct Analyze {
 enum Command {
     /// Print events of a bundle, one line of JSON each
     Events(Events),
+    /// Say what the machine looked like, what is unusual first
+    Node(NodeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +83,18 @@ struct Events {
     /// Print at most so many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u64,
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// A `.bundle.tgz`, a bundle directory, or a directory of bundles, of which the newest is read [default: ./out]
+    bundle: Option<PathBuf>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Say all that is unusual, however much that is
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,6 +120,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     };
     match cli.command {
         Some(Command::Events(args)) => print_events(&args, out, err),
+        Some(Command::Node(args)) => print_node(&args, out, err),
         None => analyze(&cli.analyze, out, err),
     }
 }
@@ -161,7 +178,7 @@ fn bundle(named: Option<&Path>, err: &mut dyn Write) -> Result<PathBuf, Error> {
 }
 
 fn exit(capture: &Capture, report: &Report<'_>, fail_on: Option<FailOn>) -> Exit {
-    if capture.coverage.cut.is_some() || !capture.coverage.integrity.is_empty() {
+    if is_cut(capture) {
         return Exit::Cut;
     }
     match (report.worst(), fail_on) {
@@ -190,6 +207,24 @@ fn talk(capture: &Capture, read: &ReadReport, err: &mut dyn Write) -> Result<(),
     Ok(())
 }
 
+fn print_node(args: &NodeArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
+    let path = bundle(args.bundle.as_deref(), err)?;
+    let (capture, read) = load(&path)?;
+    let report = NodeReport::new(&capture);
+    match args.format {
+        Format::Text => report.write_text(out, args.all)?,
+        Format::Json => report.write_json(out, args.all)?,
+    }
+    out.flush()?;
+    talk(&capture, &read, err)?;
+    Ok(if is_cut(&capture) { Exit::Cut } else { Exit::Done })
+}
+
+/// Whether the bundle is not whole, or does not agree with itself.
+const fn is_cut(capture: &Capture) -> bool {
+    capture.coverage.cut.is_some() || !capture.coverage.integrity.is_empty()
+}
+
 fn print_events(args: &Events, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
     let query = events::Query::new(&args.seq, &args.conditions, args.limit)?;
     let path = bundle(args.bundle.as_deref(), err)?;
@@ -216,7 +251,7 @@ fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {
         list.iter().try_for_each(|s| text::sentence(out, s))?;
     }
     let tracking = needs.tracking.in_words();
-    if !needs.hooks.is_empty() || tracking.is_some() {
+    if !needs.hooks.is_empty() || tracking.is_some() || !needs.node.is_empty() {
         writeln!(out, "\nneeds")?;
     }
     if !needs.hooks.is_empty() {
@@ -226,6 +261,9 @@ fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {
     }
     if let Some(what) = tracking {
         text::sentence(out, &format!("connection tracking: {what}; else it is inconclusive"))?;
+    }
+    for part in needs.node {
+        text::sentence(out, &format!("the node: {}; else it is inconclusive", part.in_words()))?;
     }
     Ok(Exit::Done)
 }

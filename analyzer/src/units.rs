@@ -18,6 +18,18 @@ pub(crate) fn duration(ns: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
+/// A number of bytes in the unit that suits it: `812 B`, `35.0 KiB`, `1.02 GiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let (value, unit) = match n {
+        0..=1023 => return format!("{n} B"),
+        1024..=0xF_FFFF => (n as f64 / 1024.0, "KiB"),
+        0x10_0000..=0x3FFF_FFFF => (n as f64 / 1_048_576.0, "MiB"),
+        _ => (n as f64 / 1_073_741_824.0, "GiB"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
 /// A share between 0 and 1 as percent.
 pub(crate) fn percent(share: f64) -> String {
     let p = share * 100.0;
@@ -50,6 +62,11 @@ mod tests {
         assert_eq!(duration(812_345), "812 µs");
         assert_eq!(duration(35_000_000), "35.0 ms");
         assert_eq!(duration(1_020_672_000), "1.02 s");
+    }
+
+    #[test]
+    fn bytes_carry_their_unit() {
+        assert_eq!([812, 35 << 10, 5 << 20, 8 << 30].map(bytes), ["812 B", "35.0 KiB", "5.00 MiB", "8.00 GiB"]);
     }
 
     #[test]

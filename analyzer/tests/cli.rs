@@ -236,3 +236,20 @@ fn a_report_needs_no_colour() {
     let o = analyze(&[&case("dns-dead-server")]);
     assert!(!o.stdout.contains(&0x1b));
 }
+
+#[test]
+fn the_node_is_told_with_what_is_unusual_first() {
+    let o = analyze(&["node", &case("machine-in-trouble")]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+    assert!(out(&o).contains("\nunusual\n  - receive queues dropped 412 of 130412 packets\n"), "{}", out(&o));
+    let o = analyze(&["node", &case("machine-in-trouble"), "--format=json"]);
+    let node: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!((&node["schema"]["name"], &node["unusual"][0]["kind"]), (&"ktrace-node".into(), &"queue".into()));
+}
+
+#[test]
+fn a_bundle_from_before_has_no_node_to_tell_of() {
+    let o = analyze(&["node", &case("dns-dead-server")]);
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    assert!(out(&o).contains("nothing is known of the node"), "{}", out(&o));
+}

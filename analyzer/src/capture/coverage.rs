@@ -13,7 +13,7 @@ use ktrace_bundle::reader::{Form, ReadReport};
 use ktrace_bundle::summary::Summary;
 
 use super::asked::{DNS_PORT, dns_ports, excluded_ports, listed, outside_filters, outside_plan, plan_ports, user_caps};
-use super::{Losses, TrackingCoverage, TrackingNeed};
+use super::{Losses, NodeGaps, NodePart, TrackingCoverage, TrackingNeed};
 use crate::escape;
 use crate::units::{count, duration, percent, share};
 
@@ -39,6 +39,14 @@ pub struct Needs {
     pub audit: bool,
     /// What connection tracking must have told.
     pub tracking: TrackingNeed,
+    /// Parts of the node's state that must have been read.
+    pub node: &'static [NodePart],
+}
+
+impl Needs {
+    /// No needs at all, to begin with.
+    pub const NOTHING: Self =
+        Self { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] };
 }
 
 /// What a bundle can and cannot tell.
@@ -82,6 +90,8 @@ pub struct Coverage {
     pub audited: Option<Audited>,
     /// What connection tracking told.
     pub tracking: TrackingCoverage,
+    /// What of the node's state was not read.
+    pub node: NodeGaps,
     /// How often the wall clock was stepped, as far as is known.
     pub clock_steps: u64,
     /// By how much at most, ns.
@@ -121,6 +131,7 @@ impl Coverage {
             audit: manifest.map(|m| m.audit.clone()).unwrap_or_default(),
             audited: manifest.and_then(|m| m.audited.clone()),
             tracking: TrackingCoverage::default(),
+            node: NodeGaps::default(),
             clock_steps: head.and_then(|h| h.clocks.step_count).unwrap_or(0),
             max_clock_step_ns: head.map_or(0, |h| h.clocks.max_step_ns),
         }
@@ -204,6 +215,7 @@ impl Coverage {
             .iter()
             .find_map(|name| hook_gap(name, hooks.get(*name)))
             .or_else(|| self.tracking.gap(needs.tracking))
+            .or_else(|| self.node.gap(needs.node))
             .or_else(|| if needs.dns { self.unknown_servers(hooks) } else { None })
             .or_else(|| if needs.lossless { self.loss(needs.hooks) } else { None })
             .or_else(|| if needs.audit { self.unaudited() } else { None })
@@ -220,7 +232,11 @@ impl Coverage {
         let all = || needs.hooks.iter().map(outcome);
         let is_dns_left_out = needs.dns && !self.dns_is_in_plan();
         let is_tracking_left_out = self.tracking.gap_is_by_plan(needs.tracking);
-        (is_dns_left_out || is_tracking_left_out || all().any(|o| o == Some(HookOutcome::NotRequested)))
+        let is_node_left_out = self.node.is_by_plan(needs.node);
+        (is_dns_left_out
+            || is_tracking_left_out
+            || is_node_left_out
+            || all().any(|o| o == Some(HookOutcome::NotRequested)))
             && all().all(|o| matches!(o, Some(HookOutcome::NotRequested | HookOutcome::Attached)))
     }
 

@@ -11,8 +11,11 @@ mod drops;
 mod ends;
 mod evidence;
 mod flows;
+mod lookups;
 mod losses;
+mod node;
 mod overflows;
+mod peers;
 mod process;
 mod rtts;
 mod tracking;
@@ -36,9 +39,12 @@ pub use coverage::{Coverage, Needs};
 pub use drops::{DropRow, Drops, Hit};
 pub use ends::{Ends, FarEnd, Span};
 pub use evidence::Evidence;
+pub use lookups::{Asked, Lookups, MIN_STEPS};
 pub use losses::Losses;
+pub use node::{FilterKey, Looks, Node, NodeGaps, NodePart, Place, Rising, Waiting};
 pub use overflows::Overflow;
-pub use process::{ProcId, Process, Processes};
+pub use peers::Peers;
+pub use process::{ProcId, Process, Processes, Setting};
 pub use rtts::{MAX_SAMPLES, RETRY_CLUSTER_NS, Rtts, SLOW_NS};
 pub use tracking::{TrackingCoverage, TrackingNeed};
 pub use trouble::{ResetMark, Standstill, Trouble, Waited};
@@ -85,8 +91,8 @@ pub struct Target {
 /// A whole capture.
 #[derive(Debug)]
 pub struct Capture {
-    /// Node name, hostile.
-    pub node: Option<String>,
+    /// Name of the node, hostile.
+    pub node_name: Option<String>,
     /// Id of the capture, hostile.
     pub capture_id: Option<String>,
     /// When the window opened.
@@ -113,6 +119,12 @@ pub struct Capture {
     pub ends: Ends,
     /// Who stands behind which address, where the collector told.
     pub services: Option<ServicesReport>,
+    /// Names that were asked for under one search domain after the other.
+    pub lookups: Lookups,
+    /// Remote ends by name.
+    pub peers: Peers,
+    /// The machine, as it was when the window opened and when it closed.
+    pub node: Node,
     /// Everybody who owned a socket.
     pub processes: Processes,
     /// What could have been seen.
@@ -166,7 +178,10 @@ pub struct Builder {
     events: BTreeMap<EventKind, u64>,
     first: Option<(DateTime<Utc>, u64)>,
     last: Option<(DateTime<Utc>, u64)>,
-    node: Option<String>,
+    node_name: Option<String>,
+    node: Node,
+    lookups: Lookups,
+    peers: Peers,
     connections: Vec<Connection>,
     open: BTreeMap<FlowKey, usize>,
     connection_overflow: u64,
@@ -198,7 +213,10 @@ impl Builder {
             events: BTreeMap::new(),
             first: None,
             last: None,
-            node: None,
+            node_name: None,
+            node: Node::default(),
+            lookups: Lookups::default(),
+            peers: Peers::default(),
             connections: Vec::new(),
             open: BTreeMap::new(),
             connection_overflow: 0,
@@ -231,7 +249,8 @@ impl Builder {
                 self.services = Some(report);
             }
             // what findings name is told by the events themselves
-            Record::Process(_) | Record::Node(_) => {}
+            Record::Process(_) => {}
+            Record::Node(record) => self.node.push(*record),
             Record::Manifest(m) => self.manifest = Some(m),
             Record::Partial(p) => self.partial = Some(p),
             Record::Summary(s) => self.summary = Some(s),
@@ -253,8 +272,9 @@ impl Builder {
         coverage.add_overflow("processes", self.processes.overflow());
         coverage.tracking = std::mem::take(&mut self.tracking);
         coverage.tracking.source = TrackingCoverage::source_of(self.head());
+        coverage.node = NodeGaps::new(&self.node, self.head());
         coverage.add_unnamed(self.udp_servers.overflow);
-        let node = self.head().map(|h| h.node.clone()).or_else(|| self.node.clone());
+        let node_name = self.head().map(|h| h.node.clone()).or_else(|| self.node_name.clone());
         let capture_id = self.head().map(|h| h.capture_id.clone());
         let flows = self.udp.finish(window.end_ns);
         let is_dns = |f: &UdpFlow| {
@@ -266,7 +286,7 @@ impl Builder {
         let (dns, udp) = flows.into_iter().partition(is_dns);
         let connections: Vec<_> = self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect();
         Capture {
-            node,
+            node_name,
             capture_id,
             start_at: window.start_at,
             end_at: window.end_at,
@@ -280,6 +300,9 @@ impl Builder {
             dns,
             udp,
             services: self.services.map(|report| *report),
+            lookups: self.lookups.finish(),
+            peers: self.peers,
+            node: self.node,
             processes: self.processes,
             coverage,
         }
@@ -294,15 +317,17 @@ impl Builder {
         if self.last.is_none_or(|l| l.1 < moment.1) {
             self.last = Some(moment);
         }
-        if self.node.is_none() && !event.id.node.is_empty() {
-            self.node = Some(event.id.node.to_string());
+        if self.node_name.is_none() && !event.id.node.is_empty() {
+            self.node_name = Some(event.id.node.to_string());
         }
         self.sends_to_unknown += u64::from(is_sent_to_unknown(event));
         let proc = self.processes.of(&event.id);
+        self.peers.learn(&event.id);
         match event.payload.kind() {
             EventKind::UdpSend | EventKind::UdpRecv => {
                 self.udp_servers.push(event, proc, self.max_flows);
                 self.udp.push(event, proc, self.max_flows);
+                self.lookups.push(event, proc);
             }
             EventKind::Drop => self.drops.push(event, proc, self.max_flows),
             EventKind::ListenOverflow => self.overflows.push(event, proc, self.max_flows),
@@ -324,6 +349,7 @@ impl Builder {
             return;
         }
         let proc = self.processes.of(&socket.id);
+        self.peers.learn(&socket.id);
         if let Some(connection) = self.connection(&socket.id, socket.boot_ns, |_| false) {
             connection.apply_socket(socket, proc);
         }

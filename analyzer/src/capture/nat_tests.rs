@@ -142,7 +142,7 @@ fn gap(need: TrackingNeed, outcome: Option<(&str, &str)>, report: Option<Trackin
     let mut builder = Builder::default();
     builder.push(Record::Manifest(Box::new(manifest)));
     report.into_iter().for_each(|r| builder.push(Record::Tracking(Box::new(r))));
-    let needs = Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: need };
+    let needs = Needs { tracking: need, ..Needs::NOTHING };
     let coverage = builder.finish(&a_report(ktrace_bundle::reader::Form::Tgz)).coverage;
     (coverage.gap(&needs), coverage.gap_is_by_plan(&needs))
 }
@@ -198,7 +198,7 @@ fn flows_of_which_connection_tracking_could_not_tell_are_a_gap() {
         builder.push(Record::Manifest(Box::new(a_manifest(&[]))));
         builder.push(Record::Flow(Box::new(flow)));
         builder.push(Record::Tracking(Box::new(report)));
-        let needs = Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Flows };
+        let needs = Needs { tracking: TrackingNeed::Flows, ..Needs::NOTHING };
         builder.finish(&a_report(ktrace_bundle::reader::Form::Tgz)).coverage.gap(&needs)
     };
     assert_eq!((of("not_found", 0), of("inactive", 0)), (None, None));

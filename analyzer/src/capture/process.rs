@@ -24,12 +24,22 @@ pub struct Process {
     pub comm: String,
 }
 
+/// In what a process runs, as it was first seen; each is unknown where no event tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Setting {
+    /// Its cgroup, as `cgroup_id` of an event.
+    pub cgroup_id: Option<u64>,
+    /// Its mount namespace, as `ns.mnt`.
+    pub mnt_ns: Option<u32>,
+}
+
 /// Every process that owned a socket.
 #[derive(Debug, Default)]
 pub struct Processes {
     by_key: BTreeMap<Process, ProcId>,
     list: Vec<Process>,
     homes: Vec<Option<Home>>,
+    settings: Vec<Setting>,
     /// Records of those whose names are not all known, one of each at most; read again when all is read.
     nameless: BTreeMap<ProcId, Identity>,
     workloads: Workloads,
@@ -73,6 +83,17 @@ impl Processes {
         self.homes.get(id.0 as usize)?.as_ref()
     }
 
+    /// In what a process runs.
+    pub fn setting(&self, id: ProcId) -> Setting {
+        self.settings.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// The processes of a cgroup.
+    pub fn in_cgroup(&self, cgroup_id: u64) -> impl Iterator<Item = ProcId> {
+        let of = (0..).zip(&self.settings).filter(move |(_, s)| s.cgroup_id == Some(cgroup_id));
+        of.map(|(n, _)| ProcId(n))
+    }
+
     fn intern(&mut self, owner: &Attribution<Owner>) -> Option<ProcId> {
         let owner = owner.value()?;
         if owner.source == OwnerSource::Kernel {
@@ -89,6 +110,7 @@ impl Processes {
         let id = ProcId(u32::try_from(self.list.len()).ok()?);
         self.list.push(process.clone());
         self.homes.push(None);
+        self.settings.push(Setting { cgroup_id: owner.cgroup_id, mnt_ns: owner.mnt_ns });
         self.by_key.insert(process, id);
         Some(id)
     }

@@ -1,6 +1,7 @@
 use ktrace_bundle::event::{EventKind, RetransmitKind, TcpClose};
 use ktrace_bundle::ledger::{DropReason, Ledger};
 use ktrace_bundle::manifest::{ByteBound, Checkpoint, HookOutcome, PartialManifest, PlanEntry, PlanSource};
+use ktrace_bundle::node::NodeRecord;
 use ktrace_bundle::reader::{Cut, Form};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{
@@ -9,8 +10,7 @@ use ktrace_bundle::testing::{
 
 use super::*;
 
-const LOSSLESS: Needs =
-    Needs { hooks: &["udp"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing };
+const LOSSLESS: Needs = Needs { hooks: &["udp"], lossless: true, ..Needs::NOTHING };
 
 pub(crate) fn a_report(form: Form) -> ReadReport {
     ReadReport {
@@ -38,10 +38,30 @@ pub(crate) fn capture_with(
     events: impl IntoIterator<Item = EventBuilder>,
     change: impl FnOnce(&mut Manifest),
 ) -> Capture {
+    capture_of(events, change, node::tests::a_node())
+}
+
+/// The same, of a node that has this, too; without any of it, of one that was not looked at.
+pub(crate) fn capture_on(
+    events: impl IntoIterator<Item = EventBuilder>,
+    change: impl FnOnce(&mut Manifest),
+    more: Vec<NodeRecord>,
+) -> Capture {
+    let node = if more.is_empty() { more } else { [node::tests::a_node(), more].concat() };
+    capture_of(events, change, node)
+}
+
+fn capture_of(
+    events: impl IntoIterator<Item = EventBuilder>,
+    change: impl FnOnce(&mut Manifest),
+    node: Vec<NodeRecord>,
+) -> Capture {
     let events: Vec<Event> = (1..).zip(events).map(|(seq, e)| e.seq(seq).build()).collect();
     let mut manifest = a_manifest(&events);
+    manifest.head.sources.extend(node::tests::sources());
     change(&mut manifest);
     let mut builder = Builder::default();
+    node.into_iter().for_each(|record| builder.push(Record::Node(Box::new(record))));
     events.into_iter().for_each(|e| builder.push(Record::Event(e)));
     builder.push(Record::Tracking(Box::new(a_tracking_report())));
     builder.push(Record::Manifest(Box::new(manifest)));
@@ -283,16 +303,7 @@ fn loss_counts_for_the_rules_that_need_those_events() {
     });
     let why = c.coverage.gap(&LOSSLESS);
     assert_eq!(why, Some("4 `udp_send` or `udp_recv` events are missing (ring_full 4 of all types)".into()));
-    assert_eq!(
-        c.coverage.gap(&Needs {
-            hooks: &["tcp_state"],
-            lossless: true,
-            dns: false,
-            audit: false,
-            tracking: TrackingNeed::Nothing
-        }),
-        None
-    );
+    assert_eq!(c.coverage.gap(&Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }), None);
 }
 
 #[test]

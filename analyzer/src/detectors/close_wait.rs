@@ -6,7 +6,7 @@ use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::tcp::TcpState;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, share};
 
@@ -28,13 +28,7 @@ impl Detector for CloseWaitLeak {
     }
 
     fn needs(&self) -> Needs {
-        Needs {
-            hooks: &["tcp_state", "sockets"],
-            lossless: true,
-            dns: false,
-            audit: false,
-            tracking: TrackingNeed::Nothing,
-        }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

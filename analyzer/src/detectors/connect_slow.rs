@@ -4,7 +4,7 @@
 //! returns at once.
 
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, count, duration, percent, percentile, share};
 
@@ -28,7 +28,7 @@ impl Detector for ConnectSlow {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

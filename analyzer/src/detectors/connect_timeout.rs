@@ -4,7 +4,7 @@ use ktrace_bundle::event::EventKind;
 
 use super::races::Races;
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, SECOND, count, duration, percent, share};
 
@@ -116,7 +116,7 @@ impl Detector for ConnectTimeout {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

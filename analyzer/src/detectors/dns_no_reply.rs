@@ -3,7 +3,7 @@
 use ktrace_bundle::event::{Errno, EventKind};
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Evidence, Needs, PENDING_NS, RETRY_NS, Target, TrackingNeed, UdpFlow};
+use crate::capture::{Capture, Evidence, Needs, PENDING_NS, RETRY_NS, Target, UdpFlow};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, percent, share};
 
@@ -110,7 +110,7 @@ impl Detector for DnsNoReply {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["udp"], lossless: true, dns: true, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks: &["udp"], lossless: true, dns: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

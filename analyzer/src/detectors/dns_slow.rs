@@ -1,7 +1,7 @@
 //! `dns.slow`: answers that come, but too late, by process and server.
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Needs, Rtts, SLOW_NS, Target, TrackingNeed, UdpFlow};
+use crate::capture::{Capture, Needs, Rtts, SLOW_NS, Target, UdpFlow};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{duration, percent, share};
 
@@ -23,7 +23,7 @@ impl Detector for DnsSlow {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["udp"], lossless: true, dns: true, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks: &["udp"], lossless: true, dns: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

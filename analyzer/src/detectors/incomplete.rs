@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktrace_bundle::audit::AuditEntry;
 
 use super::Detector;
-use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
+use crate::capture::{Capture, Evidence, Needs};
 use crate::escape;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{percent, share};
@@ -25,7 +25,7 @@ impl Detector for Incomplete {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false, audit: true, tracking: TrackingNeed::Nothing }
+        Needs { audit: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

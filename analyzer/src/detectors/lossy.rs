@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ktrace_bundle::ledger::DropReason;
 
 use super::Detector;
-use crate::capture::{Capture, Coverage, Evidence, Needs, TrackingNeed};
+use crate::capture::{Capture, Coverage, Evidence, Needs};
 use crate::escape;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, count, duration, percent, share};
@@ -61,7 +61,7 @@ impl Detector for Lossy {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs::NOTHING
     }
 
     fn explain(&self) -> Explanation {

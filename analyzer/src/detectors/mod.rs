@@ -14,9 +14,12 @@ mod group;
 mod incomplete;
 mod lossy;
 mod nat;
+mod node;
+mod probe_failing;
 mod races;
 mod rank;
 mod refused;
+mod resolver_config;
 mod retransmits;
 mod rtt_high;
 mod steps;
@@ -69,6 +72,14 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &drops::neighbour::NeighbourFailed,
     &conntrack::full::Full,
     &conntrack::insert_failed::InsertFailed,
+    &probe_failing::ProbeFailing,
+    &resolver_config::ResolverConfig,
+    &node::ports::PortsExhausted,
+    &node::softnet::SoftnetDrops,
+    &node::qdisc::QdiscDrops,
+    &node::throttled::CpuThrottled,
+    &node::pressure::HostPressure,
+    &node::memory::MemoryPressure,
     &lossy::Lossy,
     &incomplete::Incomplete,
 ];

@@ -55,6 +55,24 @@ const EXPLAINS: &[(Form, Form)] = &[
     (TIMEOUT, LOST_SYN),
     (LOSS, LOST_SYN),
     (NO_REPLY, DNS_SLOW),
+    (NO_PORT, UNREACHABLE),
+    (NO_PORT, NO_REPLY),
+    (QDISC, ("tcp.retransmits", "retransmit_share")),
+    (QDISC, ("tcp.retransmits", "syn_retransmit_count")),
+    (QDISC, ("tcp.retransmits", "synack_retransmit_count")),
+    (QDISC, ("connect.slow", "lost_syn_share")),
+    (QDISC, ("tcp.rtt_high", "srtt_median")),
+    (QDISC, NO_REPLY),
+    (QDISC, DNS_SLOW),
+    (THROTTLED, PROBE),
+    (THROTTLED, DNS_SLOW),
+    (OOM, PROBE),
+    (SHORT_OF_MEMORY, PROBE),
+    (PROBE, REFUSED),
+    (PROBE, TIMEOUT),
+    (PROBE, UNREACHABLE),
+    (PROBE, ("connect.slow", "handshake_p95")),
+    (PROBE, ("connect.slow", "lost_syn_share")),
 ];
 
 /// What throws packets away, and what each of these makes of it.
@@ -93,6 +111,12 @@ const LOST_SYN: Form = ("connect.slow", "lost_syn_share");
 const LOSS: Form = ("tcp.retransmits", "retransmit_share");
 const SYN_AGAIN: Form = ("tcp.retransmits", "syn_retransmit_count");
 const SYNACK_AGAIN: Form = ("tcp.retransmits", "synack_retransmit_count");
+const NO_PORT: Form = ("net.ephemeral_ports_exhausted", "no_port_share");
+const QDISC: Form = ("net.qdisc_drops", "qdisc_drop_share");
+const THROTTLED: Form = ("pod.cpu_throttled", "throttled_period_share");
+const OOM: Form = ("host.memory_pressure", "oom_kill_count");
+const SHORT_OF_MEMORY: Form = ("host.memory_pressure", "memory_full_share");
+const PROBE: Form = ("kubelet.probe_failing", "failed_probe_share");
 const NO_REPLY: Form = ("dns.no_reply", "unanswered_query_share");
 
 /// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.

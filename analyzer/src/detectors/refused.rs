@@ -2,7 +2,7 @@
 
 use super::races::Races;
 use super::{Detector, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{SECOND, count, duration, percent, share};
 
@@ -27,7 +27,7 @@ impl Detector for Refused {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &["tcp_state"], lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -9,7 +9,7 @@ use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::tcp::TcpState;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
 use crate::units::{count, percent, share};
 
@@ -51,13 +51,7 @@ impl Detector for Retransmits {
     }
 
     fn needs(&self) -> Needs {
-        Needs {
-            hooks: &["tcp_retransmit", "tcp_state"],
-            lossless: true,
-            dns: false,
-            audit: false,
-            tracking: TrackingNeed::Nothing,
-        }
+        Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 
 use super::{Detector, group, steps};
-use crate::capture::{Capture, Connection, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{count, duration, percentile, share};
 
@@ -25,13 +25,7 @@ impl Detector for RttHigh {
     }
 
     fn needs(&self) -> Needs {
-        Needs {
-            hooks: &["tcp_state", "sockets"],
-            lossless: true,
-            dns: false,
-            audit: false,
-            tracking: TrackingNeed::Nothing,
-        }
+        Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -6,7 +6,7 @@ use ktrace_bundle::event::Errno;
 
 use super::races::Races;
 use super::{Detector, group, refused, steps};
-use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
 use crate::finding::{Explanation, Finding, Severity, Signal, Step};
 use crate::units::{count, percent, share};
 
@@ -25,13 +25,7 @@ impl Detector for Unreachable {
     }
 
     fn needs(&self) -> Needs {
-        Needs {
-            hooks: &["tcp_state", "connect"],
-            lossless: true,
-            dns: false,
-            audit: false,
-            tracking: TrackingNeed::Nothing,
-        }
+        Needs { hooks: &["tcp_state", "connect"], lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -194,7 +194,7 @@ fn render(report: &Report<'_>, rows: &[Row<'_>]) -> io::Result<Vec<u8>> {
         schema: Schema { name: "ktrace-findings", version: 1 },
         bundle: Bundle {
             capture_id: capture.capture_id.as_deref().map(shown),
-            node: capture.node.as_deref().map(shown),
+            node: capture.node_name.as_deref().map(shown),
             start_at: capture.start_at.map(time),
             end_at: capture.end_at.map(time),
             duration_ns: capture.duration_ns,

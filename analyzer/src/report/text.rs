@@ -45,7 +45,7 @@ pub fn write(out: &mut dyn Write, report: &Report<'_>, all: bool) -> io::Result<
 }
 
 fn head(out: &mut dyn Write, capture: &Capture) -> io::Result<()> {
-    let node = capture.node.as_deref().map_or_else(|| "unknown node".to_owned(), shown);
+    let node = capture.node_name.as_deref().map_or_else(|| "unknown node".to_owned(), shown);
     write!(out, "ktrace capture of {node}")?;
     if let (Some(start), Some(end)) = (capture.start_at, capture.end_at) {
         let (start, end) = (start.format("%Y-%m-%d %H:%M:%S"), end.format("%H:%M:%S UTC"));
@@ -214,12 +214,17 @@ fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
 
 /// Text after a label, wrapped between words.
 fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
+    wrapped_at(out, WIDTH, label, text, indent)
+}
+
+/// The same at another width, in characters.
+pub(super) fn wrapped_at(out: &mut dyn Write, width: usize, label: &str, text: &str, indent: &str) -> io::Result<()> {
     let mut line = label.to_owned();
     let mut column = label.chars().count();
     let mut is_first = true;
     for word in text.split(' ') {
         let length = word.chars().count();
-        if !is_first && column + 1 + length > WIDTH {
+        if !is_first && column + 1 + length > width {
             writeln!(out, "{}", line.trim_end())?;
             line = indent.to_owned();
             column = indent.chars().count();

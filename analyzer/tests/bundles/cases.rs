@@ -7,6 +7,7 @@ use ktrace_bundle::tcp::TcpState;
 
 use crate::drop_cases::DROP_CASES;
 use crate::nat_cases::NAT_CASES;
+use crate::node_cases::NODE_CASES;
 use crate::scene::Scene;
 use crate::stories::*;
 use crate::trouble_cases::TROUBLE_CASES;
@@ -53,7 +54,7 @@ pub const fn unjudged(rule: &'static str) -> Expect {
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(NAT_CASES).chain(DROP_CASES).chain(TROUBLE_CASES)
+    CASES.iter().chain(NAT_CASES).chain(DROP_CASES).chain(TROUBLE_CASES).chain(NODE_CASES)
 }
 
 const CASES: &[Case] = &[

@@ -1,11 +1,11 @@
 //! Bundles that somebody has tampered with: whatever they say, there is a report or one clear error.
 
-use std::fs;
 use std::path::Path;
 
 use ktrace_analyzer::cli;
 
 use crate::cases;
+use crate::scene::write_member;
 
 /// Deterministic noise (splitmix64).
 struct Noise(u64);
@@ -50,17 +50,19 @@ fn with_odd_bytes(text: &str, noise: &mut Noise) -> Vec<u8> {
     bytes
 }
 
-/// Runs both formats over the bundle; what comes out must not steer a terminal.
+/// Reports it and its node in both formats; what comes out must not steer a terminal.
 fn survives(dir: &Path, what: &str) {
     for format in ["text", "json"] {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let args = ["analyze", dir.to_str().unwrap(), "--format", format, "--all"];
-        if let Err(e) = cli::run(args.map(Into::into), &mut out, &mut err) {
-            e.print(&mut err);
+        for command in [&["analyze"][..], &["analyze", "node"]] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let args = [command, &[dir.to_str().unwrap(), "--format", format, "--all"]].concat();
+            if let Err(e) = cli::run(args.into_iter().map(Into::into), &mut out, &mut err) {
+                e.print(&mut err);
+            }
+            let text = String::from_utf8([out, err].concat()).unwrap();
+            let steers = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(steers), "{what}: {text:?}");
         }
-        let text = String::from_utf8([out, err].concat()).unwrap();
-        let steers = |c: char| c.is_control() && c != '\n';
-        assert!(!text.contains(steers), "{what}: {text:?}");
     }
 }
 
@@ -71,7 +73,7 @@ fn numbers_at_their_limits_make_no_report_impossible() {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in (case.build)().members() {
             let text = String::from_utf8(bytes).unwrap();
-            fs::write(dir.path().join(name), with_odd_numbers(&text, &mut noise)).unwrap();
+            write_member(dir.path(), name, with_odd_numbers(&text, &mut noise).as_bytes());
         }
         survives(dir.path(), case.name);
     }
@@ -87,7 +89,7 @@ fn bytes_out_of_place_make_no_report_impossible() {
                 "sockets.jsonl" => bytes,
                 _ => with_odd_bytes(&String::from_utf8(bytes).unwrap(), &mut noise),
             };
-            fs::write(dir.path().join(name), bytes).unwrap();
+            write_member(dir.path(), name, &bytes);
         }
         survives(dir.path(), case.name);
     }

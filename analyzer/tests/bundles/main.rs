@@ -13,8 +13,12 @@ mod drop_stories;
 mod hostile;
 mod nat_cases;
 mod nat_stories;
+mod node_cases;
+mod node_stories;
+mod probe_stories;
 mod scene;
 mod stories;
+mod trouble;
 mod trouble_cases;
 mod trouble_stories;
 
@@ -49,6 +53,9 @@ const GOLDEN: &[&str] = &[
     "mtu-hole",
     "reset-both-ends",
     "slow-reader-both-ends",
+    "qdisc-overflow",
+    "cpu-throttled-fails-probes",
+    "resolver-search-domains",
 ];
 
 /// Where the fixtures of the project are.
@@ -61,9 +68,13 @@ fn blessing() -> bool {
 }
 
 fn analyze(dir: &Path, args: &[&str]) -> String {
-    let args = ["analyze", dir.to_str().unwrap()].into_iter().chain(args.iter().copied());
+    run(&["analyze", dir.to_str().unwrap()], args)
+}
+
+fn run(first: &[&str], args: &[&str]) -> String {
+    let args = first.iter().chain(args).copied();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    cli::run(args.map(Into::into), &mut out, &mut err).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    cli::run(args.map(Into::into), &mut out, &mut err).unwrap_or_else(|e| panic!("{first:?}: {e}"));
     String::from_utf8(out).unwrap()
 }
 
@@ -166,6 +177,19 @@ fn reports_read_as_they_did() {
         agree(&dir.join("report.txt"), text.as_bytes());
         agree(&dir.join("report.json"), analyze(made.path(), &["--format", "json"]).as_bytes());
     }
+}
+
+#[test]
+fn a_machine_in_trouble_fits_on_a_screen() {
+    let name = "machine-in-trouble";
+    let case = cases::all().find(|c| c.name == name).unwrap();
+    let made = tempfile::tempdir().unwrap();
+    (case.build)().write(made.path());
+    let (dir, node) = (fixtures().join("bundles").join(name), ["analyze", "node", made.path().to_str().unwrap()]);
+    let text = run(&node, &[]);
+    assert!(text.lines().count() <= 45 && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    agree(&dir.join("node.txt"), text.as_bytes());
+    agree(&dir.join("node.json"), run(&node, &["--format", "json"]).as_bytes());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use ktrace_bundle::event::{Event, EventKind, PacketDir, Proto, RetransmitKind, R
 use ktrace_bundle::flow::FlowRecord;
 use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::line;
-use ktrace_bundle::manifest::{Manifest, Member};
+use ktrace_bundle::manifest::{Manifest, Member, SourceReport};
+use ktrace_bundle::node::NodeRecord;
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, a_manifest, a_tracking_report, an_event};
 use ktrace_bundle::tracking::{ServicesReport, TrackingReport};
@@ -29,6 +30,7 @@ pub struct Scene {
     flows: Vec<FlowRecord>,
     tracking: TrackingReport,
     services: ServicesReport,
+    pub node: Vec<NodeRecord>,
 }
 
 impl Scene {
@@ -45,6 +47,7 @@ impl Scene {
             flows: Vec::new(),
             tracking: a_tracking_report(),
             services: ServicesReport::default(),
+            node: Vec::new(),
         }
     }
 
@@ -208,6 +211,18 @@ impl Scene {
         self
     }
 
+    /// Changes every event so far.
+    pub fn for_each_event(&mut self, change: impl Fn(Event) -> Event) -> &mut Self {
+        self.events = std::mem::take(&mut self.events).into_iter().map(change).collect();
+        self
+    }
+
+    /// What was seen of the node; the sources of it answered then.
+    pub fn node(&mut self, records: impl IntoIterator<Item = NodeRecord>) -> &mut Self {
+        self.node.extend(records);
+        self
+    }
+
     /// Changes the manifest.
     pub fn manifest(&mut self, change: impl Fn(&mut Manifest) + 'static) -> &mut Self {
         self.changes.push(Box::new(change));
@@ -248,6 +263,9 @@ impl Scene {
     /// The manifest of the bundle.
     pub fn manifest_of(&self, events: &[Event]) -> Manifest {
         let mut manifest = a_manifest(events);
+        if !self.node.is_empty() {
+            manifest.head.sources.extend(["node_network", "node_host", "node_filters"].map(answered));
+        }
         self.changes.iter().for_each(|change| change(&mut manifest));
         manifest
     }
@@ -269,6 +287,7 @@ impl Scene {
             flows.push(b'\n');
         }
         let mut out = vec![("events.jsonl", lines), ("sockets.jsonl", sockets)];
+        out.extend(self.node_members());
         if !self.flows.is_empty() {
             out.push(("flows.jsonl", flows));
         }
@@ -282,6 +301,17 @@ impl Scene {
         out
     }
 
+    fn node_members(&self) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+        let (mut network, mut host) = (Vec::new(), Vec::new());
+        for record in &self.node {
+            let member = if record.netns.is_some() { &mut network } else { &mut host };
+            member.extend(serde_json::to_vec(record).unwrap());
+            member.push(b'\n');
+        }
+        let members = [("node/network.jsonl", network), ("node/host.jsonl", host)];
+        members.into_iter().filter(|(_, lines)| !lines.is_empty())
+    }
+
     /// Socket records.
     pub fn sockets(&self) -> &[SocketRecord] {
         &self.sockets
@@ -291,7 +321,7 @@ impl Scene {
     pub fn write(&self, dir: &Path) {
         fs::create_dir_all(dir).unwrap();
         for (name, bytes) in self.members() {
-            fs::write(dir.join(name), bytes).unwrap();
+            write_member(dir, name, &bytes);
         }
     }
 }
@@ -299,6 +329,18 @@ impl Scene {
 /// Whether it tells of packets that were thrown away.
 pub fn is_drop(event: &Event) -> bool {
     event.payload.kind() == EventKind::Drop
+}
+
+/// Writes a member as a loose file, in its folder.
+pub fn write_member(dir: &Path, name: &str, bytes: &[u8]) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A source that answered.
+fn answered(name: &str) -> SourceReport {
+    SourceReport { name: name.to_owned(), outcome: "answered".to_owned(), ..SourceReport::default() }
 }
 
 /// What the manifest says of a member.

@@ -18,8 +18,7 @@ use crate::tracking::{ServicesReport, Table, TableCounts, TrackingReport};
 use crate::writer::{BundleName, BundleWriter, Sealed, WriterCaps};
 
 /// Every hook of a built capture.
-const HOOKS: [&str; 9] =
-    ["tcp_state", "udp", "connect", "tcp_retransmit", "tcp_reset", "tcp_stall", "listen_overflow", "drop", "sockets"];
+const HOOKS: [&str; 8] = ["tcp_state", "udp", "connect", "tcp_retransmit", "tcp_reset", "tcp_wait", "drop", "sockets"];
 
 /// What is known before the first event: every hook attached, connection tracking answers, a window that opens at
 /// [`START_BOOT_NS`].

@@ -22,7 +22,7 @@ impl Detector for Full {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Tables }
+        Needs { tracking: TrackingNeed::Tables, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -23,7 +23,7 @@ impl Detector for InsertFailed {
     }
 
     fn needs(&self) -> Needs {
-        Needs { hooks: &[], lossless: false, dns: false, audit: false, tracking: TrackingNeed::Counters }
+        Needs { tracking: TrackingNeed::Counters, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

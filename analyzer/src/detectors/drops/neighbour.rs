@@ -27,7 +27,7 @@ impl Detector for NeighbourFailed {
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

@@ -37,7 +37,7 @@ impl Detector for NoRoute {
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "connect", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

@@ -22,7 +22,7 @@ impl Detector for RpFilter {
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

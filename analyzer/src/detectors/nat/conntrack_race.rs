@@ -24,7 +24,7 @@ impl Detector for ConntrackRace {
 
     fn needs(&self) -> Needs {
         let tracking = TrackingNeed::FlowsAndCounters;
-        Needs { hooks: &["udp"], lossless: true, dns: true, audit: false, tracking }
+        Needs { hooks: &["udp"], lossless: true, dns: true, tracking, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -48,7 +48,7 @@ impl Detector for PortExhaustion {
 
     fn needs(&self) -> Needs {
         let (hooks, tracking) = (&["tcp_state", "udp"], TrackingNeed::FlowsAndCounters);
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking }
+        Needs { hooks, lossless: true, tracking, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -119,7 +119,8 @@ fn without_connection_tracking_the_rules_say_why_and_the_verdict_stays() {
     let c = |outcome: &str, error: &str| {
         capture_with([], |m| {
             let (name, outcome, error) = ("conntrack".to_owned(), outcome.to_owned(), Some(error.to_owned()));
-            m.head.sources = vec![SourceReport { name, outcome, error, ..SourceReport::default() }];
+            m.head.sources.retain(|s| s.name != name);
+            m.head.sources.push(SourceReport { name, outcome, error, ..SourceReport::default() });
         })
     };
     let verdict = |c: &Capture| crate::report::Report::new(c, "b").verdict.as_str();

@@ -56,7 +56,7 @@ impl Detector for Unreplied {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Flows }
+        Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -39,8 +39,8 @@ impl Detector for ListenOverflow {
     }
 
     fn needs(&self) -> Needs {
-        let hooks = &["listen_overflow"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        let hooks = &["tcp_wait"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

@@ -57,7 +57,7 @@ impl Detector for MtuHole {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_retransmit", "tcp_state", "drop"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

@@ -55,7 +55,7 @@ impl Detector for ResetByPeer {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_reset", "tcp_state"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

@@ -43,8 +43,8 @@ impl Detector for SlowReader {
     }
 
     fn needs(&self) -> Needs {
-        let hooks = &["tcp_stall"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing }
+        let hooks = &["tcp_wait"];
+        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
     }
 
     fn explain(&self) -> Explanation {

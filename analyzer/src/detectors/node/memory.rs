@@ -1,0 +1,183 @@
+//! `host.memory_pressure`: the machine, or a pod, is short of memory.
+
+use std::collections::BTreeSet;
+
+use ktrace_bundle::node::Cgroup;
+
+use super::pressure::rounded;
+use super::{keys_of, of_cgroup, whose};
+use crate::capture::{Capture, Evidence, Needs, Node, NodePart, ProcId, Waiting};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{SECOND, count, percent, share};
+
+/// Share of the window in which some task waited for memory: from here on it is noticed.
+const WARNING_SHARE: f64 = 0.1;
+/// Share of the window in which all tasks waited: from here on nothing else happens.
+const CRITICAL_FULL_SHARE: f64 = 0.2;
+/// Without PSI: allocations a second that had to wait for memory to be freed.
+const STALL_RATE: f64 = 10.0;
+/// Memory that is available is nearly none below this share.
+const AVAILABLE_SHARE: f64 = 0.03;
+
+/// See the module.
+pub(in crate::detectors) struct MemoryPressure;
+
+/// How short it is.
+struct Lack {
+    severity: Severity,
+    signal: Signal,
+    what: String,
+    confidence: f64,
+}
+
+impl Detector for MemoryPressure {
+    fn id(&self) -> &'static str {
+        "host.memory_pressure"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { node: &[NodePart::Memory, NodePart::Cgroups], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "is the machine, or a pod, short of memory?",
+            decides: vec![
+                "critical: the kernel ended a process for lack of memory (`oom_kill` of `/proc/vmstat`, or of a pod's `memory.events`)".into(),
+                format!("critical: all tasks waited for memory for {} or more of the window (`full` of `/proc/pressure/memory`, or of a pod's `memory.pressure`)", percent(CRITICAL_FULL_SHARE)),
+                format!("warning: some task waited for {} or more", percent(WARNING_SHARE)),
+                format!("where the kernel has no PSI: warning, if {STALL_RATE} or more allocations a second had to wait (`allocstall` of `/proc/vmstat`)"),
+                format!("warning: less than {} of the machine's memory is available", percent(AVAILABLE_SHARE)),
+                "info: a pod was at its limit (`max` or `high` of `memory.events`) and none of the above: caches fill a limit, too".into(),
+            ],
+            limits: vec!["only cgroups of processes whose sockets were seen are read".into()],
+            next: vec!["see who uses the memory; for a pod compare its limit with its use".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let host = of_host(&capture.node, capture.duration_ns)
+            .map(|lack| finding("the machine", Subject::default(), lack, Vec::new()));
+        let cgroups = capture.node.cgroups.values().filter_map(|looks| looks.over_window());
+        let pods = cgroups.filter_map(|cgroup| {
+            let lack = of_pod(&capture.node, cgroup)?;
+            let members: BTreeSet<ProcId> = capture.processes.in_cgroup(cgroup.cgroup_id).collect();
+            let subject = of_cgroup(capture, &members);
+            let covers = if lack.severity > Severity::Info { keys_of(capture, &members) } else { Vec::new() };
+            Some(finding(&whose(&subject, cgroup), subject, lack, covers))
+        });
+        host.into_iter().chain(pods).collect()
+    }
+}
+
+fn oom(kills: u64) -> Lack {
+    Lack {
+        severity: Severity::Critical,
+        signal: Signal { name: "oom_kill_count", value: kills as f64, unit: "processes", threshold: 1.0 },
+        what: format!("ran out of memory: the kernel ended {}", count(kills, "process", "processes")),
+        confidence: 0.97,
+    }
+}
+
+/// By PSI: `None` where there is none, or it says that all is well.
+fn by_pressure(node: &Node, cgroup: Option<u64>) -> Option<Lack> {
+    let Waiting { some, full } = node.waited(cgroup, "memory")?;
+    let full = full.filter(|full| *full >= CRITICAL_FULL_SHARE);
+    let (severity, name, value, threshold) = match full {
+        Some(full) => (Severity::Critical, "memory_full_share", full, CRITICAL_FULL_SHARE),
+        None if some >= WARNING_SHARE => (Severity::Warning, "memory_pressure_share", some, WARNING_SHARE),
+        None => return None,
+    };
+    let who = if full.is_some() { "all tasks" } else { "some task" };
+    Some(Lack {
+        severity,
+        signal: Signal { name, value: value * 100.0, unit: "percent", threshold: threshold * 100.0 },
+        what: format!("is short of memory: {who} waited for it for {} of the time", percent(rounded(value))),
+        confidence: 0.9,
+    })
+}
+
+fn of_host(node: &Node, window_ns: u64) -> Option<Lack> {
+    let kills = node.rose("vmstat", "oom_kill").unwrap_or(0);
+    if kills > 0 {
+        return Some(oom(kills));
+    }
+    let has_psi = node.waited(None, "memory").is_some();
+    by_pressure(node, None).or_else(|| if has_psi { None } else { stalls(node, window_ns) }).or_else(|| scarce(node))
+}
+
+fn stalls(node: &Node, window_ns: u64) -> Option<Lack> {
+    let risen = node.host().counters.get("vmstat").into_iter().flat_map(|vmstat| vmstat.risen());
+    let n = risen.filter(|(name, _)| name.starts_with("allocstall")).fold(0_u64, |sum, (_, n)| sum.saturating_add(n));
+    let rate = n as f64 / (window_ns.max(SECOND) as f64 / SECOND as f64);
+    (rate >= STALL_RATE).then(|| Lack {
+        severity: Severity::Warning,
+        signal: Signal { name: "allocation_stall_rate", value: rate, unit: "allocations/s", threshold: STALL_RATE },
+        what: format!(
+            "is short of memory: {n} allocations had to wait until some was freed (this kernel tells no pressure)"
+        ),
+        confidence: 0.8,
+    })
+}
+
+fn scarce(node: &Node) -> Option<Lack> {
+    let value = |name: &str| node.value("meminfo", name);
+    let (available, total) = (value("MemAvailable")?, value("MemTotal").filter(|n| *n > 0)?);
+    let part = share(available, total);
+    (part < AVAILABLE_SHARE).then(|| Lack {
+        severity: Severity::Warning,
+        signal: Signal {
+            name: "available_memory_share",
+            value: part * 100.0,
+            unit: "percent",
+            threshold: AVAILABLE_SHARE * 100.0,
+        },
+        what: format!("has nearly no memory left: {} MiB of {} MiB are available", available >> 20, total >> 20),
+        confidence: 0.85,
+    })
+}
+
+fn of_pod(node: &Node, cgroup: &Cgroup) -> Option<Lack> {
+    let rose = |counter: &str| cgroup.rose.get(counter).copied().unwrap_or(0);
+    let kills = rose("memory.oom_kill");
+    if kills > 0 {
+        return Some(oom(kills));
+    }
+    let at_limit = rose("memory.max").saturating_add(rose("memory.high"));
+    by_pressure(node, Some(cgroup.cgroup_id)).or_else(|| {
+        (at_limit > 0).then(|| Lack {
+            severity: Severity::Info,
+            signal: Signal { name: "memory_limit_count", value: at_limit as f64, unit: "times", threshold: 1.0 },
+            what: format!("was at its memory limit {}, which caches alone can do", count(at_limit, "time", "times")),
+            confidence: 0.8,
+        })
+    })
+}
+
+fn finding(whose: &str, subject: Subject, lack: Lack, covers: Vec<crate::finding::Key>) -> Finding {
+    let mut next_steps = vec![
+        Step::run("see what is available", "free -m"),
+        Step::run("see whom the kernel has ended", "dmesg -T | grep -i 'out of memory' | tail"),
+        Step::run("see who uses the memory", "top -b -n 1 -o %MEM | head -20"),
+    ];
+    if let Some(pid) = subject.pid() {
+        next_steps.push(Step::run("see the cgroup whose limit it is", format!("cat /proc/{pid}/cgroup")));
+    }
+    let is_share = lack.signal.unit == "percent";
+    Finding {
+        rule: "host.memory_pressure",
+        severity: lack.severity,
+        title: format!("{whose} {}", lack.what),
+        cause: "more memory is wanted than there is, or than the pod may have".to_owned(),
+        impact: "tasks wait while memory is freed, or are ended: connections break, answers come late".to_owned(),
+        next_steps,
+        share: if is_share { (lack.signal.value / 100.0).min(1.0) } else { 1.0 },
+        signal: lack.signal,
+        confidence: lack.confidence,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Some(covers),
+        subject,
+    }
+}

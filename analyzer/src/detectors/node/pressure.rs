@@ -1,0 +1,198 @@
+//! `host.pressure`: tasks of the machine wait for a CPU, for the hypervisor, or for storage.
+
+use crate::capture::{Capture, Evidence, Needs, Node, NodePart, Waiting};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::percent;
+
+/// Share of the window in which some task waited for a CPU: from here on it is noticed, and from here on little runs.
+const CPU_SHARES: (f64, f64) = (0.5, 0.8);
+/// ... if no more of the CPUs' time than this was idle.
+const IDLE_SHARES: (f64, f64) = (0.2, 0.05);
+/// Share of the CPUs' time that the hypervisor gave to others.
+const STEAL_SHARES: (f64, f64) = (0.1, 0.3);
+/// Share of the window in which some task waited for storage.
+const IO_SHARES: (f64, f64) = (0.4, 0.8);
+/// ... if for this share all tasks waited.
+const IO_FULL_SHARES: (f64, f64) = (0.1, 0.4);
+/// Without PSI: tasks that run or wait, for each CPU.
+const LOADS: (f64, f64) = (2.0, 4.0);
+
+/// See the module.
+pub(in crate::detectors) struct HostPressure;
+
+/// What there is too little of.
+struct Lack {
+    signal: &'static str,
+    part: f64,
+    threshold: f64,
+    severity: Severity,
+    title: String,
+    cause: &'static str,
+    confidence: f64,
+}
+
+impl Detector for HostPressure {
+    fn id(&self) -> &'static str {
+        "host.pressure"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { node: &[NodePart::Cpu], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        let both =
+            |shares: (f64, f64)| format!("warning from {}, critical from {}", percent(shares.0), percent(shares.1));
+        Explanation {
+            question: "is the machine short of CPU, or of storage throughput?",
+            decides: vec![
+                format!(
+                    "CPU: share of the window in which some task waited for one (`/proc/pressure/cpu`): {}; and no more than {} or {} of the CPUs' time idle",
+                    both(CPU_SHARES),
+                    percent(IDLE_SHARES.0),
+                    percent(IDLE_SHARES.1)
+                ),
+                format!(
+                    "storage: the same of `/proc/pressure/io`: {}; and all tasks waiting for {} or {}",
+                    both(IO_SHARES),
+                    percent(IO_FULL_SHARES.0),
+                    percent(IO_FULL_SHARES.1)
+                ),
+                format!("steal, time that the hypervisor gave to others: {} of the CPUs' time", both(STEAL_SHARES)),
+                format!(
+                    "where the kernel has no PSI: idle time as above, and a load of {} (warning) or {} (critical) for each CPU; storage is not judged then",
+                    LOADS.0, LOADS.1
+                ),
+            ],
+            limits: vec![
+                "one busy CPU among many is not seen".into(),
+                "which process uses it up is not recorded".into(),
+            ],
+            next: vec!["see what runs; look at the neighbours of a virtual machine if its time is stolen".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let node = &capture.node;
+        [cpu(node), io(node), steal(node)].into_iter().flatten().map(finding).collect()
+    }
+}
+
+/// How much of a pair of thresholds is reached.
+fn grade(is_at: impl Fn(f64) -> bool, pair: (f64, f64)) -> Option<Severity> {
+    match (is_at(pair.0), is_at(pair.1)) {
+        (_, true) => Some(Severity::Critical),
+        (true, false) => Some(Severity::Warning),
+        (false, false) => None,
+    }
+}
+
+fn threshold(severity: Severity, pair: (f64, f64)) -> f64 {
+    if severity == Severity::Critical { pair.1 } else { pair.0 }
+}
+
+fn cpu(node: &Node) -> Option<Lack> {
+    let idle = node.cpu_share("idle");
+    let load = node.load();
+    let words = load.map_or_else(String::new, |(load, cpus)| format!("; load {load:.1} on {cpus} CPUs"));
+    let Some(Waiting { some, .. }) = node.waited(None, "cpu") else { return cpu_without_psi(idle?, load?) };
+    let severity =
+        [(CPU_SHARES.1, IDLE_SHARES.1, Severity::Critical), (CPU_SHARES.0, IDLE_SHARES.0, Severity::Warning)];
+    let reached =
+        |(least, most_idle, _): &(f64, f64, Severity)| some >= *least && idle.is_none_or(|idle| idle <= *most_idle);
+    let severity = severity.into_iter().find(reached)?.2;
+    Some(Lack {
+        signal: "cpu_pressure_share",
+        part: some,
+        threshold: threshold(severity, CPU_SHARES),
+        severity,
+        title: format!(
+            "the machine is short of CPU: some task waited for one for {} of the time{words}",
+            percent(rounded(some))
+        ),
+        cause: "more tasks want to run than there are CPUs",
+        confidence: 0.9,
+    })
+}
+
+fn cpu_without_psi(idle: f64, (load, cpus): (f64, u64)) -> Option<Lack> {
+    let each = load / cpus as f64;
+    let by_load = grade(|least| each >= least, LOADS)?;
+    let by_idle = grade(|least| idle <= least, IDLE_SHARES)?;
+    let severity = by_load.min(by_idle);
+    Some(Lack {
+        signal: "load_per_cpu",
+        part: each,
+        threshold: threshold(severity, LOADS),
+        severity,
+        title: format!(
+            "the machine is short of CPU: load {load:.1} on {cpus} CPUs, idle for {} of their time (this kernel tells no pressure)",
+            percent(rounded(idle))
+        ),
+        cause: "more tasks want to run than there are CPUs, or they wait for storage, which counts as load, too",
+        confidence: 0.75,
+    })
+}
+
+fn io(node: &Node) -> Option<Lack> {
+    let Waiting { some, full } = node.waited(None, "io")?;
+    let by_full = grade(|least| full.is_some_and(|full| full >= least), IO_FULL_SHARES)?;
+    let severity = grade(|least| some >= least, IO_SHARES)?.min(by_full);
+    Some(Lack {
+        signal: "io_pressure_share",
+        part: some,
+        threshold: threshold(severity, IO_SHARES),
+        severity,
+        title: format!(
+            "the machine waits for storage: some task for {} of the time, all for {}",
+            percent(rounded(some)),
+            percent(rounded(full.unwrap_or(0.0)))
+        ),
+        cause: "storage does not keep up with what is read and written: a slow or throttled disk, or memory that is written out",
+        confidence: 0.85,
+    })
+}
+
+fn steal(node: &Node) -> Option<Lack> {
+    let stolen = node.cpu_share("steal")?;
+    let severity = grade(|least| stolen >= least, STEAL_SHARES)?;
+    Some(Lack {
+        signal: "steal_share",
+        part: stolen,
+        threshold: threshold(severity, STEAL_SHARES),
+        severity,
+        title: format!("the hypervisor gave {} of this machine's CPU time to others (steal)", percent(rounded(stolen))),
+        cause: "the host of this virtual machine is overcommitted, or its CPU credits are used up",
+        confidence: 0.95,
+    })
+}
+
+fn finding(lack: Lack) -> Finding {
+    let is_share = lack.signal != "load_per_cpu";
+    let (factor, unit) = if is_share { (100.0, "percent") } else { (1.0, "tasks per CPU") };
+    Finding {
+        rule: "host.pressure",
+        severity: lack.severity,
+        title: lack.title,
+        signal: Signal { name: lack.signal, value: lack.part * factor, unit, threshold: lack.threshold * factor },
+        subject: Subject::default(),
+        cause: lack.cause.to_owned(),
+        impact: "whatever runs here answers late: DNS, probes and requests wait, while the network is fine".to_owned(),
+        next_steps: vec![
+            Step::run("see pressure, where the kernel tells it", "grep . /proc/pressure/*"),
+            Step::run("see run queue, steal (`st`) and waiting for storage (`wa`)", "vmstat 1 5"),
+            Step::run("see what uses the CPUs", "top -b -n 1 -o %CPU | head -20"),
+        ],
+        share: lack.part.min(1.0),
+        confidence: lack.confidence,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Some(Vec::new()),
+    }
+}
+
+/// A share to a tenth of a percent.
+pub(in crate::detectors) fn rounded(share: f64) -> f64 {
+    (share * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,147 @@
+//! `net.qdisc_drops`: packets to be sent that a queueing discipline had no room for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ktrace_bundle::node::Qdisc;
+
+use super::{MAX_COVERED, key_of, place};
+use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
+use crate::detectors::Detector;
+use crate::escape::shown;
+use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::units::{percent, share};
+
+/// From this share of packets on, it is noticed: as much loss slows TCP down.
+const WARNING_SHARE: f64 = 0.01;
+/// From this share on, little gets through.
+const CRITICAL_SHARE: f64 = 0.05;
+/// Fewer prove nothing.
+const MIN_DROPS: u64 = 10;
+
+/// See the module.
+pub(in crate::detectors) struct QdiscDrops;
+
+impl Detector for QdiscDrops {
+    fn id(&self) -> &'static str {
+        "net.qdisc_drops"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { node: &[NodePart::Qdiscs], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does an interface drop packets because its queue is full, or because it is shaped?",
+            decides: vec![
+                "`drops` of a queueing discipline rose in the window; of several on one interface the one with the most counts, since a parent counts what its children drop".into(),
+                format!("critical: {} or more of the packets, warning: {} or more, each {MIN_DROPS} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
+                format!("info: {MIN_DROPS} or more, but less than {}: how `fq_codel` and the like tell TCP to slow down", percent(WARNING_SHARE)),
+            ],
+            limits: vec![
+                "whose packets were dropped is taken from the routes of the table `main`".into(),
+                "an interface that was made within the window is not judged".into(),
+            ],
+            next: vec!["compare the rate of the interface, or of its shaper, with what is sent through it".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (netns, place) in &capture.node.places {
+            found.extend(worst(place).into_iter().filter_map(|q| finding(capture, *netns, place, q)));
+        }
+        found
+    }
+}
+
+/// The discipline that dropped the most, for each interface.
+fn worst(place: &Place) -> Vec<&Qdisc> {
+    let mut by_dev: BTreeMap<&str, &Qdisc> = BTreeMap::new();
+    for q in place.qdiscs.values().filter_map(Looks::over_window).filter(|q| rose(q, "drops") > 0) {
+        let known = by_dev.entry(&q.dev).or_insert(q);
+        let rank = |q: &Qdisc| (rose(q, "drops"), q.parent == "root");
+        if rank(q) > rank(known) {
+            *known = q;
+        }
+    }
+    by_dev.into_values().collect()
+}
+
+fn rose(q: &Qdisc, counter: &str) -> u64 {
+    q.rose.get(counter).copied().unwrap_or(0)
+}
+
+fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc) -> Option<Finding> {
+    let drops = rose(q, "drops");
+    let all = rose(q, "packets").saturating_add(drops);
+    let part = share(drops, all);
+    let severity = match part {
+        _ if drops < MIN_DROPS => return None,
+        CRITICAL_SHARE.. => Severity::Critical,
+        WARNING_SHARE.. => Severity::Warning,
+        _ => Severity::Info,
+    };
+    let title = format!(
+        "the queue `{}` of interface `{}` of {} dropped {drops} of {all} packets ({})",
+        shown(&q.kind),
+        shown(&q.dev),
+        place(capture, netns),
+        percent(part)
+    );
+    let subject = Subject { netns: Some(netns), ..Subject::default() };
+    Some(Finding {
+        rule: "net.qdisc_drops",
+        severity,
+        title,
+        signal: Signal { name: "qdisc_drop_share", value: part * 100.0, unit: "percent", threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE } },
+        cause: cause(q).to_owned(),
+        impact: "what was dropped has to be sent again, and throughput through this interface collapses; datagrams are just gone".to_owned(),
+        next_steps: next_steps(at),
+        share: part,
+        confidence: 0.95,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Some(through(capture, netns, at, &q.dev)),
+        subject,
+    })
+}
+
+fn cause(q: &Qdisc) -> &'static str {
+    match q.kind.as_str() {
+        "tbf" | "htb" | "hfsc" | "cake" => {
+            "more is sent than the rate that this shaper lets through, for longer than its queue lasts"
+        }
+        "netem" => "`netem` drops packets on purpose: somebody makes a bad network here, or has forgotten to stop",
+        "ingress" | "clsact" => "a filter on this hook drops packets, or polices them to a rate",
+        _ => "more is sent than the interface takes, for longer than its queue lasts",
+    }
+}
+
+fn next_steps(at: &Place) -> Vec<Step> {
+    let pid = at.netns.latest().and_then(|n| n.pid).filter(|_| !at.is_node());
+    let inside = |command: &str| pid.map_or_else(|| command.to_owned(), |pid| format!("nsenter -t {pid} -n {command}"));
+    vec![
+        Step::run("see the queues with their drops and their rates", inside("tc -s qdisc")),
+        Step::run("see the classes of a shaper", inside("tc -s class")),
+        Step::run("see what the interfaces send", inside("ip -s link")),
+        Step::think("then compare the rate with what is sent, before making the queue longer"),
+    ]
+}
+
+/// Subjects whose packets go out by this interface; by the node's also those of its pods.
+fn through(capture: &Capture, netns: u32, at: &Place, dev: &str) -> Vec<Key> {
+    let passes = |of: u32, to: Option<IpAddr>| {
+        let is_theirs = of == netns || at.is_node();
+        let route = to.filter(|to| is_theirs && !to.is_loopback()).and_then(|to| at.route_to(to));
+        route.is_some_and(|r| r.dev.as_deref() == Some(dev))
+    };
+    let connections = capture.connections.iter().filter(|c| passes(c.netns, c.way.backend(c.remote).addr));
+    let mut keys: BTreeSet<Key> = connections.map(|c| key_of(capture, c)).take(MAX_COVERED).collect();
+    for flow in capture.dns.iter().filter(|f| passes(f.netns, f.way.backend(f.server).addr)).take(MAX_COVERED) {
+        let comm = flow.owner.and_then(|id| capture.processes.get(id)).map(|p| p.comm.clone());
+        keys.insert(Key::from(&Target { comm, netns: flow.netns, remote: flow.server }));
+    }
+    keys.into_iter().collect()
+}

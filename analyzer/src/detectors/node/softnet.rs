@@ -1,0 +1,94 @@
+//! `net.softnet_drops`: received packets that found no room in the queue between interface and network stack.
+
+use crate::capture::{Capture, Evidence, Needs, NodePart};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{count, percent, share};
+
+/// From this share of received packets on, little works.
+const CRITICAL_SHARE: f64 = 0.01;
+/// Fewer are only mentioned.
+const MIN_WARNING: u64 = 10;
+
+/// See the module.
+pub(in crate::detectors) struct SoftnetDrops;
+
+impl Detector for SoftnetDrops {
+    fn id(&self) -> &'static str {
+        "net.softnet_drops"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { node: &[NodePart::Softnet], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does the node drop received packets because its CPUs do not take them in fast enough?",
+            decides: vec![
+                "`dropped` of `/proc/net/softnet_stat` rose in the window: a CPU's receive queue held `net.core.netdev_max_backlog` packets".into(),
+                format!("critical: {} or more of the packets that came, and {MIN_WARNING} or more", percent(CRITICAL_SHARE)),
+                format!("warning: {MIN_WARNING} or more; info: fewer"),
+            ],
+            limits: vec![
+                "this queue takes what comes over veth, loopback and receive packet steering; a NIC that polls has rings of its own, whose drops are counted by its driver".into(),
+                "the kernel does not count whose packets they were".into(),
+            ],
+            next: vec!["see which CPU drops, then spread the load over more of them before making the queue longer".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        finding(capture).into_iter().collect()
+    }
+}
+
+fn finding(capture: &Capture) -> Option<Finding> {
+    let node = &capture.node;
+    let dropped = node.rose("softnet", "dropped").filter(|n| *n > 0)?;
+    let all = node.rose("softnet", "processed").unwrap_or(0).saturating_add(dropped);
+    let part = share(dropped, all);
+    let severity = match dropped {
+        MIN_WARNING.. if part >= CRITICAL_SHARE => Severity::Critical,
+        MIN_WARNING.. => Severity::Warning,
+        _ => Severity::Info,
+    };
+    let title = format!(
+        "the node dropped {dropped} of {} that it took in: a receive queue was full{}",
+        count(all, "packet", "packets"),
+        worst_cpu(capture)
+    );
+    Some(Finding {
+        rule: "net.softnet_drops",
+        severity,
+        title,
+        signal: Signal { name: "softnet_drop_share", value: part * 100.0, unit: "percent", threshold: 0.0 },
+        subject: Subject::default(),
+        cause: "packets come faster than the CPU that takes them in handles them: one CPU gets most of the interrupts, or it is busy with something else".to_owned(),
+        impact: "whoever they were for misses them: TCP sends again, UDP and DNS wait for their timeouts".to_owned(),
+        next_steps: vec![
+            Step::run("see drops (2nd column) and exhausted budgets (3rd) by CPU", "cat /proc/net/softnet_stat"),
+            Step::run(
+                "see the length of the queue and the budget",
+                "sysctl net.core.netdev_max_backlog net.core.netdev_budget net.core.netdev_budget_usecs",
+            ),
+            Step::run("see which CPUs take packets in", "grep -E 'CPU|NET_RX' /proc/softirqs"),
+            Step::think("then spread interrupts or receive packet steering over more CPUs"),
+        ],
+        share: part,
+        confidence: 0.95,
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Some(Vec::new()),
+    })
+}
+
+/// ` (most on CPU 3: 400)`, or nothing.
+fn worst_cpu(capture: &Capture) -> String {
+    let cpus = capture.node.groups("softnet.cpu").filter_map(|(cpu, looks)| {
+        let n = looks.rose("dropped").filter(|n| *n > 0)?;
+        Some((n, cpu.parse::<u32>().ok()?))
+    });
+    cpus.max_by_key(|(n, cpu)| (*n, u32::MAX - cpu))
+        .map_or_else(String::new, |(n, cpu)| format!(" (most on CPU {cpu}: {n})"))
+}

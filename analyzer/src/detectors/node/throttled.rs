@@ -1,0 +1,121 @@
+//! `pod.cpu_throttled`: a pod that is not allowed to run because it has used up its CPU limit.
+
+use std::collections::BTreeSet;
+
+use ktrace_bundle::node::Cgroup;
+
+use super::{keys_of, of_cgroup, whose};
+use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, ProcId};
+use crate::detectors::Detector;
+use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::units::{duration, percent, share};
+
+/// From this share of periods on, it is noticed.
+const WARNING_SHARE: f64 = 0.1;
+/// From this share of periods on, the pod waits more often than not.
+const CRITICAL_SHARE: f64 = 0.5;
+/// Fewer periods, which are 100 ms long by default, prove nothing.
+const MIN_PERIODS: u64 = 20;
+
+/// See the module.
+pub(in crate::detectors) struct CpuThrottled;
+
+impl Detector for CpuThrottled {
+    fn id(&self) -> &'static str {
+        "pod.cpu_throttled"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { node: &[NodePart::Cgroups], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "is a pod held back by its CPU limit?",
+            decides: vec![
+                format!("`nr_throttled` as a share of `nr_periods` of the pod's cgroup (`cpu.stat`) over the window, of at least {MIN_PERIODS} periods in which it ran"),
+                format!("critical: {} or more, warning: {} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
+            ],
+            limits: vec![
+                "only cgroups of processes whose sockets were seen are read".into(),
+                "a cgroup that was first seen within the window is judged by its whole life, as a warning at most".into(),
+                "a single thread that is held back for a moment counts as the whole pod".into(),
+            ],
+            next: vec!["raise or remove the CPU limit, or use fewer threads: with many of them the limit of a period is used up in a few ms".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        capture.node.cgroups.values().filter_map(|looks| finding(capture, looks)).collect()
+    }
+}
+
+fn finding(capture: &Capture, looks: &Looks<Cgroup>) -> Option<Finding> {
+    let cgroup = looks.end.as_ref()?;
+    let is_whole = looks.start.is_some();
+    let counters = if is_whole { &cgroup.rose } else { &cgroup.counters };
+    let gained = |counter: &str| counters.get(counter).copied().unwrap_or(0);
+    let (periods, throttled) = (gained("cpu.nr_periods"), gained("cpu.nr_throttled"));
+    let part = share(throttled, periods);
+    if periods < MIN_PERIODS || part < WARNING_SHARE {
+        return None;
+    }
+    let severity = if part >= CRITICAL_SHARE && is_whole { Severity::Critical } else { Severity::Warning };
+    let members: BTreeSet<ProcId> = capture.processes.in_cgroup(cgroup.cgroup_id).collect();
+    let subject = of_cgroup(capture, &members);
+    let title = format!(
+        "{} was held back by its CPU limit{} in {throttled} of {periods} periods ({}){}",
+        whose(&subject, cgroup),
+        limit(cgroup),
+        percent(part),
+        if is_whole { "" } else { " since it began" }
+    );
+    let waited = duration(gained("cpu.throttled_usec").saturating_mul(1000));
+    let next_steps = next_steps(subject.pid());
+    Some(Finding {
+        rule: "pod.cpu_throttled",
+        severity,
+        title,
+        signal: Signal {
+            name: "throttled_period_share",
+            value: part * 100.0,
+            unit: "percent",
+            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+        },
+        cause: format!(
+            "it used up what it may run in a period and had to wait for the next one, its threads {waited} in all; the node may have idle CPUs all the same"
+        ),
+        impact:
+            "it answers late and reads late: clients, probes and DNS lookups wait for it, while the network is fine"
+                .to_owned(),
+        next_steps,
+        share: part,
+        confidence: if is_whole { 0.97 } else { 0.7 },
+        evidence: Evidence::default(),
+        symptoms: Vec::new(),
+        covers: Some(keys_of(capture, &members)),
+        subject,
+    })
+}
+
+/// ` of 0.5 CPUs`, or nothing.
+fn limit(cgroup: &Cgroup) -> String {
+    match cgroup.quota_us.zip(cgroup.period_us.filter(|us| *us > 0)) {
+        Some((quota, period)) => {
+            let cpus = quota as f64 / period as f64;
+            format!(" of {} CPUs", (cpus * 100.0).round() / 100.0)
+        }
+        None => String::new(),
+    }
+}
+
+fn next_steps(pid: Option<u32>) -> Vec<Step> {
+    let mut out = Vec::new();
+    if let Some(pid) = pid {
+        out.push(Step::run("see the cgroup of the process", format!("cat /proc/{pid}/cgroup")));
+        out.push(Step::run("see how many threads share the limit", format!("grep Threads /proc/{pid}/status")));
+    }
+    out.push(Step::think("compare `nr_throttled` and `nr_periods` of `cpu.stat` in that cgroup over a minute"));
+    out.push(Step::think("then raise or remove the pod's CPU limit, or make it use fewer threads"));
+    out
+}

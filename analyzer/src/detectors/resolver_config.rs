@@ -1,0 +1,165 @@
+//! `dns.resolver_config`: a resolver that asks for each name under all its search domains first.
+
+use std::collections::BTreeMap;
+
+use ktrace_bundle::event::Endpoint;
+use ktrace_bundle::node::Resolver;
+
+use super::Detector;
+use crate::capture::{Asked, Capture, MIN_STEPS, Needs, NodePart, ProcId, Target};
+use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::units::{SECOND, count, percent, share};
+
+/// Queries a second that need not be, from which on it is noticed.
+const WARNING_RATE: f64 = 20.0;
+/// ... if they are this share of all.
+const WARNING_SHARE: f64 = 0.5;
+/// Fewer rows of queries may be chance.
+const MIN_ROWS: u64 = 5;
+/// A name with fewer dots than this is asked for under the search domains first; 1 is the default.
+const MIN_NDOTS: u64 = 2;
+
+/// See the module.
+pub(super) struct ResolverConfig;
+
+/// One process name that asks one server by one kind of configuration.
+#[derive(Default)]
+struct Account<'a> {
+    asked: Asked,
+    members: Vec<ProcId>,
+    resolver: Option<&'a Resolver>,
+}
+
+impl Detector for ResolverConfig {
+    fn id(&self) -> &'static str {
+        "dns.resolver_config"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { hooks: &["udp"], lossless: true, dns: true, node: &[NodePart::Resolvers], ..Needs::NOTHING }
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            question: "does the configuration of a resolver multiply its queries?",
+            decides: vec![
+                format!("`resolv.conf` has search domains and `ndots` of {MIN_NDOTS} or more, and the traffic shows it: {MIN_ROWS} or more rows of {MIN_STEPS} or more steps, each shorter than the one before and sent as the answer to that comes"),
+                format!("warning: {WARNING_RATE} or more queries a second that are for another name than the last of their row, and {} or more of all", percent(WARNING_SHARE)),
+                "info: fewer, as every pod of Kubernetes does it by default (`ndots:5` and three domains)".into(),
+            ],
+            limits: vec![
+                "payload is never read: the rows are known by the lengths and times of queries, and rows of several threads at once are not recognized".into(),
+                "a resolver that ignores `resolv.conf`, or that was given another one, is judged by the file all the same".into(),
+            ],
+            next: vec!["write names with a dot at their end, or lower `ndots` in the pod's `dnsConfig`".into()],
+        }
+    }
+
+    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut accounts: BTreeMap<(Target, u32), Account<'_>> = BTreeMap::new();
+        let netns = netns_by_asker(capture);
+        for ((proc, server), asked) in &capture.lookups.by_asker {
+            let Some(netns) = netns.get(&(*proc, *server)) else { continue };
+            let Some(resolver) = resolver_of(capture, *proc).filter(|r| multiplies(r)) else { continue };
+            let comm = capture.processes.get(*proc).map(|p| p.comm.clone());
+            let target = Target { comm, netns: *netns, remote: *server };
+            let account = accounts.entry((target, resolver.mnt_ns)).or_default();
+            account.resolver = Some(resolver);
+            account.members.push(*proc);
+            account.asked.merge(asked);
+        }
+        accounts.iter().filter_map(|((target, _), account)| finding(capture, target, account)).collect()
+    }
+}
+
+/// The network namespaces of clients of DNS servers.
+fn netns_by_asker(capture: &Capture) -> BTreeMap<(ProcId, Endpoint), u32> {
+    capture.dns.iter().filter_map(|f| Some(((f.owner?, f.server), f.netns))).collect()
+}
+
+/// What a process resolves by: the file of its mount namespace.
+fn resolver_of(capture: &Capture, proc: ProcId) -> Option<&Resolver> {
+    capture.node.resolvers.get(&capture.processes.setting(proc).mnt_ns?)?.latest()
+}
+
+const fn multiplies(resolver: &Resolver) -> bool {
+    resolver.search_count > 0 && resolver.ndots >= MIN_NDOTS
+}
+
+fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let (asked, resolver) = (&account.asked, account.resolver?);
+    if asked.rows < MIN_ROWS {
+        return None;
+    }
+    let rate = asked.wasted as f64 / (capture.duration_ns.max(SECOND) as f64 / SECOND as f64);
+    let part = share(asked.wasted, asked.queries);
+    let severity = if rate >= WARNING_RATE && part >= WARNING_SHARE { Severity::Warning } else { Severity::Info };
+    let subject = subject(capture, target, account);
+    let domains = count(resolver.search_count, "search domain", "search domains");
+    let title = format!(
+        "{} asks {} {} times for a name: {} of {} queries were for names under {domains} (`ndots:{}`)",
+        subject.who(),
+        subject.whom(),
+        asked.longest,
+        asked.wasted,
+        asked.queries,
+        resolver.ndots
+    );
+    let pid = subject.pid();
+    Some(Finding {
+        rule: "dns.resolver_config",
+        severity,
+        title,
+        signal: Signal { name: "search_query_rate", value: rate, unit: "queries/s", threshold: WARNING_RATE },
+        cause: format!(
+            "a name with fewer than {} dots is asked for under each search domain first, for A and for AAAA; only the last question is about the name itself",
+            resolver.ndots
+        ),
+        impact: format!(
+            "a lookup takes {} round trips instead of one, and waits for any of them that is lost; the DNS servers get {:.1} times the queries",
+            asked.longest,
+            factor(asked)
+        ),
+        next_steps: next_steps(pid),
+        share: part,
+        confidence: 0.8,
+        evidence: asked.evidence.clone(),
+        symptoms: Vec::new(),
+        covers: None,
+        subject,
+    })
+}
+
+fn subject(capture: &Capture, target: &Target, account: &Account<'_>) -> Subject {
+    let mut pids: Vec<u32> =
+        account.members.iter().filter_map(|id| capture.processes.get(*id)).map(|p| p.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let mut homes: Vec<_> = account.members.iter().map(|id| capture.processes.home(*id)).collect();
+    homes.dedup();
+    Subject {
+        comm: target.comm.clone(),
+        pids,
+        home: homes.pop().filter(|_| homes.is_empty()).flatten().cloned(),
+        remote: Some(target.remote),
+        netns: Some(target.netns),
+        ..Subject::default()
+    }
+}
+
+fn factor(asked: &Asked) -> f64 {
+    let needed = asked.queries.saturating_sub(asked.wasted).max(1);
+    asked.queries as f64 / needed as f64
+}
+
+fn next_steps(pid: Option<u32>) -> Vec<Step> {
+    let mut out = Vec::new();
+    if let Some(pid) = pid {
+        out.push(Step::run("see the configuration that it has", format!("cat /proc/{pid}/root/etc/resolv.conf")));
+    }
+    out.push(Step::think("write names outside the cluster with a dot at their end, or set `ndots:1` or `ndots:2` in the pod's `dnsConfig`"));
+    out.push(Step::think(
+        "a DNS cache on the node takes the load off the servers, not the round trips off the lookups",
+    ));
+    out
+}

@@ -46,6 +46,7 @@ use crate::kernel::loader::{self, LoadError};
 use crate::kernel::looks::Looks;
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
+use crate::node::Node;
 use crate::plan::Plan;
 use crate::plan::naming::Choice;
 use crate::preflight;
@@ -159,6 +160,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     // the runtime answers while the programs are loaded
     let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
     let flows = Flows::new(plan.with_conntrack != Choice::False);
+    let node = Node::new(plan.with_node, &plan.naming.host_root);
     let features = Features::of_this_kernel(plan.btf.as_deref());
     let mut session = loader::load(plan, &features)?;
     let reasons = Reasons::of(features.types().own());
@@ -179,6 +181,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     };
     let mut head = manifest::head(plan, &first, session.reports());
     let mut sink = start_bundle(plan, &head, context.clone(), homes, flows)?;
+    sink.node = node;
     sink.tee = plan.stdout.then(Tee::to_stdout).transpose().map_err(CaptureError::Stdout)?;
     let mut degraded = session.degraded().to_vec();
     if !preflight::sees_all_processes() {
@@ -189,6 +192,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.homes.refresh(false);
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
     tell_homes(&session, &mut sink)?;
+    sink.begin_node(&first);
     give_back_memory();
 
     let sink = RefCell::new(sink);
@@ -219,6 +223,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     degraded.extend(finish_looks(looks));
     audit.closing();
     session.close_gate();
+    sink.borrow_mut().node.close();
     let end_boot_ns = clock::boot_ns();
     session.wait_for_programs()?;
     audit.closed();
@@ -248,6 +253,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     sink.homes.wait_for_last_names();
     let utc_of = |boot_ns| clock::utc_of(clocks.first(), boot_ns);
     head.sources.push(sink.finish_flows(utc_of(end_boot_ns)));
+    head.sources.extend(sink.finish_node());
     sink.write_workloads(utc_of);
     sink.write_processes(utc_of);
     if let (Some(report), Some(command)) = (&mut head.command, &mut command) {

@@ -168,6 +168,11 @@ pub struct CaptureArgs {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub with_cmdline: String,
 
+    /// Record how the network of the node and the pressure on it are when the capture begins and ends
+    #[arg(long, env = "KTRACE_WITH_NODE", default_value = "true", value_name = "BOOL", help_heading = WHAT,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub with_node: String,
+
     /// Events to keep, a quarter for what is not UDP; later ones are counted only
     #[arg(long, env = "KTRACE_MAX_EVENTS", default_value = "500000", value_name = "COUNT", help_heading = LIMITS)]
     pub max_events: String,

@@ -15,6 +15,7 @@ mod hooks;
 mod identity;
 mod kernel;
 mod lifetimes;
+mod node;
 mod plan;
 mod preflight;
 mod processes;

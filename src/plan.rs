@@ -95,6 +95,8 @@ pub struct Plan {
     pub naming: Naming,
     /// Whether connection tracking is asked.
     pub with_conntrack: Choice,
+    /// Look at the node's network and the pressure on it.
+    pub with_node: bool,
     /// Node name: letters, digits, `.`, `_` and `-`, so that it is harmless in a file name.
     pub node: String,
     /// Cluster name, if given.
@@ -170,6 +172,7 @@ impl Plan {
             naming: draft.naming(args)?,
             with_conntrack: draft
                 .value("with-conntrack", &args.with_conntrack, naming::choice, |it| json!(it.as_str()))?,
+            with_node: draft.boolean("with-node", &args.with_node)?,
             node: draft.node(args.node.as_deref())?,
             cluster: draft.optional("cluster", args.cluster.as_deref(), names::cluster, |it| json!(it))?,
             labels: draft.labels(&args.label)?,
@@ -308,6 +311,7 @@ impl Draft<'_> {
             is_runtime_required: with_cri == Choice::True,
             pod_logs: self.path("pod-logs", &pod_logs),
             kubelet_dir: self.path("kubelet-dir", &kubelet_dir),
+            host_root: root,
         })
     }
 

@@ -10,12 +10,12 @@ mod behind;
 mod iptables;
 mod ipvs;
 mod names;
-mod nft;
-mod presence;
+pub mod nft;
+pub mod presence;
 mod ruleset;
 mod scope;
-mod sources;
-mod tool;
+pub mod sources;
+pub mod tool;
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -3,8 +3,10 @@
 
 mod filtered;
 mod flows;
+mod node;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -28,6 +30,7 @@ use crate::hooks::{
 };
 use crate::identity::{Cgroup, Homes};
 use crate::lifetimes::{Notice, Notices};
+use crate::node::Node;
 use crate::processes::Processes;
 pub use filtered::Acceptor;
 
@@ -89,6 +92,8 @@ pub struct Sink {
     pub processes: Processes,
     /// What becomes of each flow.
     pub flows: Flows,
+    /// How the node looks.
+    pub node: Node,
     pub(super) notices: Notices,
     /// Notices that found no room in their ring.
     pub untold: u64,
@@ -111,7 +116,7 @@ struct Batch {
 }
 
 impl Sink {
-    /// An empty sink that writes at most `max_events` lines to `writer`, and asks nobody about flows.
+    /// An empty sink that writes at most `max_events` lines to `writer`, and asks nobody about flows and the node.
     pub fn new(
         writer: BundleWriter,
         summary: SummaryBuilder,
@@ -138,6 +143,7 @@ impl Sink {
             homes,
             processes,
             flows: Flows::new(false),
+            node: Node::new(false, Path::new("/")),
             notices: Notices::new(),
             untold: 0,
             longest_turn: Duration::ZERO,
@@ -237,6 +243,7 @@ impl Sink {
 
     /// The owner of a record that is written.
     pub fn see_owner(&mut self, id: &Identity) {
+        self.node.see(id);
         if let Attribution::Resolved(owner) = &id.owner {
             self.processes.see(owner, Hierarchy::of(id.why.get("cgroup_id")));
         }

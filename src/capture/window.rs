@@ -76,6 +76,7 @@ impl Window<'_, '_> {
             let known = |cookie| acceptor(self.plan, self.session, cookie);
             self.sink.borrow_mut().settle_overdue(Some(clock::boot_ns()), known);
             tell_homes(self.session, &mut self.sink.borrow_mut())?;
+            self.sink.borrow_mut().turn_node();
             let capped = self.sink.borrow().refuses();
             if capped != Capped::default() {
                 self.session.byte_capped(capped);

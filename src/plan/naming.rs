@@ -20,6 +20,8 @@ pub struct Naming {
     pub pod_logs: PathBuf,
     /// The kubelet's `/var/lib/kubelet`.
     pub kubelet_dir: PathBuf,
+    /// The host's root directory.
+    pub host_root: PathBuf,
 }
 
 /// Whether a source is asked that not every node has: `--with-cri`, `--with-conntrack`.

@@ -41,8 +41,10 @@ fn without_flags_the_plan_is_the_documented_default() {
             is_runtime_required: false,
             pod_logs: "/var/log".into(),
             kubelet_dir: "/var/lib/kubelet".into(),
+            host_root: "/".into(),
         },
         with_conntrack: Choice::Auto,
+        with_node: true,
         node: "n1".into(),
         cluster: None,
         labels: BTreeMap::new(),
@@ -72,7 +74,7 @@ fn every_effective_value_is_entered_with_its_origin() {
     let names: Vec<_> = entries.keys().map(String::as_str).collect();
     let expected = "degraded-ok dns-only dns-ports duration host-root kubelet-dir label max-bytes max-disk-share \
                     max-events no-loose node out-dir pod-logs quiet ring-bytes sample stdout with-cmdline \
-                    with-connect-latency with-conntrack with-cri with-drops with-retransmits with-security";
+                    with-connect-latency with-conntrack with-cri with-drops with-node with-retransmits with-security";
     assert_eq!(names.join(" "), expected);
 }
 
@@ -98,7 +100,8 @@ fn a_runtime_is_asked_where_it_is_said_to_be_or_below_the_hosts_root() {
     let named = plan(&["--cri-socket", "unix:///run/my.sock", "--with-cri", "--host-root", "/host"]).unwrap().naming;
     let sockets = vec!["/run/my.sock".to_owned()];
     let (pod_logs, kubelet_dir) = ("/host/var/log".into(), "/host/var/lib/kubelet".into());
-    assert_eq!(named, Naming { sockets, is_runtime_required: true, pod_logs, kubelet_dir });
+    let host_root = "/host".into();
+    assert_eq!(named, Naming { sockets, is_runtime_required: true, pod_logs, kubelet_dir, host_root });
     let found = plan(&["--host-root", "/host", "--pod-logs", "/logs", "--kubelet-dir", "/kubelet"]).unwrap().naming;
     assert!(found.sockets.iter().all(|path| path.starts_with("/host/")) && found.sockets.len() > 4, "{found:?}");
     assert_eq!((found.is_runtime_required, found.pod_logs), (false, "/logs".into()));

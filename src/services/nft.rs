@@ -5,7 +5,7 @@
 //! are there, and not what they do: those are counted, for iptables to be asked.
 
 mod expr;
-mod node;
+pub mod node;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};

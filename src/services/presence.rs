@@ -21,6 +21,12 @@ pub const NF_TABLES: Part = Part { name: "nf_tables", symbol: "nft_register_expr
 pub const NFT_COMPAT: Part = Part { name: "nft_compat", symbol: "nft_match_select_ops" };
 /// `-p tcp` and `-p udp` of iptables, for which every one of its tools asks.
 pub const XT_TCPUDP: Part = Part { name: "xt_tcpudp", symbol: "tcp_mt" };
+/// `sock_diag` of TCP and UDP.
+pub const INET_DIAG: Part = Part { name: "inet_diag", symbol: "inet_diag_msg_attrs_fill" };
+/// The same of TCP.
+pub const TCP_DIAG: Part = Part { name: "tcp_diag", symbol: "tcp_diag_dump" };
+/// The same of UDP.
+pub const UDP_DIAG: Part = Part { name: "udp_diag", symbol: "udp_diag_dump" };
 
 /// Why parts must not be asked for; `None` if they are there, or if no module can be loaded anyway.
 pub fn lacking(parts: &[Part]) -> Option<String> {

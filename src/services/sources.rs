@@ -172,6 +172,27 @@ fn run(source: RuleSource, names: &[&str], is_right: fn(&str) -> bool, end: Inst
     Err(No::Absent(missing.unwrap_or_default()))
 }
 
+/// `iptables-save` or `ip6tables-save` of the old kind.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn locate_old(name: &str) -> Result<std::path::PathBuf, String> {
+    let mut why = None;
+    for name in [format!("{name}-legacy-save"), format!("{name}-save")] {
+        match tool::locate(&[&name]) {
+            Ok(path) => {
+                let file = path.canonicalize().ok().and_then(|file| Some(file.file_name()?.to_str()?.to_owned()));
+                if file.as_deref().is_some_and(is_old) {
+                    return Ok(path);
+                }
+                why.get_or_insert_with(|| format!("`{}` is of another kind", path.display()));
+            }
+            Err(lack) => drop(why.get_or_insert(lack)),
+        }
+    }
+    Err(why.unwrap_or_default())
+}
+
 fn is_old(file: &str) -> bool {
     matches!(file, "xtables-legacy-multi" | "xtables-multi" | "iptables-multi" | "ip6tables-multi")
         || file.contains("-legacy")

@@ -242,6 +242,7 @@ impl Bundle {
             workloads,
             processes,
             flows,
+            node,
             tracking,
             services,
             manifest,
@@ -272,6 +273,7 @@ impl Bundle {
             workloads,
             processes,
             flows,
+            node,
             tracking,
             services,
             manifest,
@@ -317,6 +319,8 @@ pub struct Contents {
     pub processes: Vec<ProcessRecord>,
     /// What became of each flow.
     pub flows: Vec<FlowRecord>,
+    /// How the node looked when the window opened and closed.
+    pub node: Vec<NodeRecord>,
     /// The tables of connection tracking.
     pub tracking: TrackingReport,
     /// Who stands behind which address.

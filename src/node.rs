@@ -1,0 +1,166 @@
+//! The node's network and the pressure on it, as they are when the window opens and when it closes: `node/` of the bundle.
+//!
+//! Two threads look, beside the event path: one at what the kernel tells at once, one at the packet filters, whose tools may take
+//! seconds. The capture tells them when, notes where sockets were seen, and writes what they find. Nothing is changed by looking,
+//! and no module is loaded.
+
+mod desk;
+mod filters;
+mod host;
+mod limit;
+mod look;
+mod netlink;
+mod network;
+mod nic;
+mod out;
+mod places;
+mod rooted;
+mod rose;
+mod seen;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ktrace_bundle::event::{Identity, When};
+use ktrace_bundle::manifest::{ClockSample, SourceReport};
+use ktrace_bundle::node::NodeRecord;
+
+use desk::{Desk, Message, Part};
+use filters::Filters;
+use look::Looks;
+use out::Counts;
+use seen::Seen;
+
+/// So long the window waits for the first look to end; it goes on beside the window.
+const FIRST_WORD: Duration = Duration::from_millis(100);
+/// So long a look may take.
+const LOOK: Duration = Duration::from_secs(1);
+/// So long the end of the capture waits for the last look.
+const LAST_WORD: Duration = Duration::from_millis(100);
+/// The same of the packet filters, for which the window does not wait to open.
+const FILTERS: Duration = Duration::from_secs(2);
+/// Pieces that are taken in one turn of the event path: some 0.5 ms.
+const IN_A_TURN: usize = 2;
+
+/// Names of the sources in the manifest.
+const SOURCES: [&str; 3] = ["node_network", "node_host", "node_filters"];
+
+/// Both threads, as the capture sees them.
+pub struct Node {
+    seen: Seen,
+    desks: Vec<(Desk, Duration)>,
+    first: Option<ClockSample>,
+    parts: BTreeMap<&'static str, Part>,
+    is_requested: bool,
+}
+
+impl Node {
+    /// Starts the threads, if that is wanted. `root`: the host's root directory.
+    pub fn new(is_requested: bool, root: &Path) -> Self {
+        let root: PathBuf = root.to_owned();
+        let desks = if is_requested {
+            let look = Desk::start("node", move || {
+                let mut looks = Looks::new(root);
+                move |order: &desk::Order, out: &mut out::Out| looks.look(order, out)
+            });
+            let filters = Desk::start("filters", || {
+                let mut filters = Filters::new();
+                move |order: &desk::Order, out: &mut out::Out| filters.look(order, out)
+            });
+            [look.map(|it| (it, LAST_WORD)), filters.map(|it| (it, FILTERS))].into_iter().flatten().collect()
+        } else {
+            Vec::new()
+        };
+        Self { seen: Seen::default(), desks, first: None, parts: BTreeMap::new(), is_requested }
+    }
+
+    /// A socket, or an event, of this owner was seen.
+    pub fn see(&mut self, id: &Identity) {
+        if self.is_requested {
+            self.seen.add(id);
+        }
+    }
+
+    /// Begins the first look, and waits for most of it. `first`: the reading of the clocks that dates everything.
+    pub fn begin(&mut self, first: ClockSample, write: &mut dyn FnMut(NodeRecord)) {
+        self.first = Some(first);
+        self.order(When::Start);
+        let Self { desks, parts, .. } = self;
+        if let Some((desk, _)) = desks.first_mut() {
+            desk.wait(FIRST_WORD, &mut |message| settle(parts, message, write));
+        }
+    }
+
+    fn order(&mut self, when: When) {
+        let Some(first) = &self.first else { return };
+        for (desk, last_word) in &mut self.desks {
+            desk.order(when, self.seen.clone(), first.clone(), LOOK.max(*last_word));
+        }
+    }
+
+    /// Takes what was found meanwhile, a little in each turn of the event path.
+    pub fn turn(&mut self, write: &mut dyn FnMut(NodeRecord)) {
+        let Self { desks, parts, .. } = self;
+        for (desk, _) in desks {
+            desk.take(IN_A_TURN, &mut |message| settle(parts, message, write));
+        }
+    }
+
+    /// The window has closed: begins the last look.
+    pub fn close(&mut self) {
+        // a first look that is still under way leaves no room for the last one
+        self.desks.iter().for_each(|(desk, _)| desk.hurry(Duration::ZERO));
+        self.order(When::End);
+    }
+
+    /// Waits for the last look, and says how the sources did.
+    pub fn finish(&mut self, write: &mut dyn FnMut(NodeRecord)) -> Vec<SourceReport> {
+        let (mut desks, mut parts) = (std::mem::take(&mut self.desks), std::mem::take(&mut self.parts));
+        let late: Vec<_> = desks
+            .iter_mut()
+            .map(|(desk, longest)| !desk.finish(*longest, &mut |message| settle(&mut parts, message, write)))
+            .collect();
+        let is_late = |source: &str| late.get(usize::from(source == "node_filters")).copied().unwrap_or(true);
+        SOURCES.into_iter().map(|name| self.report(name, parts.remove(name), is_late(name))).collect()
+    }
+
+    fn report(&self, name: &str, part: Option<Part>, is_late: bool) -> SourceReport {
+        let Part { counts, took, .. } =
+            part.unwrap_or(Part { source: "", counts: Counts::default(), took: Duration::ZERO });
+        let outcome = match (self.is_requested, is_late) {
+            (false, _) => "not_requested",
+            (true, true) => "failed",
+            (true, false) if counts.found == 0 && counts.lacking > 0 => "absent",
+            (true, false) => "answered",
+        };
+        let late = is_late.then(|| "it did not answer in time".to_owned());
+        let if_asked = |number: u64| self.is_requested.then_some(number);
+        SourceReport {
+            name: name.into(),
+            outcome: outcome.into(),
+            latency_us: if_asked(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            entries: if_asked(counts.found),
+            errors: if_asked(counts.lacking),
+            error: late.or(counts.why).filter(|_| self.is_requested),
+            ..SourceReport::default()
+        }
+    }
+}
+
+/// Writes lines, or adds up how the sources did.
+fn settle(parts: &mut BTreeMap<&'static str, Part>, message: Message, write: &mut dyn FnMut(NodeRecord)) {
+    match message {
+        Message::Lines(lines) => lines.into_iter().for_each(write),
+        Message::Done(done) => {
+            for part in done {
+                let none = Part { source: part.source, counts: Counts::default(), took: Duration::ZERO };
+                let known = parts.entry(part.source).or_insert(none);
+                known.took = known.took.max(part.took);
+                known.counts.found += part.counts.found;
+                known.counts.lacking += part.counts.lacking;
+                known.counts.why = part.counts.why.or(known.counts.why.take());
+            }
+        }
+    }
+}

@@ -165,8 +165,11 @@ impl Connection {
         }
     }
 
-    /// Whether this event begins another connection on the same socket.
+    /// Whether this event begins another connection on the same socket, or is of another socket of which neither says which.
     pub(super) fn is_reopened_by(&self, event: &Event) -> bool {
+        if matches!(event.payload, Payload::Connect(_)) && event.id.socket.is_none() && event.id.local.port.is_none() {
+            return self.connect.is_some();
+        }
         let Payload::TcpState(change) = &event.payload else { return false };
         change.old == TcpState::Close
             && change.new == TcpState::SynSent

@@ -113,6 +113,20 @@ fn one_refused_connect_among_many_that_worked_is_a_note() {
 }
 
 #[test]
+fn connects_that_fail_before_their_socket_has_a_name_are_counted_one_by_one() {
+    let failed = |ms| {
+        let mut event = an_event().from("*").to(WEB).connect().error("ENETUNREACH").at_ms(ms).build();
+        event.id.socket = None;
+        event
+    };
+    let mut builder = crate::capture::Builder::default();
+    [1, 2, 3].into_iter().for_each(|ms| builder.push(ktrace_bundle::reader::Record::Event(failed(ms))));
+    let capture = builder.finish(&crate::capture::tests::a_report(ktrace_bundle::reader::Form::Events));
+    let attempts: Vec<usize> = capture.attempts().values().map(Vec::len).collect();
+    assert_eq!(attempts, [3]);
+}
+
+#[test]
 fn queries_that_are_too_young_are_a_note() {
     let send = |ms, socket| an_event().udp_send().socket(socket).at_ms(ms);
     assert_eq!(told([send(56_000, 1), send(58_000, 2)]), [("dns.no_reply", Severity::Info)]);

@@ -273,6 +273,7 @@ impl Builder {
         coverage.tracking = std::mem::take(&mut self.tracking);
         coverage.tracking.source = TrackingCoverage::source_of(self.head());
         coverage.node = NodeGaps::new(&self.node, self.head());
+        coverage.not_measured.extend(node::without_pressure(&self.node));
         coverage.add_unnamed(self.udp_servers.overflow);
         let node_name = self.head().map(|h| h.node.clone()).or_else(|| self.node_name.clone());
         let capture_id = self.head().map(|h| h.capture_id.clone());

@@ -16,6 +16,7 @@ use ktrace_bundle::event::When;
 use ktrace_bundle::node::{Absent, Cgroup, Clock, CounterGroup, Item, NodeRecord, Omitted, Pressure, Resolver, System};
 
 pub use looks::{Looks, Rising};
+pub(super) use part::without_pressure;
 pub use part::{NodeGaps, NodePart};
 pub use place::{FilterKey, Place};
 pub use shares::Waiting;

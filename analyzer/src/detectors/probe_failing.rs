@@ -27,6 +27,9 @@ const SLOW_NS: u64 = 500 * MILLI;
 /// A pod that turns probes down for so long, and then answers, was only starting.
 const STARTING_NS: u64 = 30 * SECOND;
 
+/// What that means.
+const STARTING: &str = "the pod was starting, and did not listen on that port yet";
+
 /// See the module.
 pub(super) struct ProbeFailing;
 
@@ -74,6 +77,7 @@ impl Detector for ProbeFailing {
             limits: vec![
                 "an answer that says no (HTTP 500) is an answer: payload is never read".into(),
                 "probes that run a command in the container are no connections".into(),
+                "probes of pods in the node's own network are not told from the kubelet's other connections, and are not judged".into(),
             ],
             next: vec![
                 "ask the pod's port from the node; then see whether the process runs, is held back, or is filtered"
@@ -150,7 +154,7 @@ fn finding(capture: &Capture, target: &Target, probes: &[(&Connection, Option<Ho
             unit: "percent",
             threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
         },
-        cause: cause(how).to_owned(),
+        cause: if was_starting(probes) { STARTING } else { cause(how) }.to_owned(),
         impact: format!(
             "after {MIN_CRITICAL} failures in a row, by default, the pod gets no more traffic (readiness), or is restarted (liveness)"
         ),
@@ -170,7 +174,9 @@ fn pod_of(capture: &Capture, target: &Target, probes: &[(&Connection, Option<How
     if let Some((namespace, pod)) = capture.peers.pod(target.netns, addr) {
         return Some(format!("{}/{}", shown(namespace), shown(pod)));
     }
-    let servers = probes.iter().filter_map(|(c, _)| capture.ends.server_of(c)?.owner);
+    // a pod in the node's own network is not told from the rest of the node
+    let far = probes.iter().filter_map(|(c, _)| capture.ends.server_of(c)).filter(|far| far.netns != target.netns);
+    let servers = far.filter_map(|far| far.owner);
     let homes = servers.filter_map(|id| capture.processes.home(id));
     let by_socket = homes
         .filter(|home| matches!(home, Home::Pod(_)))
@@ -244,8 +250,8 @@ fn next_steps(subject: &Subject) -> Vec<Step> {
     if let Some((addr, port)) = subject.remote.and_then(|r| r.addr.zip(r.port)) {
         out.push(Step::run("try the pod's port from the node", format!("nc -vz -w 2 {addr} {port}")));
     }
-    out.extend(steps::listeners(subject.remote, "-ltn"));
     out.extend(steps::route(subject));
+    out.extend(steps::watch(subject, "tcp"));
     out.push(Step::think("then see the pod's events and whether its process runs, is throttled, or waits"));
     out
 }

@@ -12,7 +12,9 @@ use crate::units::{SECOND, count, percent, share};
 
 /// Queries a second that need not be, from which on it is noticed.
 const WARNING_RATE: f64 = 20.0;
-/// ... if they are this share of all.
+/// ... and from which on it is worth a note.
+const NOTE_RATE: f64 = 1.0;
+/// A warning only if they are this share of all.
 const WARNING_SHARE: f64 = 0.5;
 /// Fewer rows of queries may be chance.
 const MIN_ROWS: u64 = 5;
@@ -45,7 +47,7 @@ impl Detector for ResolverConfig {
             decides: vec![
                 format!("`resolv.conf` has search domains and `ndots` of {MIN_NDOTS} or more, and the traffic shows it: {MIN_ROWS} or more rows of {MIN_STEPS} or more steps, each shorter than the one before and sent as the answer to that comes"),
                 format!("warning: {WARNING_RATE} or more queries a second that are for another name than the last of their row, and {} or more of all", percent(WARNING_SHARE)),
-                "info: fewer, as every pod of Kubernetes does it by default (`ndots:5` and three domains)".into(),
+                format!("info: {NOTE_RATE} or more a second; every pod of Kubernetes does it by default (`ndots:5` and three domains), so fewer are nothing"),
             ],
             limits: vec![
                 "payload is never read: the rows are known by the lengths and times of queries, and rows of several threads at once are not recognized".into(),
@@ -92,6 +94,9 @@ fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<
         return None;
     }
     let rate = asked.wasted as f64 / (capture.duration_ns.max(SECOND) as f64 / SECOND as f64);
+    if rate < NOTE_RATE {
+        return None;
+    }
     let part = share(asked.wasted, asked.queries);
     let severity = if rate >= WARNING_RATE && part >= WARNING_SHARE { Severity::Warning } else { Severity::Info };
     let subject = subject(capture, target, account);

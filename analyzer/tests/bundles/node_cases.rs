@@ -225,7 +225,7 @@ pub const NODE_CASES: &[Case] = &[
         name: "resolver-by-default",
         story: "The same in a pod that looks up a name every eight seconds: Kubernetes does it that way.",
         build: || searching(8000, 58_000),
-        expect: NOTE,
+        expect: healthy("dns.resolver_config"),
     },
     Case {
         name: "resolver-search-domains-unread",

@@ -159,6 +159,14 @@ impl NodeGaps {
     }
 }
 
+/// What stands in for pressure where the kernel tells none.
+pub(in crate::capture) fn without_pressure(node: &Node) -> Option<String> {
+    let has = |resource: &str| node.waited(None, resource).is_some();
+    let is_judged = NodePart::Cpu.is_read(node) && !has("cpu") && !has("memory") && !has("io");
+    let sentence = "pressure on CPU, memory and storage: this kernel tells none, so CPU is judged by idle time, steal and load, memory by its counters, and storage not at all";
+    is_judged.then(|| sentence.to_owned())
+}
+
 fn gap(part: NodePart, node: &Node, head: Option<&Head>) -> Option<Gap> {
     let (name, what) = part.source();
     let source = head.and_then(|h| h.sources.iter().find(|s| s.name == name));

@@ -169,8 +169,18 @@ fn finding(whose: &str, subject: Subject, lack: Lack, covers: Vec<crate::finding
         rule: "host.memory_pressure",
         severity: lack.severity,
         title: format!("{whose} {}", lack.what),
-        cause: "more memory is wanted than there is, or than the pod may have".to_owned(),
-        impact: "tasks wait while memory is freed, or are ended: connections break, answers come late".to_owned(),
+        cause: match lack.severity {
+            Severity::Info => {
+                "what was read and written stays in memory until the limit is reached, and is let go then"
+            }
+            _ => "more memory is wanted than there is, or than the pod may have",
+        }
+        .to_owned(),
+        impact: match lack.severity {
+            Severity::Info => "none was seen: nobody waited for memory for long",
+            _ => "tasks wait while memory is freed, or are ended: connections break, answers come late",
+        }
+        .to_owned(),
         next_steps,
         share: if is_share { (lack.signal.value / 100.0).min(1.0) } else { 1.0 },
         signal: lack.signal,

@@ -70,3 +70,6 @@ fn key_of(capture: &Capture, c: &Connection) -> Key {
     let remote = if c.is_client() { c.remote } else { Endpoint { addr: c.remote.addr, port: None } };
     Key::from(&Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote })
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,17 +172,12 @@ fn finding(capture: &Capture, f: Failed<'_>) -> Finding {
         f.failed,
         f.usage.map_or_else(String::new, |u| format!("; {}", in_words(&u, f.is_udp)))
     );
-    let cause = match (is_full, f.usage) {
-        (true, _) => format!("every port of the range of {} is taken towards this destination, many of them by connections that ended within the last minute (`TIME_WAIT`)", place(capture, f.target.netns)),
-        (false, Some(_)) => "the kernel said that no port is free (`EADDRNOTAVAIL`); the range was not full when it was looked at, so it was for a moment, or the socket was bound to an address or port of its own".to_owned(),
-        (false, None) => "the kernel said that no port is free (`EADDRNOTAVAIL`); how full the range was is not known".to_owned(),
-    };
     Finding {
         rule: "net.ephemeral_ports_exhausted",
         severity,
         title,
         signal: Signal { name: "no_port_share", value: part * 100.0, unit: "percent", threshold: 0.0 },
-        cause,
+        cause: cause(capture, &f, is_full),
         impact: "these attempts fail at once, until connections end or their time in `TIME_WAIT` (60 s) is over"
             .to_owned(),
         next_steps: next_steps(&f.subject),
@@ -196,6 +191,21 @@ fn finding(capture: &Capture, f: Failed<'_>) -> Finding {
         symptoms: Vec::new(),
         covers: None,
         subject: f.subject,
+    }
+}
+
+fn cause(capture: &Capture, f: &Failed<'_>, is_full: bool) -> String {
+    let waiting = capture.node.place(f.target.netns).and_then(|p| p.sockets.latest()?.tcp.get("TIME_WAIT").copied());
+    let waiting = waiting.filter(|n| *n > 0 && !f.is_udp).map_or_else(String::new, |n| {
+        format!(
+            "; {} there had ended and held theirs for another minute (`TIME_WAIT`)",
+            count(n, "connection", "connections")
+        )
+    });
+    match (is_full, f.usage) {
+        (true, _) => format!("the ports of {} are taken{waiting}", place(capture, f.target.netns)),
+        (false, Some(_)) => "the kernel said that no port is free (`EADDRNOTAVAIL`); the range was not full when it was looked at, so it was for a moment, or the socket was bound to an address or port of its own".to_owned(),
+        (false, None) => "the kernel said that no port is free (`EADDRNOTAVAIL`); how full the range was is not known".to_owned(),
     }
 }
 

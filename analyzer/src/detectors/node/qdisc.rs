@@ -16,6 +16,8 @@ use crate::units::{percent, share};
 const WARNING_SHARE: f64 = 0.01;
 /// From this share on, little gets through.
 const CRITICAL_SHARE: f64 = 0.05;
+/// A smaller share reads as none.
+const MIN_TOLD: f64 = 0.0005;
 /// Fewer prove nothing.
 const MIN_DROPS: u64 = 10;
 
@@ -84,11 +86,11 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc) -> Option<Findi
         _ => Severity::Info,
     };
     let title = format!(
-        "the queue `{}` of interface `{}` of {} dropped {drops} of {all} packets ({})",
+        "the queue `{}` of interface `{}` of {} dropped {drops} of {all} packets{}",
         shown(&q.kind),
         shown(&q.dev),
         place(capture, netns),
-        percent(part)
+        if part < MIN_TOLD { String::new() } else { format!(" ({})", percent(part)) }
     );
     let subject = Subject { netns: Some(netns), ..Subject::default() };
     Some(Finding {
@@ -97,7 +99,11 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc) -> Option<Findi
         title,
         signal: Signal { name: "qdisc_drop_share", value: part * 100.0, unit: "percent", threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE } },
         cause: cause(q).to_owned(),
-        impact: "what was dropped has to be sent again, and throughput through this interface collapses; datagrams are just gone".to_owned(),
+        impact: match severity {
+            Severity::Info => "hardly any: TCP sends the few packets again, and slows down",
+            _ => "what was dropped has to be sent again, and throughput through this interface collapses; datagrams are just gone",
+        }
+        .to_owned(),
         next_steps: next_steps(at),
         share: part,
         confidence: 0.95,

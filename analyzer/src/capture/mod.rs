@@ -18,6 +18,7 @@ mod overflows;
 mod peers;
 mod process;
 mod rtts;
+mod target;
 mod tracking;
 mod trouble;
 mod udp;
@@ -46,6 +47,7 @@ pub use overflows::Overflow;
 pub use peers::Peers;
 pub use process::{ProcId, Process, Processes, Setting};
 pub use rtts::{MAX_SAMPLES, RETRY_CLUSTER_NS, Rtts, SLOW_NS};
+pub use target::Target;
 pub use tracking::{TrackingCoverage, TrackingNeed};
 pub use trouble::{ResetMark, Standstill, Trouble, Waited};
 pub use udp::{PAIR_NS, PENDING_NS, RETRY_NS, UdpFlow};
@@ -75,17 +77,6 @@ impl FlowKey {
             None => Self::Ends(id.netns, id.local, id.remote),
         }
     }
-}
-
-/// One end of a conversation as a finding names it: a process by name, and what it talks to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Target {
-    /// Name of the process; `None` if it is not known.
-    pub comm: Option<String>,
-    /// Network namespace.
-    pub netns: u32,
-    /// The other end.
-    pub remote: Endpoint,
 }
 
 /// A whole capture.
@@ -129,46 +120,6 @@ pub struct Capture {
     pub processes: Processes,
     /// What could have been seen.
     pub coverage: Coverage,
-}
-
-impl Capture {
-    /// The process that owns this connection.
-    pub fn owner(&self, connection: &Connection) -> Option<&Process> {
-        connection.owner().and_then(|id| self.processes.get(id))
-    }
-
-    /// Connection attempts by who tried to reach what.
-    pub fn attempts(&self) -> BTreeMap<Target, Vec<(&Connection, Attempt)>> {
-        let mut by_target: BTreeMap<Target, Vec<_>> = BTreeMap::new();
-        for c in &self.connections {
-            if let Some(attempt) = c.attempt(self.window_end_ns) {
-                let comm = self.owner(c).map(|p| p.comm.clone());
-                let target = Target { comm, netns: c.netns, remote: c.remote };
-                by_target.entry(target).or_default().push((c, attempt));
-            }
-        }
-        by_target
-    }
-
-    /// DNS flows by who asked whom.
-    pub fn dns_by_target(&self) -> BTreeMap<Target, Vec<&UdpFlow>> {
-        let mut by_target: BTreeMap<Target, Vec<_>> = BTreeMap::new();
-        for flow in &self.dns {
-            let comm = flow.owner.and_then(|id| self.processes.get(id)).map(|p| p.comm.clone());
-            by_target.entry(Target { comm, netns: flow.netns, remote: flow.server }).or_default().push(flow);
-        }
-        by_target
-    }
-
-    /// UDP flows of clients, DNS included.
-    pub fn udp_flow_count(&self) -> u64 {
-        (self.dns.len() + self.udp.len()) as u64
-    }
-
-    /// Number of events.
-    pub fn event_count(&self) -> u64 {
-        self.events.values().sum()
-    }
 }
 
 /// Builds a [`Capture`] from records as they come.

@@ -8,7 +8,7 @@ use super::{
     Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Outcome, Strangers, blame, found, found_strange,
     words,
 };
-use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target};
 use crate::detectors::nat::Socket;
 use crate::detectors::races::Races;
 use crate::detectors::{Detector, steps};
@@ -37,7 +37,7 @@ impl Detector for NoRoute {
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "connect", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

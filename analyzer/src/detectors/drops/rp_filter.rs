@@ -4,7 +4,7 @@ use super::{
     Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
     found_strange, words,
 };
-use crate::capture::{Capture, DropRow, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::Detector;
 use crate::finding::{Explanation, Finding, Severity, Step, Subject};
 use crate::units::{count, percent};
@@ -22,7 +22,7 @@ impl Detector for RpFilter {
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ktrace_bundle::event::Endpoint;
 
-use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target, TrackingNeed};
+use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target};
 use crate::detectors::{Detector, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, count, duration, share};
@@ -40,7 +40,7 @@ impl Detector for ListenOverflow {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{MAX_FINDINGS, target_of};
-use crate::capture::{Capture, Connection, DropRow, Evidence, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Connection, DropRow, Evidence, Needs, Target};
 use crate::detectors::{Detector, group, steps};
 use crate::escape;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -57,7 +57,7 @@ impl Detector for MtuHole {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_retransmit", "tcp_state", "drop"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

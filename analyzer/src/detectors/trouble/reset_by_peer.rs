@@ -6,7 +6,7 @@ use ktrace_bundle::event::{Endpoint, Errno};
 use ktrace_bundle::tcp::TcpState;
 
 use super::{MAX_FINDINGS, target_of};
-use crate::capture::{Capture, Connection, Evidence, Mark, Needs, Target, TrackingNeed};
+use crate::capture::{Capture, Connection, Evidence, Mark, Needs, Target};
 use crate::detectors::{Detector, group, steps};
 use crate::escape;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -55,7 +55,7 @@ impl Detector for ResetByPeer {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_reset", "tcp_state"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_FINDINGS, lifetime, target_of};
-use crate::capture::{Capture, Connection, Evidence, Needs, ProcId, Target, TrackingNeed, Waited};
+use crate::capture::{Capture, Connection, Evidence, Needs, ProcId, Target, Waited};
 use crate::detectors::{Detector, group, steps};
 use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
 use crate::units::{SECOND, count, duration, percent, share};
@@ -44,7 +44,7 @@ impl Detector for SlowReader {
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
-        Needs { hooks, lossless: true, dns: false, audit: false, tracking: TrackingNeed::Nothing, node: &[] }
+        Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
     fn explain(&self) -> Explanation {

@@ -21,6 +21,7 @@ const EXPLAINS: &[(Form, Form)] = &[
     (OVERFLOW, SYN_AGAIN),
     (OVERFLOW, SYNACK_AGAIN),
     (OVERFLOW, MTU_HOLE),
+    (OVERFLOW, PROBE),
     (UNREAD, ZERO_WINDOW),
     (MTU_HOLE, LOSS),
     (FULL, DEAD),
@@ -57,28 +58,40 @@ const EXPLAINS: &[(Form, Form)] = &[
     (NO_REPLY, DNS_SLOW),
     (NO_PORT, UNREACHABLE),
     (NO_PORT, NO_REPLY),
-    (QDISC, ("tcp.retransmits", "retransmit_share")),
-    (QDISC, ("tcp.retransmits", "syn_retransmit_count")),
-    (QDISC, ("tcp.retransmits", "synack_retransmit_count")),
-    (QDISC, ("connect.slow", "lost_syn_share")),
-    (QDISC, ("tcp.rtt_high", "srtt_median")),
-    (QDISC, NO_REPLY),
-    (QDISC, DNS_SLOW),
     (THROTTLED, PROBE),
     (THROTTLED, DNS_SLOW),
+    (THROTTLED, OVERFLOW),
+    (THROTTLED, UNREAD),
+    (THROTTLED, ZERO_WINDOW),
     (OOM, PROBE),
     (SHORT_OF_MEMORY, PROBE),
     (PROBE, REFUSED),
     (PROBE, TIMEOUT),
     (PROBE, UNREACHABLE),
-    (PROBE, ("connect.slow", "handshake_p95")),
-    (PROBE, ("connect.slow", "lost_syn_share")),
+    (PROBE, SLOW_CONNECT),
+    (PROBE, LOST_SYN),
 ];
 
 /// What throws packets away, and what each of these makes of it.
 const DROPPING: [Form; 4] = [POLICY, RP_FILTER, NO_ROUTE, NEIGHBOUR];
-const DROPPED: [Form; 11] =
-    [DEAD, UNREPLIED, TIMEOUT, REFUSED, UNREACHABLE, NO_REPLY, DNS_SLOW, LOSS, SYN_AGAIN, SYNACK_AGAIN, LOST_SYN];
+const DROPPED: [Form; 12] = [
+    PROBE,
+    DEAD,
+    UNREPLIED,
+    TIMEOUT,
+    REFUSED,
+    UNREACHABLE,
+    NO_REPLY,
+    DNS_SLOW,
+    LOSS,
+    SYN_AGAIN,
+    SYNACK_AGAIN,
+    LOST_SYN,
+];
+
+/// Queues without room, and what each of these makes of it: some packets are lost, which is no reason for none to arrive.
+const OVERFLOWING: [Form; 3] = [QDISC, QDISC_SEEN, BACKLOG];
+const LOST: [Form; 5] = [LOSS, SYN_AGAIN, SYNACK_AGAIN, LOST_SYN, RTT_HIGH];
 
 /// Causes of causes are followed this far; the table above has no circles.
 const MAX_STEPS: usize = 8;
@@ -113,6 +126,9 @@ const SYN_AGAIN: Form = ("tcp.retransmits", "syn_retransmit_count");
 const SYNACK_AGAIN: Form = ("tcp.retransmits", "synack_retransmit_count");
 const NO_PORT: Form = ("net.ephemeral_ports_exhausted", "no_port_share");
 const QDISC: Form = ("net.qdisc_drops", "qdisc_drop_share");
+const QDISC_SEEN: Form = ("net.qdisc_drops", "qdisc_drop_count");
+const BACKLOG: Form = ("net.softnet_drops", "softnet_drop_share");
+const RTT_HIGH: Form = ("tcp.rtt_high", "srtt_median");
 const THROTTLED: Form = ("pod.cpu_throttled", "throttled_period_share");
 const OOM: Form = ("host.memory_pressure", "oom_kill_count");
 const SHORT_OF_MEMORY: Form = ("host.memory_pressure", "memory_full_share");
@@ -154,8 +170,10 @@ fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key), u
     let symptom = form(f);
     let named = EXPLAINS.iter().filter(|(_, s)| *s == symptom).map(|(cause, _)| *cause);
     let dropping = DROPPING.into_iter().filter(|_| DROPPED.contains(&symptom));
+    let overflowing = OVERFLOWING.into_iter().filter(|_| LOST.contains(&symptom));
     named
         .chain(dropping)
+        .chain(overflowing)
         .filter_map(|cause| by_form.get(&(cause, f.subject.key())).copied())
         .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
 }

@@ -54,6 +54,7 @@ const GOLDEN: &[&str] = &[
     "reset-both-ends",
     "slow-reader-both-ends",
     "qdisc-overflow",
+    "softnet-drops-seen",
     "cpu-throttled-fails-probes",
     "resolver-search-domains",
 ];

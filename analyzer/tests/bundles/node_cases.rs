@@ -62,6 +62,12 @@ pub const NODE_CASES: &[Case] = &[
         ),
     },
     Case {
+        name: "softnet-drops-seen",
+        story: "The same, and the `drop` hook saw packets of a connection that had to send twelve segments again.",
+        build: softnet_seen,
+        expect: about("net.softnet_drops", "warning", 0, "the node dropped 412 of 130412 packets that it took in"),
+    },
+    Case {
         name: "softnet-squeezed",
         story: "CPUs now and then use up their budget for packets, and drop none. That happens.",
         build: || softnet(0),
@@ -83,6 +89,23 @@ pub const NODE_CASES: &[Case] = &[
             0,
             "the queue `tbf` of interface `eth0` of the node dropped 96 of 1216 packets (7.9 %)",
         ),
+    },
+    Case {
+        name: "qdisc-overflow-seen",
+        story: "The same, and the `drop` hook saw whose packets they were.",
+        build: qdisc_overflow_seen,
+        expect: about(
+            "net.qdisc_drops",
+            "critical",
+            0,
+            "the queue `tbf` of interface `eth0` of the node dropped 96 of 1216 packets (7.9 %)",
+        ),
+    },
+    Case {
+        name: "qdisc-overflow-uncounted",
+        story: "The same where the queues could not be read: the `drop` hook alone tells of it.",
+        build: qdisc_uncounted,
+        expect: about("net.qdisc_drops", "warning", 0, "a queue of interface `eth0` of the node dropped 96 packets"),
     },
     Case {
         name: "qdisc-telling-tcp",

@@ -1,6 +1,6 @@
 //! What the node looked like in each case of `node_cases.rs`, and what was tried on it meanwhile.
 
-use ktrace_bundle::event::{Event, EventKind, Payload, RetransmitKind, When};
+use ktrace_bundle::event::{Event, EventKind, PacketDir, Payload, Proto, RetransmitKind, When};
 use ktrace_bundle::node::{
     Absent, Cgroup, CounterGroup, Counters, Item, Netns, NodeRecord, Ports, Pressure, Qdisc, Resolver, Route, System,
 };
@@ -152,6 +152,31 @@ pub fn qdisc_overflow() -> Scene {
         s.closes(ms + 10_000, socket, 300, 24, 900);
     }
     queue(&mut s, "tbf", 1_120, 96);
+    s
+}
+
+/// The same where the hook saw which packets were dropped: those of one of two flows that go out there.
+pub fn qdisc_overflow_seen() -> Scene {
+    let mut s = qdisc_overflow();
+    let socket = 1001;
+    s.drops(700, socket, Proto::Tcp, PacketDir::Sent, "QDISC_DROP", 60);
+    s.drops(1700, socket, Proto::Tcp, PacketDir::Sent, "QDISC_DROP", 36);
+    s
+}
+
+/// A queue that nobody could read, and packets that were seen to be dropped there.
+pub fn qdisc_uncounted() -> Scene {
+    let mut s = qdisc_overflow_seen();
+    s.node.retain(|r| !matches!(r.item, Item::Qdisc(_)));
+    s
+}
+
+/// Packets of a flow that the full receive queue threw away.
+pub fn softnet_seen() -> Scene {
+    let mut s = softnet(412);
+    let socket = s.socket();
+    s.syn(20_000, socket).established(20_001, socket, 1).closes(40_000, socket, 400, 12, 900);
+    s.drops(21_000, socket, Proto::Tcp, PacketDir::Received, "CPU_BACKLOG", 12);
     s
 }
 

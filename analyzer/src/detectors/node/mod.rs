@@ -6,6 +6,7 @@ pub(super) mod pressure;
 pub(super) mod qdisc;
 pub(super) mod softnet;
 pub(super) mod throttled;
+mod thrown;
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ktrace_bundle::node::Qdisc;
 
+use super::thrown::{Thrown, is_at_qdisc, thrown};
 use super::{MAX_COVERED, key_of, place};
 use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
 use crate::detectors::Detector;
@@ -18,6 +19,8 @@ const WARNING_SHARE: f64 = 0.01;
 const CRITICAL_SHARE: f64 = 0.05;
 /// A smaller share reads as none.
 const MIN_TOLD: f64 = 0.0005;
+/// Interfaces of which it is looked up whose packets were dropped.
+const MAX_INTERFACES: usize = 64;
 /// Fewer prove nothing.
 const MIN_DROPS: u64 = 10;
 
@@ -39,23 +42,42 @@ impl Detector for QdiscDrops {
             decides: vec![
                 "`drops` of a queueing discipline rose in the window; of several on one interface the one with the most counts, since a parent counts what its children drop".into(),
                 format!("critical: {} or more of the packets, warning: {} or more, each {MIN_DROPS} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
+                format!("warning: {MIN_DROPS} or more packets that the `drop` hook saw at an interface whose counters were not read at both looks"),
                 format!("info: {MIN_DROPS} or more, but less than {}: how `fq_codel` and the like tell TCP to slow down", percent(WARNING_SHARE)),
             ],
             limits: vec![
-                "whose packets were dropped is taken from the routes of the table `main`".into(),
-                "an interface that was made within the window is not judged".into(),
+                "without the `drop` hook, whose packets were dropped is taken from the routes of the table `main`".into(),
+                "an interface that was made within the window is judged by the `drop` hook only".into(),
             ],
             next: vec!["compare the rate of the interface, or of its shaper, with what is sent through it".into()],
         }
     }
 
     fn detect(&self, capture: &Capture) -> Vec<Finding> {
+        let mut seen = by_interface(capture);
         let mut found = Vec::new();
         for (netns, place) in &capture.node.places {
-            found.extend(worst(place).into_iter().filter_map(|q| finding(capture, *netns, place, q)));
+            for q in worst(place) {
+                let thrown = seen.remove(&(*netns, q.dev.clone()));
+                found.extend(finding(capture, *netns, place, q, thrown));
+            }
         }
+        found.extend(seen.into_iter().filter_map(|((netns, dev), thrown)| uncounted(capture, netns, &dev, thrown)));
         found
     }
+}
+
+/// What was seen to be dropped, by namespace and interface.
+fn by_interface(capture: &Capture) -> BTreeMap<(u32, String), Thrown> {
+    let rows = capture.drops.rows().iter().filter(|row| is_at_qdisc(row));
+    let places: BTreeSet<(u32, &str)> = rows.filter_map(|row| Some((row.netns, row.dev.as_deref()?))).collect();
+    let thrown =
+        |netns, dev| thrown(capture, |row| row.netns == netns && row.dev.as_deref() == Some(dev) && is_at_qdisc(row));
+    places
+        .into_iter()
+        .take(MAX_INTERFACES)
+        .filter_map(|(n, dev)| Some(((n, dev.to_owned()), thrown(n, dev)?)))
+        .collect()
 }
 
 /// The discipline that dropped the most, for each interface.
@@ -75,7 +97,7 @@ fn rose(q: &Qdisc, counter: &str) -> u64 {
     q.rose.get(counter).copied().unwrap_or(0)
 }
 
-fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc) -> Option<Finding> {
+fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<Thrown>) -> Option<Finding> {
     let drops = rose(q, "drops");
     let all = rose(q, "packets").saturating_add(drops);
     let part = share(drops, all);
@@ -92,30 +114,60 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc) -> Option<Findi
         place(capture, netns),
         if part < MIN_TOLD { String::new() } else { format!(" ({})", percent(part)) }
     );
-    let subject = Subject { netns: Some(netns), ..Subject::default() };
+    let least = if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE };
+    // who is known to have been hit is told, else who may have been
+    let (evidence, keys) = match thrown {
+        Some(thrown) => (thrown.evidence, thrown.keys),
+        None => (Evidence::default(), through(capture, netns, at, &q.dev)),
+    };
     Some(Finding {
         rule: "net.qdisc_drops",
         severity,
         title,
-        signal: Signal { name: "qdisc_drop_share", value: part * 100.0, unit: "percent", threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE } },
-        cause: cause(q).to_owned(),
-        impact: match severity {
-            Severity::Info => "hardly any: TCP sends the few packets again, and slows down",
-            _ => "what was dropped has to be sent again, and throughput through this interface collapses; datagrams are just gone",
-        }
-        .to_owned(),
-        next_steps: next_steps(at),
+        signal: Signal { name: "qdisc_drop_share", value: part * 100.0, unit: "percent", threshold: least * 100.0 },
+        subject: Subject { netns: Some(netns), ..Subject::default() },
+        cause: cause(&q.kind).to_owned(),
+        impact: impact(severity).to_owned(),
+        next_steps: next_steps(Some(at)),
         share: part,
         confidence: 0.95,
-        evidence: Evidence::default(),
+        evidence,
         symptoms: Vec::new(),
-        covers: Some(through(capture, netns, at, &q.dev)),
-        subject,
+        covers: Some(keys),
     })
 }
 
-fn cause(q: &Qdisc) -> &'static str {
-    match q.kind.as_str() {
+/// Drops at an interface whose queue was not counted at both looks.
+fn uncounted(capture: &Capture, netns: u32, dev: &str, thrown: Thrown) -> Option<Finding> {
+    let n = thrown.packets;
+    (n >= MIN_DROPS).then(|| Finding {
+        rule: "net.qdisc_drops",
+        severity: Severity::Warning,
+        title: format!("a queue of interface `{}` of {} dropped {n} packets", shown(dev), place(capture, netns)),
+        signal: Signal { name: "qdisc_drop_count", value: n as f64, unit: "packets", threshold: MIN_DROPS as f64 },
+        subject: Subject { netns: Some(netns), ..Subject::default() },
+        cause: cause("").to_owned(),
+        impact: impact(Severity::Warning).to_owned(),
+        next_steps: next_steps(capture.node.place(netns)),
+        share: 0.5,
+        confidence: 0.85,
+        evidence: thrown.evidence,
+        symptoms: Vec::new(),
+        covers: Some(thrown.keys),
+    })
+}
+
+const fn impact(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "hardly any: TCP sends the few packets again, and slows down",
+        _ => {
+            "what was dropped has to be sent again, and throughput through this interface collapses; datagrams are just gone"
+        }
+    }
+}
+
+fn cause(kind: &str) -> &'static str {
+    match kind {
         "tbf" | "htb" | "hfsc" | "cake" => {
             "more is sent than the rate that this shaper lets through, for longer than its queue lasts"
         }
@@ -125,8 +177,8 @@ fn cause(q: &Qdisc) -> &'static str {
     }
 }
 
-fn next_steps(at: &Place) -> Vec<Step> {
-    let pid = at.netns.latest().and_then(|n| n.pid).filter(|_| !at.is_node());
+fn next_steps(at: Option<&Place>) -> Vec<Step> {
+    let pid = at.filter(|at| !at.is_node()).and_then(|at| at.netns.latest()?.pid);
     let inside = |command: &str| pid.map_or_else(|| command.to_owned(), |pid| format!("nsenter -t {pid} -n {command}"));
     vec![
         Step::run("see the queues with their drops and their rates", inside("tc -s qdisc")),

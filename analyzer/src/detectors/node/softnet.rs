@@ -1,9 +1,10 @@
 //! `net.softnet_drops`: received packets that found no room in the queue between interface and network stack.
 
-use crate::capture::{Capture, Evidence, Needs, NodePart};
+use super::thrown::{is_at_backlog, thrown};
+use crate::capture::{Capture, Needs, NodePart};
 use crate::detectors::Detector;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{count, percent, share};
+use crate::units::{percent, share};
 
 /// From this share of received packets on, little works.
 const CRITICAL_SHARE: f64 = 0.01;
@@ -32,7 +33,7 @@ impl Detector for SoftnetDrops {
             ],
             limits: vec![
                 "this queue takes what comes over veth, loopback and receive packet steering; a NIC that polls has rings of its own, whose drops are counted by its driver".into(),
-                "the kernel does not count whose packets they were".into(),
+                "the kernel does not count whose packets they were; the `drop` hook tells it (`CPU_BACKLOG`)".into(),
             ],
             next: vec!["see which CPU drops, then spread the load over more of them before making the queue longer".into()],
         }
@@ -45,17 +46,19 @@ impl Detector for SoftnetDrops {
 
 fn finding(capture: &Capture) -> Option<Finding> {
     let node = &capture.node;
-    let dropped = node.rose("softnet", "dropped").filter(|n| *n > 0)?;
+    let seen = thrown(capture, is_at_backlog);
+    let counted = node.rose("softnet", "dropped").filter(|n| *n > 0);
+    let dropped = counted.or(seen.as_ref().map(|seen| seen.packets))?;
     let all = node.rose("softnet", "processed").unwrap_or(0).saturating_add(dropped);
     let part = share(dropped, all);
     let severity = match dropped {
-        MIN_WARNING.. if part >= CRITICAL_SHARE => Severity::Critical,
+        MIN_WARNING.. if part >= CRITICAL_SHARE && counted.is_some() => Severity::Critical,
         MIN_WARNING.. => Severity::Warning,
         _ => Severity::Info,
     };
+    let of_all = if counted.is_some() { format!(" of {all}") } else { String::new() };
     let title = format!(
-        "the node dropped {dropped} of {} that it took in: a receive queue was full{}",
-        count(all, "packet", "packets"),
+        "the node dropped {dropped}{of_all} packets that it took in: a receive queue was full{}",
         worst_cpu(capture)
     );
     Some(Finding {
@@ -77,9 +80,9 @@ fn finding(capture: &Capture) -> Option<Finding> {
         ],
         share: part,
         confidence: 0.95,
-        evidence: Evidence::default(),
+        evidence: seen.as_ref().map(|seen| seen.evidence.clone()).unwrap_or_default(),
         symptoms: Vec::new(),
-        covers: Some(Vec::new()),
+        covers: Some(seen.map(|seen| seen.keys).unwrap_or_default()),
     })
 }
 

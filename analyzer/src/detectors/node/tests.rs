@@ -1,4 +1,4 @@
-use ktrace_bundle::event::{TcpClose, When};
+use ktrace_bundle::event::{PacketDir, Proto, TcpClose, When};
 use ktrace_bundle::node::{Address, Cgroup, Counters, Item, Netns, NodeRecord, Ports, Pressure, Qdisc};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event, in_network, of_host};
@@ -96,6 +96,26 @@ fn of_the_queues_of_an_interface_the_one_with_the_most_drops_is_told() {
             "the queue `mq` of interface `eth1` of the node dropped 90 of 1090 packets (8.3 %)",
             "the queue `tbf` of interface `eth2` of the node dropped 40 of 1040 packets (3.8 %)",
         ]
+    );
+}
+
+#[test]
+fn packets_seen_to_be_dropped_are_told_where_nobody_counted_them() {
+    let drop = |reason| an_event().dropped(Proto::Udp, PacketDir::Received, reason, 30).at_ms(5);
+    let found = findings(&capture([drop("CPU_BACKLOG")]));
+    assert_eq!(found[0].title, "the node dropped 30 packets that it took in: a receive queue was full");
+    let found = findings(&capture([drop("QDISC_DROP")]));
+    assert_eq!(found[0].title, "a queue of interface `eth0` of the node dropped 30 packets");
+    assert_eq!((found[0].severity, found[0].evidence.seqs()), (Severity::Warning, vec![1]));
+}
+
+#[test]
+fn a_queue_that_loses_some_packets_is_no_reason_for_a_server_that_never_answers() {
+    let queries = (0..12).map(|n| an_event().udp_send().socket(n + 1).at_ms(n * 1000));
+    let queue = qdisc("eth0", "tbf", "root", 90);
+    assert_eq!(
+        told(&on(queries, queue)),
+        [("dns.no_reply", Severity::Critical), ("net.qdisc_drops", Severity::Critical)]
     );
 }
 

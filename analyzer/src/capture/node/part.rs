@@ -113,7 +113,7 @@ impl NodePart {
             Self::Ports => any(|p| p.ports.latest().is_some()),
             Self::Softnet => node.rose("softnet", "dropped").is_some(),
             Self::Cgroups => node.cgroups.values().any(|c| c.over_window().is_some()),
-            Self::Cpu => pressure("cpu") || node.rose("cpu", "idle").is_some(),
+            Self::Cpu => pressure("cpu") || (node.rose("cpu", "idle").is_some() && node.load().is_some()),
             Self::Memory => pressure("memory") || node.rose("vmstat", "oom_kill").is_some(),
             Self::Resolvers => node.resolvers.values().any(|r: &Looks<_>| r.latest().is_some()),
         }

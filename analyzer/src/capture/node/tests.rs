@@ -1,12 +1,14 @@
 use ktrace_bundle::manifest::SourceReport;
-use ktrace_bundle::node::{Address, CounterGroup, Counters, Filter, Neighbour, Netns, Ports, Qdisc, Route};
+use ktrace_bundle::node::{Address, CounterGroup, Counters, Filter, Neighbour, Netns, Ports, Qdisc, Route, System};
 use ktrace_bundle::testing::{NETNS, a_head, in_network, of_host};
 
 use super::*;
 
 /// A machine on which nothing is wrong, and of which everything was read.
 pub(in crate::capture) fn a_node() -> Vec<NodeRecord> {
+    let system = System { cpu_count: 2, ..System::default() };
     let groups = [
+        ("load", [("load1", 20), ("load5", 30)]),
         ("cpu", [("user", 10_000), ("idle", 90_000)]),
         ("vmstat", [("pgscan_direct", 0), ("pgmajfault", 3)]),
         ("softnet", [("processed", 900), ("time_squeeze", 1)]),
@@ -26,6 +28,7 @@ pub(in crate::capture) fn a_node() -> Vec<NodeRecord> {
                 NodeRecord { when, ..route(None, "eth0", 0) },
                 qdisc(when, 0, 0),
                 of_host(when, Item::Resolver(resolver.clone())),
+                of_host(when, Item::System(system.clone())),
             ];
             network.into_iter().chain(groups).chain(rest)
         })

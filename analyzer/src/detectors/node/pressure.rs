@@ -15,7 +15,7 @@ const STEAL_SHARES: (f64, f64) = (0.1, 0.3);
 const IO_SHARES: (f64, f64) = (0.4, 0.8);
 /// ... if for this share all tasks waited.
 const IO_FULL_SHARES: (f64, f64) = (0.1, 0.4);
-/// Without PSI: tasks that run or wait, for each CPU.
+/// Tasks that run or wait, for each CPU; where there is no PSI they decide.
 const LOADS: (f64, f64) = (2.0, 4.0);
 
 /// See the module.
@@ -48,10 +48,11 @@ impl Detector for HostPressure {
             question: "is the machine short of CPU, or of storage throughput?",
             decides: vec![
                 format!(
-                    "CPU: share of the window in which some task waited for one (`/proc/pressure/cpu`): {}; and no more than {} or {} of the CPUs' time idle",
+                    "CPU: share of the window in which some task waited for one (`/proc/pressure/cpu`): {}; and no more than {} or {} of the CPUs' time idle; critical only at a load of {} or more for each CPU",
                     both(CPU_SHARES),
                     percent(IDLE_SHARES.0),
-                    percent(IDLE_SHARES.1)
+                    percent(IDLE_SHARES.1),
+                    LOADS.1
                 ),
                 format!(
                     "storage: the same of `/proc/pressure/io`: {}; and all tasks waiting for {} or {}",
@@ -97,11 +98,11 @@ fn cpu(node: &Node) -> Option<Lack> {
     let load = node.load();
     let words = load.map_or_else(String::new, |(load, cpus)| format!("; load {load:.1} on {cpus} CPUs"));
     let Some(Waiting { some, .. }) = node.waited(None, "cpu") else { return cpu_without_psi(idle?, load?) };
-    let severity =
-        [(CPU_SHARES.1, IDLE_SHARES.1, Severity::Critical), (CPU_SHARES.0, IDLE_SHARES.0, Severity::Warning)];
-    let reached =
-        |(least, most_idle, _): &(f64, f64, Severity)| some >= *least && idle.is_none_or(|idle| idle <= *most_idle);
-    let severity = severity.into_iter().find(reached)?.2;
+    let by_idle = idle.map_or(Some(Severity::Critical), |idle| grade(|least| idle <= least, IDLE_SHARES))?;
+    // CPUs that are busy all the time are what many machines are for: it is grave only if many tasks wait for each
+    let is_crowded = load.is_none_or(|(load, cpus)| load / cpus as f64 >= LOADS.1);
+    let worst = if is_crowded { Severity::Critical } else { Severity::Warning };
+    let severity = grade(|least| some >= least, CPU_SHARES)?.min(by_idle).min(worst);
     Some(Lack {
         signal: "cpu_pressure_share",
         part: some,

@@ -1,5 +1,5 @@
 use ktrace_bundle::event::{PacketDir, Proto, TcpClose, When};
-use ktrace_bundle::node::{Address, Cgroup, Counters, Item, Netns, NodeRecord, Ports, Pressure, Qdisc};
+use ktrace_bundle::node::{Address, Cgroup, CounterGroup, Counters, Item, Netns, NodeRecord, Ports, Pressure, Qdisc};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, an_event, in_network, of_host};
 
@@ -97,6 +97,27 @@ fn of_the_queues_of_an_interface_the_one_with_the_most_drops_is_told() {
             "the queue `tbf` of interface `eth2` of the node dropped 40 of 1040 packets (3.8 %)",
         ]
     );
+}
+
+#[test]
+fn busy_cpus_are_grave_only_if_many_tasks_wait_for_each() {
+    let of = |load: u64| {
+        let pressure = |rose: Option<u64>| Pressure {
+            resource: "cpu".into(),
+            some_rose_us: rose,
+            elapsed_us: rose.map(|_| 100),
+            ..Pressure::default()
+        };
+        let group = |group: &str, list: &[(&str, u64)]| {
+            let (counters, group) = (counters(list), group.to_owned());
+            of_host(When::End, Item::Counters(CounterGroup { group, rose: counters.clone(), counters }))
+        };
+        let psi = [(When::Start, None), (When::End, Some(95))];
+        let psi = psi.map(|(when, rose)| of_host(when, Item::Pressure(pressure(rose))));
+        told(&on([], psi.into_iter().chain([group("cpu", &[("user", 100)]), group("load", &[("load1", load)])])))
+    };
+    assert_eq!(of(600), [("host.pressure", Severity::Warning)]);
+    assert_eq!(of(1000), [("host.pressure", Severity::Critical)]);
 }
 
 #[test]

@@ -182,6 +182,10 @@ fn gap(part: NodePart, node: &Node, head: Option<&Head>) -> Option<Gap> {
     let why = match (part.is_read(node), absent, omitted) {
         (_, _, Some(omitted)) => left_out(omitted),
         (false, Some(absent), _) => format!("{words}: could not be read: {}", shown(&absent.why)),
+        (_, _, None) if part == NodePart::Qdiscs && unmeasured_queues(node) > 0 => {
+            let queues = count(unmeasured_queues(node), "queue has", "queues have");
+            format!("{queues} dropped packets, and it is not known when: seen for the first time within the window")
+        }
         (false, None, None) if !part.may_be_empty() => format!("{words}: not in this bundle"),
         _ if node.overflow > 0 => {
             format!("{} about the node than the analyzer keeps", count(node.overflow, "line more", "lines more"))
@@ -189,6 +193,13 @@ fn gap(part: NodePart, node: &Node, head: Option<&Head>) -> Option<Gap> {
         _ => return None,
     };
     Some(Gap { why, is_by_plan: false })
+}
+
+/// Queues that had dropped packets by the end, and were not seen at the start.
+fn unmeasured_queues(node: &Node) -> u64 {
+    let qdiscs = node.places.values().flat_map(|p| p.qdiscs.values()).filter(|looks| looks.start.is_none());
+    let dropping = qdiscs.filter(|looks| looks.end.as_ref().is_some_and(|q| q.counters.get("drops") > Some(&0)));
+    dropping.count() as u64
 }
 
 fn unanswered(source: Option<&SourceReport>, what: &str) -> Option<Gap> {

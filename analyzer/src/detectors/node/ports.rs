@@ -225,11 +225,13 @@ fn nearly(capture: &Capture, netns: u32) -> Option<Finding> {
         return None;
     }
     let subject = Subject { netns: Some(netns), remote: Some(busiest), ..Subject::default() };
+    let pid = capture.node.place(netns).filter(|p| !p.is_node()).and_then(|p| p.netns.latest()?.pid);
+    let inside = Subject { pids: pid.into_iter().collect(), ..subject.clone() };
     Some(Finding {
         rule: "net.ephemeral_ports_exhausted",
         severity: Severity::Info,
         title: format!(
-            "{} of {} local ports of {} are taken towards {busiest}, and nothing failed yet",
+            "{} of {} local ports of {} are taken towards {busiest}, and no connect failed in the window",
             ports.busiest_count,
             usable(ports),
             place(capture, netns)
@@ -238,7 +240,7 @@ fn nearly(capture: &Capture, netns: u32) -> Option<Finding> {
         cause: "so many connections to one destination are open, or ended within the last minute (`TIME_WAIT`)"
             .to_owned(),
         impact: "once none is left, connects to this destination fail".to_owned(),
-        next_steps: next_steps(&subject),
+        next_steps: next_steps(&inside),
         share: part,
         confidence: 0.9,
         evidence: Evidence::default(),

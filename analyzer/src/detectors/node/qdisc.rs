@@ -17,6 +17,8 @@ use crate::units::{percent, share};
 const WARNING_SHARE: f64 = 0.01;
 /// From this share on, little gets through.
 const CRITICAL_SHARE: f64 = 0.05;
+/// Connections that have to send this share again, and whose packets were seen to be dropped here, hardly work.
+const CRITICAL_LOSS: f64 = 0.1;
 /// A smaller share reads as none.
 const MIN_TOLD: f64 = 0.0005;
 /// Interfaces of which it is looked up whose packets were dropped.
@@ -42,7 +44,8 @@ impl Detector for QdiscDrops {
             decides: vec![
                 "`drops` of a queueing discipline rose in the window; of several on one interface the one with the most counts, since a parent counts what its children drop".into(),
                 format!("critical: {} or more of the packets, warning: {} or more, each {MIN_DROPS} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
-                format!("warning: {MIN_DROPS} or more packets that the `drop` hook saw at an interface whose counters were not read at both looks"),
+                format!("critical: {MIN_DROPS} or more, and the connections whose packets the `drop` hook saw dropped there had to send {} or more of their segments again", percent(CRITICAL_LOSS)),
+                format!("warning: {MIN_DROPS} or more packets that the `drop` hook saw dropped at an interface whose counters were not read at both looks"),
                 format!("info: {MIN_DROPS} or more, but less than {}: how `fq_codel` and the like tell TCP to slow down", percent(WARNING_SHARE)),
             ],
             limits: vec![
@@ -103,6 +106,7 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<
     let part = share(drops, all);
     let severity = match part {
         _ if drops < MIN_DROPS => return None,
+        _ if thrown.as_ref().is_some_and(|t| t.loss() >= CRITICAL_LOSS) => Severity::Critical,
         CRITICAL_SHARE.. => Severity::Critical,
         WARNING_SHARE.. => Severity::Warning,
         _ => Severity::Info,
@@ -139,22 +143,35 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<
 
 /// Drops at an interface whose queue was not counted at both looks.
 fn uncounted(capture: &Capture, netns: u32, dev: &str, thrown: Thrown) -> Option<Finding> {
-    let n = thrown.packets;
-    (n >= MIN_DROPS).then(|| Finding {
+    let (n, at) = (thrown.packets, capture.node.place(netns));
+    if n < MIN_DROPS {
+        return None;
+    }
+    let kind = at.and_then(|at| kind_of(at, dev)).unwrap_or_default();
+    let queue = if kind.is_empty() { "a queue".to_owned() } else { format!("the queue `{}`", shown(kind)) };
+    let severity = if thrown.loss() >= CRITICAL_LOSS { Severity::Critical } else { Severity::Warning };
+    Some(Finding {
         rule: "net.qdisc_drops",
-        severity: Severity::Warning,
-        title: format!("a queue of interface `{}` of {} dropped {n} packets", shown(dev), place(capture, netns)),
+        severity,
+        title: format!("{queue} of interface `{}` of {} dropped {n} packets", shown(dev), place(capture, netns)),
         signal: Signal { name: "qdisc_drop_count", value: n as f64, unit: "packets", threshold: MIN_DROPS as f64 },
         subject: Subject { netns: Some(netns), ..Subject::default() },
-        cause: cause("").to_owned(),
-        impact: impact(Severity::Warning).to_owned(),
-        next_steps: next_steps(capture.node.place(netns)),
-        share: 0.5,
-        confidence: 0.85,
+        cause: cause(kind).to_owned(),
+        impact: impact(severity).to_owned(),
+        next_steps: next_steps(at),
+        share: thrown.loss().max(WARNING_SHARE),
+        confidence: 0.9,
         evidence: thrown.evidence,
         symptoms: Vec::new(),
         covers: Some(thrown.keys),
     })
+}
+
+/// The discipline of an interface that has dropped the most so far.
+fn kind_of<'a>(at: &'a Place, dev: &str) -> Option<&'a str> {
+    let latest = at.qdiscs.values().filter_map(Looks::latest).filter(|q| q.dev == dev);
+    let dropped = |q: &&Qdisc| (q.counters.get("drops").copied().unwrap_or(0), q.parent == "root");
+    latest.max_by_key(dropped).map(|q| q.kind.as_str())
 }
 
 const fn impact(severity: Severity) -> &'static str {

@@ -126,8 +126,24 @@ fn packets_seen_to_be_dropped_are_told_where_nobody_counted_them() {
     let found = findings(&capture([drop("CPU_BACKLOG")]));
     assert_eq!(found[0].title, "the node dropped 30 packets that it took in: a receive queue was full");
     let found = findings(&capture([drop("QDISC_DROP")]));
-    assert_eq!(found[0].title, "a queue of interface `eth0` of the node dropped 30 packets");
+    assert_eq!(found[0].title, "the queue `tbf` of interface `eth0` of the node dropped 30 packets");
     assert_eq!((found[0].severity, found[0].evidence.seqs()), (Severity::Warning, vec![1]));
+}
+
+#[test]
+fn a_queue_first_seen_within_the_window_is_not_clear_if_it_ever_dropped_packets() {
+    let [_, end] = qdisc("eth1", "tbf", "root", 90);
+    let outcome = |drops: u64| {
+        let mut record = end.clone();
+        if let Item::Qdisc(q) = &mut record.item {
+            (q.counters, q.rose) = (counters(&[("drops", drops)]), Counters::new());
+        }
+        let outcomes = run(&on([], [record]));
+        outcomes.into_iter().find(|(d, _)| d.id() == "net.qdisc_drops").map(|(_, o)| o).unwrap()
+    };
+    assert_eq!(outcome(0), Outcome::Clear);
+    let Outcome::Inconclusive { why, .. } = outcome(90) else { panic!("it is not known") };
+    assert!(why.starts_with("1 queue has dropped packets, and it is not known when"), "{why}");
 }
 
 #[test]

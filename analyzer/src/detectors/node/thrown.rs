@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{MAX_COVERED, key_of};
-use crate::capture::{Capture, DropRow, Evidence, Target};
+use crate::capture::{Capture, DropRow, Evidence, Hit, Target};
 use crate::finding::Key;
+use crate::units::share;
 
 /// Reasons of the kernel for a queue that has no room, or tells its senders to slow down.
 const AT_QDISC: [&str; 8] = [
@@ -29,6 +30,15 @@ pub(super) struct Thrown {
     pub(super) evidence: Evidence,
     /// Whose they were.
     pub(super) keys: Vec<Key>,
+    /// Segments of those connections, and how many of them were sent again.
+    pub(super) segments: (u64, u64),
+}
+
+impl Thrown {
+    /// The share of their segments that those connections had to send again.
+    pub(super) fn loss(&self) -> f64 {
+        share(self.segments.1, self.segments.0)
+    }
 }
 
 /// Whether it was dropped by a queueing discipline.
@@ -43,7 +53,7 @@ pub(super) fn is_at_backlog(row: &DropRow) -> bool {
 
 /// What was thrown away there; `None` if nothing was seen.
 pub(super) fn thrown(capture: &Capture, is_there: impl Fn(&DropRow) -> bool) -> Option<Thrown> {
-    let mut it = Thrown { packets: 0, evidence: Evidence::default(), keys: Vec::new() };
+    let mut it = Thrown { packets: 0, evidence: Evidence::default(), keys: Vec::new(), segments: (0, 0) };
     for row in capture.drops.rows().iter().filter(|row| is_there(row)) {
         it.packets = it.packets.saturating_add(row.packets);
         it.evidence.merge(&row.evidence);
@@ -52,9 +62,13 @@ pub(super) fn thrown(capture: &Capture, is_there: impl Fn(&DropRow) -> bool) -> 
         return None;
     }
     let services = capture.services.as_ref();
-    let hit = |hits: Vec<crate::capture::Hit<'_>>| hits.iter().any(|hit| is_there(hit.row));
-    let connections = capture.connections.iter().filter(|c| hit(capture.drops.of_connection(c, services)));
-    let mut keys: BTreeSet<Key> = connections.map(|c| key_of(capture, c)).take(MAX_COVERED).collect();
+    let hit = |hits: Vec<Hit<'_>>| hits.iter().any(|hit| is_there(hit.row));
+    let mut keys: BTreeSet<Key> = BTreeSet::new();
+    for c in capture.connections.iter().filter(|c| hit(capture.drops.of_connection(c, services))).take(MAX_COVERED) {
+        keys.insert(key_of(capture, c));
+        let (all, again) = c.segments().unwrap_or_default();
+        it.segments = (it.segments.0.saturating_add(all), it.segments.1.saturating_add(again));
+    }
     for flow in capture.dns.iter().filter(|f| hit(capture.drops.of_udp(f, services))).take(MAX_COVERED) {
         let comm = flow.owner.and_then(|id| capture.processes.get(id)).map(|p| p.comm.clone());
         keys.insert(Key::from(&Target { comm, netns: flow.netns, remote: flow.server }));

@@ -121,13 +121,16 @@ fn sum(risen: &[(&str, u64)]) -> u64 {
 
 fn queues(capture: &Capture, netns: u32, place: &Place) -> Vec<Note> {
     let dropping = place.qdiscs.values().filter_map(|looks| {
-        let drops = looks.rose("drops").filter(|n| *n > 0)?;
-        let (q, all) = (looks.latest()?, looks.rose("packets").unwrap_or(0).saturating_add(drops));
+        let q = looks.latest()?;
+        let total = |counter: &str| q.counters.get(counter).copied().unwrap_or(0);
+        // of one that was first seen within the window only all it ever did is known
+        let is_whole = looks.over_window().is_some();
+        let n = |counter: &str| looks.rose(counter).unwrap_or_else(|| total(counter));
+        let drops = Some(n("drops")).filter(|n| *n > 0)?;
+        let (all, when) = (n("packets").saturating_add(drops), if is_whole { "" } else { " since it began" });
         let (kind, dev, there) = (shown(&q.kind), shown(&q.dev), there(capture, netns));
-        let text = format!(
-            "queue `{kind}` of `{dev}`{there} dropped {drops} of {all} packets ({})",
-            percent(share(drops, all))
-        );
+        let part = percent(share(drops, all));
+        let text = format!("queue `{kind}` of `{dev}`{there} dropped {drops} of {all} packets{when} ({part})");
         Some(Note::new("queue", Some(netns), drops, text))
     });
     dropping.collect()

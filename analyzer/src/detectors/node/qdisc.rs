@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ktrace_bundle::node::Qdisc;
 
-use super::thrown::{Thrown, is_at_qdisc, thrown};
+use super::thrown::{Thrown, is_at_qdisc, thrown_by};
 use super::{MAX_COVERED, key_of, place};
 use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
 use crate::detectors::Detector;
@@ -21,8 +21,6 @@ const CRITICAL_SHARE: f64 = 0.05;
 const CRITICAL_LOSS: f64 = 0.1;
 /// A smaller share reads as none.
 const MIN_TOLD: f64 = 0.0005;
-/// Interfaces of which it is looked up whose packets were dropped.
-const MAX_INTERFACES: usize = 64;
 /// Fewer prove nothing.
 const MIN_DROPS: u64 = 10;
 
@@ -57,7 +55,10 @@ impl Detector for QdiscDrops {
     }
 
     fn detect(&self, capture: &Capture) -> Vec<Finding> {
-        let mut seen = by_interface(capture);
+        let mut seen = thrown_by(capture, |row| {
+            let dev = row.dev.as_deref().filter(|_| is_at_qdisc(row))?;
+            Some((row.netns, dev.to_owned()))
+        });
         let mut found = Vec::new();
         for (netns, place) in &capture.node.places {
             for q in worst(place) {
@@ -68,19 +69,6 @@ impl Detector for QdiscDrops {
         found.extend(seen.into_iter().filter_map(|((netns, dev), thrown)| uncounted(capture, netns, &dev, thrown)));
         found
     }
-}
-
-/// What was seen to be dropped, by namespace and interface.
-fn by_interface(capture: &Capture) -> BTreeMap<(u32, String), Thrown> {
-    let rows = capture.drops.rows().iter().filter(|row| is_at_qdisc(row));
-    let places: BTreeSet<(u32, &str)> = rows.filter_map(|row| Some((row.netns, row.dev.as_deref()?))).collect();
-    let thrown =
-        |netns, dev| thrown(capture, |row| row.netns == netns && row.dev.as_deref() == Some(dev) && is_at_qdisc(row));
-    places
-        .into_iter()
-        .take(MAX_INTERFACES)
-        .filter_map(|(n, dev)| Some(((n, dev.to_owned()), thrown(n, dev)?)))
-        .collect()
 }
 
 /// The discipline that dropped the most, for each interface.
@@ -121,7 +109,7 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<
     let least = if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE };
     // who is known to have been hit is told, else who may have been
     let (evidence, keys) = match thrown {
-        Some(thrown) => (thrown.evidence, thrown.keys),
+        Some(thrown) => (thrown.evidence, thrown.keys.into_iter().collect()),
         None => (Evidence::default(), through(capture, netns, at, &q.dev)),
     };
     Some(Finding {
@@ -163,7 +151,7 @@ fn uncounted(capture: &Capture, netns: u32, dev: &str, thrown: Thrown) -> Option
         confidence: 0.9,
         evidence: thrown.evidence,
         symptoms: Vec::new(),
-        covers: Some(thrown.keys),
+        covers: Some(thrown.keys.into_iter().collect()),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `net.softnet_drops`: received packets that found no room in the queue between interface and network stack.
 
-use super::thrown::{is_at_backlog, thrown};
+use super::thrown::{is_at_backlog, thrown_by};
 use crate::capture::{Capture, Needs, NodePart};
 use crate::detectors::Detector;
 use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
@@ -46,7 +46,7 @@ impl Detector for SoftnetDrops {
 
 fn finding(capture: &Capture) -> Option<Finding> {
     let node = &capture.node;
-    let seen = thrown(capture, is_at_backlog);
+    let seen = thrown_by(capture, |row| is_at_backlog(row).then_some(())).remove(&());
     let counted = node.rose("softnet", "dropped").filter(|n| *n > 0);
     let dropped = counted.or(seen.as_ref().map(|seen| seen.packets))?;
     let all = node.rose("softnet", "processed").unwrap_or(0).saturating_add(dropped);
@@ -82,7 +82,7 @@ fn finding(capture: &Capture) -> Option<Finding> {
         confidence: 0.95,
         evidence: seen.as_ref().map(|seen| seen.evidence.clone()).unwrap_or_default(),
         symptoms: Vec::new(),
-        covers: Some(seen.map(|seen| seen.keys).unwrap_or_default()),
+        covers: Some(seen.into_iter().flat_map(|seen| seen.keys).collect()),
     })
 }
 

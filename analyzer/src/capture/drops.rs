@@ -227,13 +227,23 @@ impl Drops {
     }
 
     /// Drops between these ends; of the own one the address may not be known.
+    ///
+    /// In a flood the kernel side leaves out the larger of both ports, which is the client's as a rule.
     fn between(&self, flow: Flow, own: Endpoint, other: Endpoint) -> impl Iterator<Item = Hit<'_>> {
+        let portless = |end: Endpoint| Endpoint { port: None, ..end };
+        let whole = self.at(flow, own, other);
+        let without_own = self.at(flow, portless(own), other);
+        let without_other = self.at(flow, own, portless(other));
+        whole.chain(without_own).chain(without_other)
+    }
+
+    fn at(&self, flow: Flow, own: Endpoint, other: Endpoint) -> impl Iterator<Item = Hit<'_>> {
         let places = self.by_half.get(&(flow.proto, other, own.port)).map(Vec::as_slice).unwrap_or_default();
         places.iter().take(MAX_SAME).filter_map(move |place| {
             let row = self.rows.get(*place)?;
             let theirs = row.other(other);
-            let is_own = row.to == other && (row.from == theirs);
-            let is_it = own.addr.is_none_or(|a| theirs.addr == Some(a))
+            let is_own = row.to == other && row.from == theirs;
+            let is_it = own.addr.map_or(own.port.is_some(), |a| theirs.addr == Some(a))
                 && (row.netns == flow.netns || !row.is_loopback())
                 && row.span.meets(flow.span);
             is_it.then_some(Hit { row, place: *place, is_own })

@@ -114,6 +114,13 @@ fn a_udp_socket_without_an_address_is_found_by_its_port() {
 }
 
 #[test]
+fn drops_of_a_flood_are_found_without_the_client_s_port() {
+    let c = capture([syn(), forwarded("10.244.1.2", VIP, 1000), forwarded(VIP, "10.244.1.2", 1000)]);
+    assert_eq!(hits(&c), [(end("10.244.1.2"), false), (end(VIP), true)]);
+    assert_eq!(hits(&capture([syn(), forwarded("10.244.1.3", VIP, 1000)])), []);
+}
+
+#[test]
 fn what_does_not_fit_is_coverage() {
     let mut builder = Builder::with_max_flows(1);
     for n in 0..3 {

@@ -31,10 +31,12 @@ pub(super) const fn what(is_own: bool) -> &'static str {
     if is_own { "its packets" } else { "the answers" }
 }
 
-/// `the node's network namespace`, `its network namespace`, `network namespace 4026532110`.
+/// `the node's network namespace`, `its network namespace`, `network namespace 4026532110`; 0 is none.
 pub(super) fn netns(capture: &Capture, netns: u32, subject: &Subject) -> String {
     if is_node(capture, netns) {
         "the node's network namespace".to_owned()
+    } else if netns == 0 {
+        "a network namespace that is not known".to_owned()
     } else if subject.netns == Some(netns) {
         "its network namespace".to_owned()
     } else {
@@ -51,7 +53,8 @@ pub(super) const fn way(dir: PacketDir) -> &'static str {
     match dir {
         PacketDir::Sent => "on their way out",
         PacketDir::Received => "on their way in",
-        PacketDir::Forwarded => "on their way through",
+        // the kernel may not have known yet whom they are for
+        PacketDir::Forwarded => "on their way through, or in",
     }
 }
 
@@ -60,7 +63,7 @@ pub(super) const fn adjective(dir: PacketDir) -> &'static str {
     match dir {
         PacketDir::Sent => "outgoing",
         PacketDir::Received => "incoming",
-        PacketDir::Forwarded => "forwarded",
+        PacketDir::Forwarded => "passing",
     }
 }
 
@@ -83,7 +86,7 @@ pub(super) fn destinations(strangers: &super::Strangers<'_>) -> String {
 
 /// A command in the namespace where the packets were dropped.
 pub(super) fn there(capture: &Capture, row: &DropRow, subject: &Subject, text: &str, command: &str) -> Step {
-    if subject.netns == Some(row.netns) {
+    if subject.netns == Some(row.netns) || row.netns == 0 {
         Step::run(text, crate::detectors::steps::inside(subject, command))
     } else if is_node(capture, row.netns) {
         Step::run(format!("on the node: {text}"), command)

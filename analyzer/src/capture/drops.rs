@@ -5,10 +5,12 @@
 //! (loopback addresses in their own only), as the client or connection tracking has them, and by time, since ports are
 //! used again.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ktrace_bundle::event::{Dropped, Endpoint, Event, PacketDir, Payload, Proto};
+use ktrace_bundle::event::{Endpoint, PacketDir, Proto};
 use ktrace_bundle::tracking::ServicesReport;
 
 use super::ends::Span;
@@ -16,25 +18,15 @@ use super::evidence::Evidence;
 use super::process::ProcId;
 use super::{Connection, UdpFlow, Way};
 
-/// Most names of reasons, functions and interfaces that are kept; a kernel has some hundred of each.
-const MAX_NAMES: usize = 4096;
+pub(super) use table::DropTable;
+
 /// Most drops with the same end and the same other port that are compared.
 const MAX_SAME: usize = 64;
 /// Most backends of an address that are tried for a flow without an entry.
 const MAX_BACKENDS: usize = 64;
 
-/// What makes drops one row.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    proto: Proto,
-    from: Endpoint,
-    to: Endpoint,
-    netns: u32,
-    dir: PacketDir,
-    reason: Option<Arc<str>>,
-    symbol: Option<Arc<str>>,
-    dev: Option<Arc<str>>,
-}
+/// Length of a large segment on most links.
+const LARGE_BYTES: u64 = 1500;
 
 /// Packets of one flow that were thrown away for one reason at one place.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +51,8 @@ pub struct DropRow {
     pub owner: Option<ProcId>,
     /// How many.
     pub packets: u64,
+    /// Their length with headers, as far as it is known.
+    pub bytes: u64,
     /// From the first to the last of them.
     pub span: Span,
     /// The events that tell of them.
@@ -74,6 +68,11 @@ impl DropRow {
     /// The function, or an empty text.
     pub fn symbol(&self) -> &str {
         self.symbol.as_deref().unwrap_or_default()
+    }
+
+    /// How many segments they stood for, at least about: several can be one packet until it leaves (GSO), or after it arrived (GRO).
+    pub fn segments(&self) -> u64 {
+        self.packets.max(self.bytes / LARGE_BYTES)
     }
 
     fn other(&self, end: Endpoint) -> Endpoint {
@@ -96,76 +95,6 @@ pub struct Hit<'a> {
     pub is_own: bool,
 }
 
-/// Drops as they come; bounded.
-#[derive(Debug, Default)]
-pub(super) struct DropTable {
-    rows: BTreeMap<Key, DropRow>,
-    names: BTreeSet<Arc<str>>,
-    /// Events for whose rows there was no room.
-    pub(super) overflow: u64,
-}
-
-impl DropTable {
-    /// Adds an event; at most `max` rows are kept.
-    pub(super) fn push(&mut self, event: &Event, owner: Option<ProcId>, max: usize) {
-        let (id, Payload::Drop(drop)) = (&event.id, &event.payload) else { return };
-        let (from, to) = match drop.dir {
-            PacketDir::Received => (id.remote, id.local),
-            PacketDir::Sent | PacketDir::Forwarded => (id.local, id.remote),
-        };
-        let [reason, symbol, dev] = [&drop.reason, &drop.symbol, &drop.dev].map(|name| self.name(name.as_ref()));
-        let key = Key { proto: id.proto, from, to, netns: id.netns, dir: drop.dir, reason, symbol, dev };
-        if self.rows.len() >= max && !self.rows.contains_key(&key) {
-            self.overflow = self.overflow.saturating_add(1);
-            return;
-        }
-        let row = self.rows.entry(key).or_insert_with_key(|key| key.row(event.boot_ns));
-        row.add(event, drop, owner);
-    }
-
-    /// The same name is kept once.
-    fn name(&mut self, name: Option<&Arc<str>>) -> Option<Arc<str>> {
-        let name = name?;
-        if let Some(known) = self.names.get(name) {
-            return Some(Arc::clone(known));
-        }
-        if self.names.len() < MAX_NAMES {
-            self.names.insert(Arc::clone(name));
-        }
-        Some(Arc::clone(name))
-    }
-}
-
-impl Key {
-    fn row(&self, at: u64) -> DropRow {
-        let key = self.clone();
-        DropRow {
-            proto: key.proto,
-            from: key.from,
-            to: key.to,
-            netns: key.netns,
-            dir: key.dir,
-            reason: key.reason,
-            symbol: key.symbol,
-            dev: key.dev,
-            owner: None,
-            packets: 0,
-            span: Span::at(at),
-            evidence: Evidence::default(),
-        }
-    }
-}
-
-impl DropRow {
-    fn add(&mut self, event: &Event, drop: &Dropped, owner: Option<ProcId>) {
-        self.packets = self.packets.saturating_add(drop.count);
-        self.span.extend(event.boot_ns);
-        self.span.extend(drop.first_boot_ns.unwrap_or(event.boot_ns).min(event.boot_ns));
-        self.owner = owner.or(self.owner);
-        self.evidence.add(event.seq);
-    }
-}
-
 /// One end of a drop, and the port of the other one.
 type Half = (Proto, Endpoint, Option<u16>);
 
@@ -178,7 +107,7 @@ pub struct Drops {
 
 impl Drops {
     pub(super) fn new(table: DropTable) -> Self {
-        let rows: Vec<DropRow> = table.rows.into_values().collect();
+        let rows: Vec<DropRow> = table.finish();
         let mut by_half: BTreeMap<Half, Vec<usize>> = BTreeMap::new();
         for (place, row) in rows.iter().enumerate() {
             for (end, other) in [(row.from, row.to), (row.to, row.from)] {
@@ -293,5 +222,4 @@ fn backends(proto: Proto, vip: Endpoint, services: Option<&ServicesReport>) -> i
 }
 
 #[cfg(test)]
-#[path = "drops_tests.rs"]
 mod tests;

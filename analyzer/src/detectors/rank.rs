@@ -167,15 +167,23 @@ fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
 
 /// A mild cause does not hide a grave symptom.
 fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key), usize>) -> Option<usize> {
-    let symptom = form(f);
-    let named = EXPLAINS.iter().filter(|(_, s)| *s == symptom).map(|(cause, _)| *cause);
-    let dropping = DROPPING.into_iter().filter(|_| DROPPED.contains(&symptom));
-    let overflowing = OVERFLOWING.into_iter().filter(|_| LOST.contains(&symptom));
-    named
-        .chain(dropping)
-        .chain(overflowing)
+    causes(form(f))
         .filter_map(|cause| by_form.get(&(cause, f.subject.key())).copied())
         .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
+}
+
+/// What makes this symptom.
+fn causes(symptom: Form) -> impl Iterator<Item = Form> {
+    let named = EXPLAINS.iter().filter(move |(_, s)| *s == symptom).map(|(cause, _)| *cause);
+    let dropping = DROPPING.into_iter().filter(move |_| DROPPED.contains(&symptom));
+    let overflowing = OVERFLOWING.into_iter().filter(move |_| LOST.contains(&symptom));
+    named.chain(dropping).chain(overflowing)
+}
+
+/// Whether the one is a cause of the other.
+#[cfg(test)]
+pub(super) fn explains(cause: Form, symptom: Form) -> bool {
+    causes(symptom).any(|known| known == cause)
 }
 
 const fn form(f: &Finding) -> Form {

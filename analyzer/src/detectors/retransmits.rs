@@ -115,6 +115,11 @@ fn counts(c: &Connection, form: Form) -> Option<(u64, u64)> {
     }
 }
 
+/// Whether so many segments of data sent again, of so many, mean that little gets through.
+pub(super) fn is_heavy_loss(again: u64, of: u64) -> bool {
+    share(again, of) >= CRITICAL_SHARE && again >= MIN_CRITICAL
+}
+
 /// A server's connections go by the client's address: its ports differ.
 fn target(capture: &Capture, c: &Connection) -> Target {
     let remote = if c.is_client() { c.remote } else { Endpoint { addr: c.remote.addr, port: None } };
@@ -128,11 +133,8 @@ fn finding(capture: &Capture, form: Form, target: &Target, account: &Account<'_>
     if again < MIN_AGAIN || share < least {
         return None;
     }
-    let severity = if form == Form::Data && share >= CRITICAL_SHARE && again >= MIN_CRITICAL {
-        Severity::Critical
-    } else {
-        Severity::Warning
-    };
+    let severity =
+        if form == Form::Data && is_heavy_loss(again, account.of) { Severity::Critical } else { Severity::Warning };
     let subject = group::of_connections(capture, target, account.members.iter().copied());
     let (who, whom) = (subject.who(), subject.whom());
     let (name, unit) = match form {

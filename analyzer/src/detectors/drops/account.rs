@@ -7,6 +7,7 @@ use ktrace_bundle::event::Endpoint;
 use super::CRITICAL_SHARE;
 use crate::capture::{Capture, DropRow, Evidence, Hit, Target};
 use crate::detectors::nat::{Socket, evidence_of, subject_of};
+use crate::detectors::retransmits::is_heavy_loss;
 use crate::finding::{Severity, Subject};
 use crate::units::share;
 
@@ -23,6 +24,8 @@ pub(super) struct Account<'a> {
     pub(super) refused: u64,
     /// Failures that cost nothing, since another address of the same port worked at once.
     pub(super) settled: u64,
+    /// Segments of these, and those of them that were sent again.
+    segments: (u64, u64),
     sockets: Vec<Socket<'a>>,
     rows: BTreeMap<usize, (&'a DropRow, bool)>,
 }
@@ -59,6 +62,11 @@ impl<'a> Account<'a> {
         self.ailing += u64::from(outcome.ailing);
         self.refused += u64::from(outcome.refused);
         self.settled += u64::from(outcome.settled);
+        if let Socket::Tcp(c) = socket
+            && let Some((sent, again)) = c.segments().filter(|_| outcome.ailing)
+        {
+            self.segments = (self.segments.0.saturating_add(sent), self.segments.1.saturating_add(again));
+        }
         self.sockets.push(socket);
     }
 
@@ -76,11 +84,18 @@ impl<'a> Account<'a> {
     pub(super) fn severity(&self) -> Severity {
         if self.ailing == 0 && self.settled == self.sockets.len() as u64 {
             Severity::Info
-        } else if self.share() >= CRITICAL_SHARE {
+        } else if self.share() >= CRITICAL_SHARE || self.is_choked() {
             Severity::Critical
         } else {
             Severity::Warning
         }
+    }
+
+    /// Whether little gets through on connections that stand, and the drops account for most of that.
+    fn is_choked(&self) -> bool {
+        let (sent, again) = self.segments;
+        let dropped = self.rows.values().fold(0_u64, |n, (row, _)| n.saturating_add(row.segments()));
+        is_heavy_loss(again, sent) && dropped.saturating_mul(2) >= again
     }
 
     /// Packets that were dropped.

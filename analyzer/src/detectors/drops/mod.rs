@@ -134,3 +134,6 @@ fn is_to_many(end: Endpoint) -> bool {
         std::net::IpAddr::V6(v6) => v6.is_multicast(),
     })
 }
+
+#[cfg(test)]
+mod tests;

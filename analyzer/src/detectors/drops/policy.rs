@@ -100,7 +100,7 @@ impl Detector for PolicyDrop {
                 format!("the kernel names the reason of each dropped packet; these are decisions of somebody's rules: {}", reasons.join(", ")),
                 "packets belong to a connection or UDP flow by both ends, in either order, in any network namespace, before and after translation, and by time".into(),
                 format!("critical: {} or more of the attempts, queries or flows to a destination failed and lost packets this way", percent(CRITICAL_SHARE)),
-                format!("warning: fewer, or a connection that stands and loses {MIN_AILING} packets or more while it sends {MIN_AILING} or more segments again"),
+                format!("warning: fewer, or a connection that stands and loses {MIN_AILING} packets or more while it sends {MIN_AILING} or more segments again; critical if that is so much that `tcp.retransmits` is"),
                 format!("info: {MIN_STRANGE} packets or more at one place that belong to no socket of this node, such as those of an unwanted guest; failures after which another address worked at once"),
             ],
             limits: vec![
@@ -124,11 +124,11 @@ impl Detector for PolicyDrop {
 fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (row, is_own) = account.worst()?;
     let agent = agent(row)?;
-    let severity = account.severity();
     let subject = account.subject(capture, target);
-    let verb = match severity {
-        Severity::Critical => "gets nothing through to",
-        Severity::Warning | Severity::Info => "does not always get through to",
+    let verb = match (account.hit, account.severity()) {
+        (0, _) => "loses packets of connections to",
+        (_, Severity::Critical) => "gets nothing through to",
+        (_, Severity::Warning | Severity::Info) => "does not always get through to",
     };
     let drops = if account.refused == account.hit && account.hit > 0 { "rejects" } else { "drops" };
     let title = format!(

@@ -62,9 +62,9 @@ pub(super) fn found_strange(rule: &'static str, them: &Strangers<'_>, row: &Drop
 }
 
 fn impact(account: &Account<'_>, severity: Severity) -> &'static str {
-    match (severity, account.hit) {
-        (Severity::Critical, _) => "nothing that the process sends there, or nothing that comes back, arrives",
-        (_, 0) => "connections stand and wait for what is sent again and again",
+    match (account.hit, severity) {
+        (0, _) => "connections stand and wait for what is sent again and again",
+        (_, Severity::Critical) => "nothing that the process sends there, or nothing that comes back, arrives",
         _ => "some of what the process sends there is lost, and waits for a retry or fails",
     }
 }

@@ -1,4 +1,4 @@
-use ktrace_bundle::event::{EventKind, PacketDir, Proto};
+use ktrace_bundle::event::{Event, EventKind, PacketDir, Payload, Proto};
 use ktrace_bundle::reader::{Form, Record};
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{EventBuilder, a_manifest, a_nat, an_event};

@@ -171,4 +171,22 @@ pub const DROP_CASES: &[Case] = &[
         build: || no_route_here().losing(|e| e.payload.kind() == EventKind::Connect),
         expect: unjudged("net.no_route"),
     },
+    Case {
+        name: "policy-rule",
+        story: "The rule on the way out again, and the node's rules were read: of those that drop there, one counted as much.",
+        build: policy_rule,
+        expect: top(
+            "policy.drop",
+            "critical",
+            1847,
+            WEB,
+            "netfilter drops its packets in the node's network namespace",
+        ),
+    },
+    Case {
+        name: "policy-rule-alone",
+        story: "The counter of a rule that drops rises, and nobody watched what is dropped.",
+        build: policy_rule_alone,
+        expect: Expect::Healthy { clear: None },
+    },
 ];

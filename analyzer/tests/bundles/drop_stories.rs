@@ -1,13 +1,16 @@
 //! What happened in each case about drops, event by event.
 
-use ktrace_bundle::event::{PacketDir, Proto, RetransmitKind};
+use ktrace_bundle::event::{PacketDir, Proto, RetransmitKind, When};
 use ktrace_bundle::manifest::HookOutcome;
+use ktrace_bundle::node::{Filter, Item, NodeRecord};
 use ktrace_bundle::tcp::TcpState;
+use ktrace_bundle::testing::in_network;
 use ktrace_bundle::tracking::ServicesReport;
 use ktrace_bundle::why::Reason;
 
 use crate::cases::{DNS, WEB};
 use crate::nat_stories::{B5, VIP, service};
+use crate::node_stories::own_netns;
 use crate::scene::Scene;
 
 /// A capture of a kernel that has nothing to attach this hook to.
@@ -166,5 +169,47 @@ pub fn no_route_dns() -> Scene {
         let failed = s.event(1_000_000 * n, socket).udp_send().error("ENETUNREACH").build();
         s.push(failed);
     }
+    s
+}
+
+/// Rules of the node's packet filter: one that drops by port, one that drops what is of no flow, one that lets pass.
+fn rules(dropped: u64) -> Vec<NodeRecord> {
+    let rule = |number, verdict: &str, text: &str, packets, rose| Filter {
+        tool: "nftables".to_owned(),
+        family: "inet".to_owned(),
+        table: "host".to_owned(),
+        chain: "out".to_owned(),
+        hook: Some("output".to_owned()),
+        number: Some(number),
+        verdict: verdict.to_owned(),
+        text: text.to_owned(),
+        packets: Some(packets),
+        rose,
+    };
+    let look = |when, rose: bool| {
+        let rules = [
+            rule(4, "drop", "tcp dport 8080 counter drop", dropped, rose.then_some(dropped)),
+            rule(5, "drop", "ct state invalid counter drop", 977, rose.then_some(77)),
+            rule(6, "accept", "counter accept", 9000, rose.then_some(900)),
+        ];
+        rules.map(|rule| in_network(when, Item::Filter(rule)))
+    };
+    let rules = [look(When::Start, false), look(When::End, true)].into_iter().flatten();
+    own_netns().into_iter().chain(rules).collect()
+}
+
+pub fn policy_rule() -> Scene {
+    let mut s = policy_egress();
+    s.node(rules(12));
+    s
+}
+
+pub fn policy_rule_alone() -> Scene {
+    let mut s = Scene::of("api", 1847, DNS);
+    s.lookup(1000, 3).node(rules(12)).manifest(|m| {
+        for hook in m.head.hooks.iter_mut().filter(|h| h.name == "drop") {
+            (hook.outcome, hook.variant, hook.attached_after_ns) = (HookOutcome::NotRequested, None, None);
+        }
+    });
     s
 }

@@ -49,6 +49,8 @@ const GOLDEN: &[&str] = &[
     "nat-port-exhaustion",
     "policy-egress",
     "policy-strangers",
+    "policy-rule",
+    "policy-rule-alone",
     "listen-overflow",
     "mtu-hole",
     "reset-both-ends",

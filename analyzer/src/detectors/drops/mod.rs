@@ -6,10 +6,12 @@
 //! not know any more, are neither.
 
 mod account;
+mod counter;
 pub(super) mod neighbour;
 pub(super) mod no_route;
 pub(super) mod policy;
 pub(super) mod rp_filter;
+mod state;
 mod told;
 mod words;
 

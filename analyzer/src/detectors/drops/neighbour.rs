@@ -1,7 +1,8 @@
 //! `net.neighbour_failed`: the next hop does not answer to ARP or neighbour discovery, so packets to it are thrown away.
 
 use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Strangers, blame, found, found_strange, words,
+    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Strangers, blame, found, found_strange, state,
+    words,
 };
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::{Detector, steps};
@@ -70,7 +71,7 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
     let mut next_steps = next_steps(capture, row, &subject);
     next_steps.extend(if kind == Kind::Tcp { steps::try_connect(&subject) } else { None });
     let told = found("net.neighbour_failed", "no_neighbour_share", account, (subject, title));
-    Some(Finding { cause: cause(row), next_steps, ..told })
+    Some(Finding { cause: cause(capture, row), next_steps, ..told })
 }
 
 fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
@@ -84,15 +85,16 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         words::destinations(them),
     );
     let next_steps = next_steps(capture, row, &Subject::default());
-    Some(Finding { cause: cause(row), next_steps, ..found_strange("net.neighbour_failed", them, row, title) })
+    Some(Finding { cause: cause(capture, row), next_steps, ..found_strange("net.neighbour_failed", them, row, title) })
 }
 
-fn cause(row: &DropRow) -> String {
+fn cause(capture: &Capture, row: &DropRow) -> String {
+    let hop = state::next_hop(capture, row).map_or_else(String::new, |hop| format!("; {hop}"));
     let dev =
         row.dev.as_deref().map_or_else(String::new, |dev| format!(" at interface `{}`", crate::escape::shown(dev)));
     format!(
         "nobody answers for the link-layer address of the next hop{dev}, which is the destination itself or the router towards \
-         it: that host is down, gone, or in another network than its address says"
+         it: that host is down, gone, or in another network than its address says{hop}"
     )
 }
 

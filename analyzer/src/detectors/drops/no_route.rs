@@ -6,7 +6,7 @@ use ktrace_bundle::event::Errno;
 
 use super::{
     Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Outcome, Strangers, blame, found, found_strange,
-    words,
+    state, words,
 };
 use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target};
 use crate::detectors::nat::Socket;
@@ -136,7 +136,7 @@ fn by_drop(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
     );
     let next_steps = next_steps(capture, row, &subject);
     let told = found("net.no_route", "no_route_share", account, (subject, title));
-    Some(Finding { cause: cause(row), next_steps, ..told })
+    Some(Finding { cause: cause(capture, row), next_steps, ..told })
 }
 
 fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
@@ -150,13 +150,17 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         words::destinations(them),
     );
     let next_steps = next_steps(capture, row, &Subject::default());
-    Some(Finding { cause: cause(row), next_steps, ..found_strange("net.no_route", them, row, title) })
+    Some(Finding { cause: cause(capture, row), next_steps, ..found_strange("net.no_route", them, row, title) })
 }
 
-fn cause(row: &DropRow) -> String {
+fn cause(capture: &Capture, row: &DropRow) -> String {
+    let default = match state::lacks_default_route(capture, row.netns, row.to.addr) {
+        true => "; there was no default route",
+        false => "",
+    };
     let to = row.to.addr.map_or_else(|| "that address".to_owned(), |addr| addr.to_string());
     format!(
-        "no route there leads to {to} (`{}`){}, or it is to be forwarded and forwarding is off",
+        "no route there leads to {to} (`{}`){}{default}, or it is to be forwarded and forwarding is off",
         crate::escape::shown(row.reason()),
         words::spot(row)
     )

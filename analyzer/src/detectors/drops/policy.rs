@@ -1,8 +1,8 @@
 //! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
 
 use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
-    found_strange, words,
+    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, counter, found,
+    found_strange, state, words,
 };
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::{Detector, steps};
@@ -104,7 +104,7 @@ impl Detector for PolicyDrop {
                 format!("info: {MIN_STRANGE} packets or more at one place that belong to no socket of this node, such as those of an unwanted guest; failures after which another address worked at once"),
             ],
             limits: vec![
-                "which rule it was is not known by the packet: rules whose counters rose stand beside it where they could be read".into(),
+                "which rule it was is not known by the packet: rules that drop there and whose counters rose stand beside it where they could be read; where drops were not seen, such a rule alone is a note".into(),
                 "a full table of connection tracking, or one that has the same flow already, drops with netfilter's reason, too".into(),
                 "a rule that was made on purpose looks the same as one that was not".into(),
                 "rules on other machines are not seen".into(),
@@ -117,7 +117,8 @@ impl Detector for PolicyDrop {
         let Blame { accounts, strangers } = blame(capture, |row| agent(row).is_some());
         let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
         let others = strangers.values().filter_map(|them| strange(capture, them));
-        ours.chain(others).take(MAX_FINDINGS).collect()
+        let alone = counter::findings(capture, MAX_FINDINGS);
+        ours.chain(others).chain(alone).take(MAX_FINDINGS).collect()
     }
 }
 
@@ -156,6 +157,13 @@ fn cause(capture: &Capture, row: &DropRow, agent: Agent) -> String {
         words::way(row.dir),
         words::spot(row)
     );
+    let rules: Vec<String> = match agent {
+        Agent::Netfilter => state::rules(capture, row).into_iter().map(state::risen_in_words).collect(),
+        _ => Vec::new(),
+    };
+    if !rules.is_empty() {
+        return format!("{rule}: {}", rules.join(", or "));
+    }
     let lost: Vec<String> = TRACKING_LOSSES
         .iter()
         .map(|counter| (counter, capture.coverage.tracking.gained(counter, row.netns)))

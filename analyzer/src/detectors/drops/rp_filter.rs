@@ -2,7 +2,7 @@
 
 use super::{
     Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
-    found_strange, words,
+    found_strange, state, words,
 };
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::Detector;
@@ -62,7 +62,7 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
     );
     let next_steps = next_steps(capture, row, &subject);
     Some(Finding {
-        cause: cause(row),
+        cause: cause(capture, row),
         next_steps,
         ..found("net.rp_filter", "filtered_share", account, (subject, title))
     })
@@ -81,17 +81,18 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
     let is_tried_again = row.packets >= MIN_AILING;
     Some(Finding {
         severity: if is_tried_again { Severity::Warning } else { Severity::Info },
-        cause: cause(row),
+        cause: cause(capture, row),
         impact: "whoever sent them gets no answer".to_owned(),
         next_steps: next_steps(capture, row, &Subject::default()),
         ..found_strange("net.rp_filter", them, row, title)
     })
 }
 
-fn cause(row: &DropRow) -> String {
+fn cause(capture: &Capture, row: &DropRow) -> String {
     let from = row.from.addr.map_or_else(|| "their sender".to_owned(), |addr| addr.to_string());
+    let setting = state::rp_filter(capture, row).unwrap_or_else(|| "`rp_filter` is on there".to_owned());
     format!(
-        "they arrive{}, and the route back to {from} leaves by another interface, or there is none: `rp_filter` is 1 (strict) there",
+        "they arrive{}, and the route back to {from} leaves by another interface, or there is none: {setting}",
         words::spot(row).trim_start_matches(',')
     )
 }

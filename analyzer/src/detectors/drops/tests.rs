@@ -66,3 +66,51 @@ fn a_full_table_of_connection_tracking_stands_above_its_drops() {
     assert!(crate::detectors::rank::explains(full, dropped));
     assert!(!crate::detectors::rank::explains(dropped, full));
 }
+
+/// A machine on which a packet to the port 8080 was dropped, and these rules dropped so many in its namespace.
+fn suspects(dir: PacketDir, rules: &[(&str, &str, &str, u64)]) -> Vec<String> {
+    use ktrace_bundle::event::When;
+    use ktrace_bundle::node::{Filter, Item};
+    use ktrace_bundle::testing::in_network;
+
+    let mut capture = capture([on(1, 1000).dropped(Proto::Tcp, dir, "NETFILTER_DROP", 4)]);
+    for (number, (family, hook, text, rose)) in (1..).zip(rules) {
+        let filter = Filter {
+            family: (*family).to_owned(),
+            hook: Some((*hook).to_owned()),
+            number: Some(number),
+            verdict: "drop".to_owned(),
+            text: (*text).to_owned(),
+            rose: Some(*rose),
+            ..Filter::default()
+        };
+        for when in [When::Start, When::End] {
+            capture.node.push(in_network(when, Item::Filter(filter.clone())));
+        }
+    }
+    let row = &capture.drops.rows()[0];
+    super::state::rules(&capture, row).iter().map(|(f, rose)| format!("{} {rose}", f.text)).collect()
+}
+
+#[test]
+fn a_rule_is_suspected_if_it_is_asked_for_such_packets_and_its_counter_rose() {
+    let rules = [
+        ("inet", "input", "drop a", 9),
+        ("ip6", "output", "drop b", 8),
+        ("ip", "output", "drop c", 7),
+        ("ip", "output", "drop d", 0),
+        ("inet", "postrouting", "drop e", 12),
+    ];
+    assert_eq!(suspects(PacketDir::Sent, &rules), ["drop e 12", "drop c 7"]);
+    assert_eq!(suspects(PacketDir::Received, &rules), ["drop a 9"]);
+}
+
+#[test]
+fn a_rule_that_names_the_port_is_suspected_alone() {
+    let rules = [
+        ("inet", "output", "ct state invalid counter drop", 900),
+        ("inet", "output", "tcp dport { 80, 8080 } counter drop", 4),
+        ("inet", "output", "tcp dport 18080 counter drop", 500),
+    ];
+    assert_eq!(suspects(PacketDir::Sent, &rules), ["tcp dport { 80, 8080 } counter drop 4"]);
+}

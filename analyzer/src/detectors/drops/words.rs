@@ -2,7 +2,7 @@
 
 use ktrace_bundle::event::PacketDir;
 
-use super::Account;
+use super::{Account, state};
 use crate::capture::{Capture, DropRow};
 use crate::detectors::nat::Kind;
 use crate::escape;
@@ -33,7 +33,7 @@ pub(super) const fn what(is_own: bool) -> &'static str {
 
 /// `the node's network namespace`, `its network namespace`, `network namespace 4026532110`; 0 is none.
 pub(super) fn netns(capture: &Capture, netns: u32, subject: &Subject) -> String {
-    if is_node(capture, netns) {
+    if state::is_own(capture, netns) {
         "the node's network namespace".to_owned()
     } else if netns == 0 {
         "a network namespace that is not known".to_owned()
@@ -42,10 +42,6 @@ pub(super) fn netns(capture: &Capture, netns: u32, subject: &Subject) -> String 
     } else {
         format!("network namespace {netns}")
     }
-}
-
-fn is_node(capture: &Capture, netns: u32) -> bool {
-    capture.coverage.tracking.report.iter().flat_map(|r| &r.tables).any(|t| t.is_node && t.netns == netns)
 }
 
 /// Which way packets were going.
@@ -88,8 +84,11 @@ pub(super) fn destinations(strangers: &super::Strangers<'_>) -> String {
 pub(super) fn there(capture: &Capture, row: &DropRow, subject: &Subject, text: &str, command: &str) -> Step {
     if subject.netns == Some(row.netns) || row.netns == 0 {
         Step::run(text, crate::detectors::steps::inside(subject, command))
-    } else if is_node(capture, row.netns) {
+    } else if state::is_own(capture, row.netns) {
         Step::run(format!("on the node: {text}"), command)
+    } else if let Some(pid) = state::pid_in(capture, row.netns) {
+        let text = format!("in network namespace {}: {text}", row.netns);
+        Step::run(text, format!("nsenter -t {pid} -n {command}"))
     } else {
         Step::run(format!("in network namespace {}, by a process that `lsns -t net` names: {text}", row.netns), command)
     }

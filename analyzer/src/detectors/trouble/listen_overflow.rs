@@ -48,9 +48,9 @@ impl Detector for ListenOverflow {
             question: "does a listener turn connections away for want of room in its queue?",
             decides: vec![
                 "the kernel counts, for each listener, SYNs and last segments of handshakes that it throws away".into(),
-                "critical: connects to it from this node failed meanwhile".into(),
+                "critical: its accept queue was full, and connects to it from this node failed".into(),
                 format!("warning: {MIN_TURNED_AWAY} or more were turned away; info: fewer"),
-                format!("connects to it that fail, or take {} or longer, are explained by it", duration(SLOW_NS)),
+                format!("connects to it that fail, or take {} or longer, are explained by it if its accept queue was full", duration(SLOW_NS)),
             ],
             limits: vec![
                 "what is turned away is tried again by the client's kernel after 1 s, 3 s and so on: clients elsewhere see slow or failed connects, and that is not seen here".into(),
@@ -124,19 +124,22 @@ fn clients(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow)
 fn finding(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow) -> Finding {
     let clients = clients(capture, addresses, o);
     let subject = subject(capture, o);
-    let severity = match (clients.failed > 0, o.turned_away >= MIN_TURNED_AWAY) {
+    let is_full = is_accept_queue(o);
+    let severity = match (is_full && clients.failed > 0, o.turned_away >= MIN_TURNED_AWAY) {
         (true, _) => Severity::Critical,
         (false, true) => Severity::Warning,
         (false, false) => Severity::Info,
     };
     let title = format!(
-        "{} turns connections to {} away: {} for want of room, {}",
+        "{} turns connections to {} away: {}{}, {}",
         subject.who(),
         o.local,
         count(o.turned_away, "segment of a handshake was dropped", "segments of handshakes were dropped"),
+        if is_full { " for want of room" } else { "" },
         queue(o),
     );
-    let mut covers: Vec<Key> = clients.keys.iter().cloned().collect();
+    // who has room may drop them for another reason, of which another rule tells
+    let mut covers: Vec<Key> = clients.keys.iter().filter(|_| is_full).cloned().collect();
     covers.push(subject.key());
     Finding {
         rule: "tcp.listen_overflow",
@@ -152,7 +155,7 @@ fn finding(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow)
         impact: impact(&clients),
         next_steps: next_steps(&subject, o),
         share: if clients.tried > 0 { share(clients.failed + clients.slow, clients.tried) } else { 0.5 },
-        confidence: 0.97,
+        confidence: if is_full { 0.97 } else { 0.6 },
         evidence: o.evidence.clone(),
         symptoms: Vec::new(),
         covers: Some(covers),
@@ -191,8 +194,9 @@ fn cause(o: &Overflow) -> String {
                 small a backlog in listen(2), which `net.core.somaxconn` limits; SYN cookies do not help against that"
             .to_owned();
     }
-    "the accept queue had room when it was looked at: it was full for moments only, or the queue of half-open connections \
-     (`net.ipv4.tcp_max_syn_backlog`) is, and SYN cookies (`net.ipv4.tcp_syncookies`) are off"
+    "the accept queue had room when it was looked at, once a second: it was full for moments only, or the queue of half-open \
+     connections (`net.ipv4.tcp_max_syn_backlog`) is and SYN cookies (`net.ipv4.tcp_syncookies`) are off, or a filter of the \
+     socket drops them"
         .to_owned()
 }
 

@@ -139,3 +139,18 @@ fn connections_of_a_full_listener_are_found_by_its_address_and_port() {
     assert_eq!(severity("*:8080", "127.0.0.1:8080"), Severity::Critical);
     assert_eq!(severity("*:8081", "127.0.0.1:8080"), Severity::Warning);
 }
+
+#[test]
+fn a_listener_with_room_may_drop_for_another_reason() {
+    let syn = on(1, 1000).tcp_state(TcpState::Close, TcpState::SynSent);
+    let failed = [syn, on(1, 4000).closed(TcpState::SynSent, TcpClose::default()).error("ETIMEDOUT")];
+    let listener = an_event().from(WEB).to("*").role(Role::Listener).by("slow", 71).socket(99).at_ms(900);
+    let overflow = listener.listen_overflow(5).payload(|p| {
+        let Payload::ListenOverflow(o) = p else { panic!() };
+        o.accept_queue = Some(3);
+    });
+    let found = found("tcp.listen_overflow", failed.into_iter().chain([overflow]));
+    assert_eq!((found[0].severity, found[0].confidence), (Severity::Warning, 0.6));
+    assert_eq!(found[0].covers, Some(vec![found[0].subject.key()]));
+    assert!(found[0].title.ends_with("were dropped, 3 waited to be accepted where 128 may"), "{}", found[0].title);
+}

@@ -75,7 +75,7 @@ fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
             let hits = capture.drops.of_udp(f, services);
             let comm = f.owner.and_then(|id| capture.processes.get(id)).map(|p| p.comm.clone());
             let target = Target { comm, netns: f.netns, remote: f.server };
-            add(kind, target, Socket::Udp(f), &|_| of_udp(f, kind), hits);
+            add(kind, target, Socket::Udp(f), &|hits| of_udp(f, kind, hits), hits);
         }
     }
     accounts.retain(|_, account| account.is_hit());
@@ -108,12 +108,13 @@ fn of_connection(capture: &Capture, races: &Races, c: &Connection, hits: &[Hit<'
     }
 }
 
-/// A query whose packet was dropped need not grow old to be lost.
-fn of_udp(f: &UdpFlow, kind: Kind) -> Outcome {
+/// A query whose packet was dropped need not grow old to be lost; no more are lost this way than packets were dropped.
+fn of_udp(f: &UdpFlow, kind: Kind, hits: &[Hit<'_>]) -> Outcome {
     let pending = if f.is_heard() { 0 } else { f.pending };
     let failed = f.lost.saturating_add(f.refused).saturating_add(f.failed.n).saturating_add(pending);
+    let packets = hits.iter().fold(0_u64, |n, hit| n.saturating_add(hit.row.packets));
     let (tried, failed) = match kind {
-        Kind::Dns => (f.sent.saturating_sub(f.elsewhere), failed),
+        Kind::Dns => (f.sent.saturating_sub(f.elsewhere), failed.min(packets)),
         Kind::Tcp | Kind::Udp => (1, u64::from(!f.is_heard() && failed > 0)),
     };
     Outcome { tried, failed, ..Outcome::default() }

@@ -47,6 +47,16 @@ fn a_few_drops_do_not_hide_heavy_loss_that_has_another_cause() {
 }
 
 #[test]
+fn no_more_queries_are_lost_to_a_rule_than_packets_were_dropped() {
+    let query = |ms| an_event().udp_send().bytes(40 + ms / 1000).socket(7).at_ms(ms);
+    let drop = an_event().socket(7).at_ms(1000).dropped(Proto::Udp, PacketDir::Sent, "NETFILTER_DROP", 2);
+    let found = found((1..9).map(|n| query(1000 * n)).chain([drop]));
+    let policy = found.iter().find(|f| f.rule == "policy.drop").unwrap();
+    assert!(policy.title.ends_with("2 packets of 2 of 8 queries"), "{}", policy.title);
+    assert!(found.iter().any(|f| f.rule == "dns.no_reply" && f.severity == Severity::Critical), "the others stand");
+}
+
+#[test]
 fn a_loser_of_a_race_that_was_won_is_a_note() {
     let six = |ms| an_event().from("[2001:db8::1]:40001").to("[2001:db8::5]:8080").socket(1).at_ms(ms);
     let lost = [

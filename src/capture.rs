@@ -246,7 +246,9 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let (rows, rest) = session.observed()?;
     let audit = audit.finish(&rows, &rest, session.reports(), missed);
     sink.summary.add_refused(session.refused(&counters)?);
+    sink.turn_node();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
+    sink.turn_node();
     head.hooks = session.reports_at_end();
     sink.untold = session.untold();
     drop(session); // detached from here on

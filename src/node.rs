@@ -20,28 +20,29 @@ mod seen;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ktrace_bundle::event::{Identity, When};
 use ktrace_bundle::manifest::{ClockSample, SourceReport};
-use ktrace_bundle::node::NodeRecord;
 
 use desk::{Desk, Message, Part};
 use filters::Filters;
 use look::Looks;
 use out::Counts;
+pub use out::Line;
 use seen::Seen;
 
 /// So long the window waits for the first look to end; it goes on beside the window.
 const FIRST_WORD: Duration = Duration::from_millis(100);
-/// So long a look may take.
-const LOOK: Duration = Duration::from_secs(1);
+/// So long a look may take: the first one beside the window, the last one beside what else there is to do at the end, which takes seconds
+/// where there are very many sockets.
+const LOOK: Duration = Duration::from_secs(5);
 /// So long the end of the capture waits for the last look.
-const LAST_WORD: Duration = Duration::from_millis(100);
+const LAST_WORD: Duration = Duration::from_millis(80);
 /// The same of the packet filters, for which the window does not wait to open.
 const FILTERS: Duration = Duration::from_secs(2);
-/// Pieces that are taken in one turn of the event path: some 0.5 ms.
-const IN_A_TURN: usize = 2;
+/// Pieces that are taken in one turn of the event path: well below 1 ms.
+const IN_A_TURN: usize = 4;
 
 /// Names of the sources in the manifest.
 const SOURCES: [&str; 3] = ["node_network", "node_host", "node_filters"];
@@ -52,6 +53,8 @@ pub struct Node {
     desks: Vec<(Desk, Duration)>,
     first: Option<ClockSample>,
     parts: BTreeMap<&'static str, Part>,
+    /// The longest that the capture waited for each thread.
+    waited: [Duration; 2],
     is_requested: bool,
 }
 
@@ -72,7 +75,8 @@ impl Node {
         } else {
             Vec::new()
         };
-        Self { seen: Seen::default(), desks, first: None, parts: BTreeMap::new(), is_requested }
+        let (first, parts, waited) = (None, BTreeMap::new(), [Duration::ZERO; 2]);
+        Self { seen: Seen::default(), desks, first, parts, waited, is_requested }
     }
 
     /// A socket, or an event, of this owner was seen.
@@ -83,13 +87,16 @@ impl Node {
     }
 
     /// Begins the first look, and waits for most of it. `first`: the reading of the clocks that dates everything.
-    pub fn begin(&mut self, first: ClockSample, write: &mut dyn FnMut(NodeRecord)) {
+    pub fn begin(&mut self, first: ClockSample, write: &mut dyn FnMut(Line)) {
+        let begin = Instant::now();
         self.first = Some(first);
         self.order(When::Start);
-        let Self { desks, parts, .. } = self;
+        let Self { desks, parts, waited, .. } = self;
         if let Some((desk, _)) = desks.first_mut() {
             desk.wait(FIRST_WORD, &mut |message| settle(parts, message, write));
         }
+        let [of_looks, _] = waited;
+        *of_looks = begin.elapsed();
     }
 
     fn order(&mut self, when: When) {
@@ -100,7 +107,7 @@ impl Node {
     }
 
     /// Takes what was found meanwhile, a little in each turn of the event path.
-    pub fn turn(&mut self, write: &mut dyn FnMut(NodeRecord)) {
+    pub fn turn(&mut self, write: &mut dyn FnMut(Line)) {
         let Self { desks, parts, .. } = self;
         for (desk, _) in desks {
             desk.take(IN_A_TURN, &mut |message| settle(parts, message, write));
@@ -115,12 +122,14 @@ impl Node {
     }
 
     /// Waits for the last look, and says how the sources did.
-    pub fn finish(&mut self, write: &mut dyn FnMut(NodeRecord)) -> Vec<SourceReport> {
-        let (mut desks, mut parts) = (std::mem::take(&mut self.desks), std::mem::take(&mut self.parts));
-        let late: Vec<_> = desks
-            .iter_mut()
-            .map(|(desk, longest)| !desk.finish(*longest, &mut |message| settle(&mut parts, message, write)))
-            .collect();
+    pub fn finish(&mut self, write: &mut dyn FnMut(Line)) -> Vec<SourceReport> {
+        let (desks, mut parts) = (std::mem::take(&mut self.desks), std::mem::take(&mut self.parts));
+        let mut late = Vec::new();
+        for ((mut desk, longest), waited) in desks.into_iter().zip(&mut self.waited) {
+            let begin = Instant::now();
+            late.push(!desk.finish(longest, &mut |message| settle(&mut parts, message, write)));
+            *waited = begin.elapsed().max(*waited);
+        }
         let is_late = |source: &str| late.get(usize::from(source == "node_filters")).copied().unwrap_or(true);
         SOURCES.into_iter().map(|name| self.report(name, parts.remove(name), is_late(name))).collect()
     }
@@ -131,10 +140,16 @@ impl Node {
         let outcome = match (self.is_requested, is_late) {
             (false, _) => "not_requested",
             (true, true) => "failed",
-            (true, false) if counts.found == 0 && counts.lacking > 0 => "absent",
+            (true, false) if counts.found == 0 && counts.absent > 0 => "absent",
             (true, false) => "answered",
         };
         let late = is_late.then(|| "it did not answer in time".to_owned());
+        let [of_looks, of_filters] = self.waited;
+        let took = match name {
+            "node_network" => of_looks,
+            "node_filters" => of_filters,
+            _ => took,
+        };
         let if_asked = |number: u64| self.is_requested.then_some(number);
         SourceReport {
             name: name.into(),
@@ -149,7 +164,7 @@ impl Node {
 }
 
 /// Writes lines, or adds up how the sources did.
-fn settle(parts: &mut BTreeMap<&'static str, Part>, message: Message, write: &mut dyn FnMut(NodeRecord)) {
+fn settle(parts: &mut BTreeMap<&'static str, Part>, message: Message, write: &mut dyn FnMut(Line)) {
     match message {
         Message::Lines(lines) => lines.into_iter().for_each(write),
         Message::Done(done) => {
@@ -159,6 +174,7 @@ fn settle(parts: &mut BTreeMap<&'static str, Part>, message: Message, write: &mu
                 known.took = known.took.max(part.took);
                 known.counts.found += part.counts.found;
                 known.counts.lacking += part.counts.lacking;
+                known.counts.absent += part.counts.absent;
                 known.counts.why = part.counts.why.or(known.counts.why.take());
             }
         }

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use ktrace_bundle::event::When;
 use ktrace_bundle::manifest::ClockSample;
-use ktrace_bundle::node::NodeRecord;
 
 use super::limit::Limit;
-use super::out::{Counts, Out};
+use super::out::{Counts, Line, Out};
 use super::seen::Seen;
 
-/// Pieces that wait to be taken, some 4 MiB. Beyond that the thread waits.
-const MOST_PIECES: usize = 128;
+/// Pieces that wait to be taken, some 0.5 MiB. Beyond that the thread waits.
+const MOST_PIECES: usize = 32;
 /// After its time is over, so long it may take to notice.
-const GRACE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_millis(30);
 
 /// What to look at.
 pub struct Order {
@@ -32,7 +31,7 @@ pub struct Order {
 /// What the thread says.
 pub enum Message {
     /// Some lines.
-    Lines(Vec<NodeRecord>),
+    Lines(Vec<Line>),
     /// The look is over.
     Done(Vec<Part>),
 }

@@ -19,7 +19,7 @@ use super::netlink::Netlink;
 use super::out::Out;
 use super::places::{self, Map};
 use super::rose::Rose;
-use crate::services::presence::{NF_TABLES, lacking};
+use crate::services::presence::{NF_TABLES, is_unused, lacking};
 use crate::services::{sources, tool};
 
 /// Rules of a namespace that are told; those that throw away have room of their own.
@@ -30,11 +30,21 @@ const GET_TABLES: u16 = 10 << 8 | 1;
 const OLD: [(&str, &str); 2] =
     [("iptables", "/proc/thread-self/net/ip_tables_names"), ("ip6tables", "/proc/thread-self/net/ip6_tables_names")];
 
+/// Whether nftables can be asked.
+enum Nft {
+    /// Nobody has rules there.
+    Unused,
+    /// It must not be asked, and why.
+    Untold(String),
+    /// By this tool, or why there is none.
+    By(Result<PathBuf, String>),
+}
+
 /// What the thread keeps between two looks.
 pub struct Filters {
     rose: Rose,
     home: io::Result<File>,
-    nft: Result<PathBuf, String>,
+    nft: Nft,
     /// By family.
     old: [Result<PathBuf, String>; 2],
 }
@@ -45,7 +55,11 @@ impl Filters {
         Self {
             rose: Rose::default(),
             home: File::open("/proc/thread-self/ns/net"),
-            nft: lacking(&[NF_TABLES]).map_or_else(|| tool::locate(&["nft"]), Err),
+            nft: match lacking(&[NF_TABLES]) {
+                None => Nft::By(tool::locate(&["nft"])),
+                Some(why) if is_unused(&why) => Nft::Unused,
+                Some(why) => Nft::Untold(why),
+            },
             old: OLD.map(|(name, _)| sources::locate_old(name)),
         }
     }
@@ -59,41 +73,41 @@ impl Filters {
             out.at(Some(place.netns));
             if out.is_late() {
                 out.at(None);
-                out.no_time("packet filters of namespaces", Some((count - at) as u64));
+                out.no_time("packet filters", Some((count - at) as u64));
                 break;
             }
             // the thread is in the first one
             let entered = at == 0 || map.find(place).is_some_and(|(it, _)| setns(it, CloneFlags::CLONE_NEWNET).is_ok());
             if entered {
-                self.one(place.is_node, out);
+                self.one(out);
             } else {
                 out.absent("packet filters", "the namespace is gone, or cannot be entered");
             }
         }
         out.at(None);
-        out.no_room("packet filters of namespaces", more);
+        out.no_room("packet filters", more);
         if let Ok(home) = &self.home
             && let Err(e) = setns(home, CloneFlags::CLONE_NEWNET)
         {
             // the next look begins where the thread is: it must not take that for the node's
-            self.nft = Err(format!("the thread cannot go back to the node's namespace: {e}"));
+            self.nft = Nft::Untold(format!("the thread cannot go back to the node's namespace: {e}"));
         }
         vec![Part { source: "node_filters", counts: std::mem::take(&mut out.counts), took: begin.elapsed() }]
     }
 
     /// The namespace that the thread is in.
-    fn one(&mut self, is_node: bool, out: &mut Out) {
+    fn one(&mut self, out: &mut Out) {
         match &self.nft {
-            Ok(nft) if has_tables(out.until()) => {
+            Nft::By(_) if !has_tables(out.until()) => {}
+            Nft::By(Ok(nft)) => {
                 let mut taker = Taker::new(out, &mut self.rose);
                 let until = taker.out.until();
                 let read = |text: &mut dyn BufRead| nft::read(text, &mut |it| taker.take(it));
                 let outcome = tool::run(nft, &["-j", "list", "ruleset"], left(until), read);
                 taker.finish("nftables", outcome);
             }
-            Ok(_) => {}
-            Err(why) if is_node => out.absent("nftables", why),
-            Err(_) => {}
+            Nft::By(Err(why)) | Nft::Untold(why) => out.absent("nftables", why),
+            Nft::Unused => {}
         }
         for ((name, tables), tool) in OLD.iter().zip(&self.old) {
             if std::fs::read_to_string(tables).unwrap_or_default().trim().is_empty() {

@@ -9,12 +9,14 @@ pub mod sysctls;
 pub mod tables;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use ktrace_bundle::node::{Counters, Item, Sysctls};
+use ktrace_bundle::event::When;
+use ktrace_bundle::node::{CounterGroup, Counters, Item, Sysctls};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
@@ -23,11 +25,12 @@ use super::nic;
 use super::out::Out;
 use super::rose::Rose;
 use routing::Names;
+use sockets::InUse;
 
 /// Most bytes of a file of `/proc/net` that are read; the kernel writes some 5 KiB.
 const MOST_BYTES: u64 = 128 << 10;
 /// Time that all namespaces' sockets may take together: the kernel goes through those of the whole machine for each.
-const SOCKETS: Duration = Duration::from_millis(60);
+const SOCKETS: Duration = Duration::from_millis(250);
 
 /// What is asked of rtnetlink: name, request, length of its body, most of them on the node, and in another namespace.
 const DUMPS: [(&str, u16, usize, u64, u64); 6] = [
@@ -42,7 +45,7 @@ const DUMPS: [(&str, u16, usize, u64, u64); 6] = [
 const MOST_BAD: u64 = 512;
 
 /// What reads a file of `/proc/net`.
-type Reader = fn(&str) -> Vec<ktrace_bundle::node::CounterGroup>;
+type Reader = fn(&str) -> Vec<CounterGroup>;
 const FILES: [(&str, Reader); 5] = [
     ("snmp", tables::in_two_lines),
     ("netstat", tables::in_two_lines),
@@ -86,7 +89,7 @@ impl Network {
             }
             routes(&mut self.rtnl, dump, is_node, out, rose, (&mut names, &mut hardware));
         }
-        counters(Path::new("/proc/thread-self/net"), out, rose);
+        let in_use = counters(Path::new("/proc/thread-self/net"), out, rose);
         let values = settings(out, is_node, names.into_values().collect());
         if is_node {
             hardware.iter().take(nic::MOST).for_each(|dev| nic::look(dev, out, rose));
@@ -98,7 +101,7 @@ impl Network {
         match &mut self.diag {
             Ok(diag) => {
                 diag.reopen()?;
-                sockets::look(diag, &values, is_node, &mut self.socket_time, out, rose);
+                sockets::look(diag, (&values, in_use), is_node, &mut self.socket_time, out, rose);
             }
             Err(why) => out.absent("sockets", why),
         }
@@ -166,7 +169,7 @@ fn hardware_of(item: &Item) -> Option<String> {
 }
 
 /// With what its counters gained.
-fn risen(item: Item, netns: Option<u32>, when: ktrace_bundle::event::When, rose: &mut Rose) -> Item {
+fn risen(item: Item, netns: Option<u32>, when: When, rose: &mut Rose) -> Item {
     match item {
         Item::Link(mut it) => {
             it.rose = rose.counters(when, ("link", netns, it.index), &it.counters);
@@ -183,24 +186,35 @@ fn risen(item: Item, netns: Option<u32>, when: ktrace_bundle::event::When, rose:
 }
 
 /// The tables of counters below a `/proc/PID/net`.
-fn counters(root: &Path, out: &mut Out, rose: &mut Rose) {
+fn counters(root: &Path, out: &mut Out, rose: &mut Rose) -> InUse {
+    let mut of_sockets = Vec::new();
     for (name, read) in FILES {
         match text(&root.join(name), MOST_BYTES) {
-            Ok(text) => read(&text).into_iter().for_each(|group| put_group(group, out, rose)),
+            Ok(text) => {
+                let groups = read(&text);
+                of_sockets.extend(groups.iter().filter(|it| it.group.starts_with("sockstat.")).cloned());
+                groups.into_iter().for_each(|group| put_group(group, out, rose));
+            }
             Err(e) => out.absent(&format!("/proc/net/{name}"), e),
         }
     }
+    InUse::of(&of_sockets)
 }
 
+/// Groups that are told only where they count something: few have any use for them.
+const RARE: [&str; 4] = ["UdpLite", "UdpLite6", "MPTcpExt", "IcmpMsg"];
+
 /// Adds a group of counters with what they gained.
-pub fn put_group(mut group: ktrace_bundle::node::CounterGroup, out: &mut Out, rose: &mut Rose) {
+pub fn put_group(mut group: CounterGroup, out: &mut Out, rose: &mut Rose) {
     if !tables::is_level(&group.group) {
         group.rose = rose.counters(out.when, ("counters", out.netns(), &group.group), &tables::counting(&group));
     }
-    out.put(Item::Counters(group));
+    if !(group.counters.is_empty() && RARE.contains(&group.group.as_str())) {
+        out.put(Item::Counters(group));
+    }
 }
 
-fn settings(out: &mut Out, is_node: bool, mut devices: Vec<String>) -> std::collections::BTreeMap<String, String> {
+fn settings(out: &mut Out, is_node: bool, mut devices: Vec<String>) -> BTreeMap<String, String> {
     devices.sort_unstable();
     let values = sysctls::read(Path::new("/proc/sys"), is_node, &devices);
     let pairs: Vec<_> = values.iter().collect();
@@ -226,3 +240,7 @@ pub fn text(path: &Path, most: u64) -> io::Result<String> {
         Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
     })
 }
+
+#[cfg(test)]
+#[path = "network/golden_tests.rs"]
+mod golden_tests;

@@ -4,6 +4,7 @@
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
+use chrono::SubsecRound;
 use ktrace_bundle::event::{LINE_VERSION, When};
 use ktrace_bundle::manifest::ClockSample;
 use ktrace_bundle::node::{Absent, Item, NodeRecord, Omitted};
@@ -15,10 +16,18 @@ use crate::clock;
 /// Lines of a piece.
 const PIECE: usize = 64;
 
+/// A record as it is written.
+pub struct Line {
+    /// Its text, without an end.
+    pub text: Box<[u8]>,
+    /// It has a `netns`.
+    pub is_of_network: bool,
+}
+
 /// Takes what is found.
 pub struct Out {
     pieces: SyncSender<Message>,
-    piece: Vec<NodeRecord>,
+    piece: Vec<Line>,
     /// Of which look.
     pub when: When,
     netns: Option<u32>,
@@ -36,6 +45,8 @@ pub struct Counts {
     pub found: u64,
     /// That say what could not be read, or was left out.
     pub lacking: u64,
+    /// Those of them that say what could not be read.
+    pub absent: u64,
     /// What the last of these says.
     pub why: Option<String>,
     /// Lines among those that were found which belong to another source.
@@ -88,13 +99,21 @@ impl Out {
     /// Adds a line.
     pub fn put(&mut self, item: Item) {
         match &item {
-            Item::Absent(it) => self.lacks(format!("`{}`: {}", it.what, it.why)),
+            Item::Absent(it) => {
+                self.counts.absent += 1;
+                self.lacks(format!("`{}`: {}", it.what, it.why));
+            }
             Item::Omitted(it) => self.lacks(format!("{} were left out, there was no {} for them", it.what, it.why)),
             _ => self.counts.found += 1,
         }
-        let ts = clock::utc_of(&self.first, self.boot_ns);
+        // lines carry whole microseconds
+        let ts = clock::utc_of(&self.first, self.boot_ns).trunc_subsecs(6);
         let (when, boot_ns, netns) = (self.when, self.boot_ns, self.netns);
-        self.piece.push(NodeRecord { v: LINE_VERSION, when, ts, boot_ns, netns, item });
+        let record = NodeRecord { v: LINE_VERSION, when, ts, boot_ns, netns, item };
+        // here and not where it is written: that is the event path
+        if let Ok(text) = serde_json::to_vec(&record) {
+            self.piece.push(Line { text: text.into_boxed_slice(), is_of_network: netns.is_some() });
+        }
         if self.piece.len() >= PIECE {
             self.flush();
         }

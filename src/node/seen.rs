@@ -59,7 +59,10 @@ impl Seen {
         }
         self.last = Some(now);
         let pid = owner.map(|it| it.pid);
-        if let Some(way) = room(&mut self.networks, id.netns) {
+        // a packet that is thrown away may be nobody's
+        if id.netns != 0
+            && let Some(way) = room(&mut self.networks, id.netns)
+        {
             way.add(pid);
         }
         let Some(owner) = owner else { return };

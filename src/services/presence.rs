@@ -53,7 +53,15 @@ fn lacking_in(proc: &Path, parts: &[Part]) -> Option<String> {
         };
         strike_off(&mut text, &mut missing);
     }
-    missing.first().map(|part| format!("the kernel has not loaded `{}`, and asking would make it do so", part.name))
+    missing.first().map(|part| format!("{NOT_LOADED} `{}`, and asking would make it do so", part.name))
+}
+
+/// How [`lacking`] begins where it is known that a part is not there.
+const NOT_LOADED: &str = "the kernel has not loaded";
+
+/// Whether what [`lacking`] says means that nobody uses the part; otherwise it could not be told.
+pub fn is_unused(why: &str) -> bool {
+    why.starts_with(NOT_LOADED)
 }
 
 /// Takes out those that have their symbol in `kallsyms`.

@@ -134,7 +134,7 @@ pub struct Neighbour {
     pub dev: String,
     /// Address whose link-layer address is looked for.
     pub addr: IpAddr,
-    /// `reachable`, `stale`, `delay`, `probe`, `failed`, `incomplete`, `noarp`, `permanent`.
+    /// `reachable`, `stale`, `delay`, `probe`, `failed`, `incomplete`, `permanent`.
     pub state: String,
 }
 

@@ -165,10 +165,18 @@ impl BundleWriter {
     /// # Errors
     /// If the disk fails.
     pub fn push_node(&mut self, record: &NodeRecord) -> Result<(), WriteError> {
+        self.push_node_line(&serde_json::to_vec(record)?, record.netns.is_some())
+    }
+
+    /// The same of a record that somebody else has made a line of, without its end; `is_of_network`: it has a `netns`.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn push_node_line(&mut self, line: &[u8], is_of_network: bool) -> Result<(), WriteError> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, record)?;
+        self.line.extend_from_slice(line);
         let Sides { network, host, .. } = &mut self.sides;
-        let side = if record.netns.is_some() { network } else { host };
+        let side = if is_of_network { network } else { host };
         let outcome = side.push(&mut self.line, &self.loose);
         self.or_give_up(outcome)
     }

@@ -76,7 +76,7 @@ fn rule(place: Filter, line: &str, numbers: &mut BTreeMap<String, u64>) -> Optio
         chain: chain.to_owned(),
         hook: built_in.then(|| chain.to_lowercase()),
         number: Some(*number),
-        verdict: target.map_or_else(|| "continue".to_owned(), |it| verdict(it)),
+        verdict: target.map_or_else(|| "continue".to_owned(), verdict),
         text: text.chars().take(MOST_CHARS).collect(),
         packets: packets(count),
         ..place
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_ends_within_a_table_is_told() {
         for end in 12..RULES.len() - 7 {
-            assert!(read(&mut RULES[..end].as_bytes(), "iptables", &mut drop).is_err() || end < 20, "{end}");
+            assert!(read(&mut &RULES.as_bytes()[..end], "iptables", &mut drop).is_err() || end < 20, "{end}");
         }
     }
 }

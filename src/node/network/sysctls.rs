@@ -10,8 +10,8 @@ use std::path::Path;
 pub const ON_A_LINE: usize = 32;
 /// Bytes of a value; one that is longer is cut.
 const MOST_BYTES: u64 = 256;
-/// Interfaces whose own settings are read.
-pub const MOST_DEVICES: usize = 64;
+/// Interfaces whose own settings are read, on the node and in another namespace.
+const MOST_DEVICES: [usize; 2] = [64, 8];
 
 /// Below `/proc/sys`, of each network namespace.
 const OF_EACH: &[&str] = &[
@@ -71,12 +71,14 @@ const OF_THE_MACHINE: &[&str] = &[
 
 /// Settings by their names; those that are not there are absent.
 pub fn read(root: &Path, is_node: bool, devices: &[String]) -> BTreeMap<String, String> {
+    let [on_node, elsewhere] = MOST_DEVICES;
+    let most = if is_node { on_node } else { elsewhere };
     let of_node: &[&str] = if is_node { OF_THE_MACHINE } else { &[] };
     let value = |name: &str| value(&root.join(name.replace('.', "/")));
     let mut values: BTreeMap<_, _> =
         OF_EACH.iter().chain(of_node).filter_map(|name| Some(((*name).to_owned(), value(name).ok()?))).collect();
     // a name with a dot is a VLAN's: its path has it as it is
-    for dev in devices.iter().filter(|dev| !dev.contains('/') && *dev != "..").take(MOST_DEVICES) {
+    for dev in devices.iter().filter(|dev| !dev.contains('/') && *dev != "..").take(most) {
         let path = root.join("net/ipv4/conf").join(dev).join("rp_filter");
         values.extend(self::value(&path).ok().map(|value| (format!("net.ipv4.conf.{dev}.rp_filter"), value)));
     }

@@ -26,10 +26,12 @@ pub fn in_two_lines(text: &str) -> Vec<CounterGroup> {
         let (Some((name, names)), Some((again, values))) = (names.split_once(": "), values.split_once(": ")) else {
             continue;
         };
-        if name != again || names.split_whitespace().count() != values.split_whitespace().count() {
+        let [names, values] = [names, values].map(|it| it.split_ascii_whitespace().collect::<Vec<_>>());
+        if name != again || names.len() != values.len() {
             continue;
         }
-        let pairs = names.split_whitespace().zip(values.split_whitespace());
+        // most are 0
+        let pairs = names.into_iter().zip(values).filter(|(_, value)| *value != "0");
         groups.push(group(name, pairs.filter_map(|(name, value)| Some((name.to_owned(), number(value)?)))));
         if groups.len() >= MOST_GROUPS {
             break;
@@ -42,20 +44,20 @@ pub fn in_two_lines(text: &str) -> Vec<CounterGroup> {
 pub fn snmp6(text: &str) -> Vec<CounterGroup> {
     let of = |wanted: &'static str| {
         let pairs = text.lines().filter_map(move |line| {
-            let (name, value) = line.split_once(char::is_whitespace)?;
+            let (name, value) = line.split_once([' ', '\t'])?;
             let prefix = SNMP6.into_iter().find(|prefix| name.starts_with(prefix)).filter(|it| *it == wanted)?;
             Some((name.strip_prefix(prefix)?.to_owned(), number(value)?))
         });
         group(wanted, pairs)
     };
-    SNMP6.into_iter().map(of).filter(|it| !it.counters.is_empty()).collect()
+    SNMP6.into_iter().map(of).collect()
 }
 
 /// `sockstat`, `sockstat6`: `TCP: inuse 5 orphan 0` is `inuse` of `sockstat.TCP`.
 pub fn sockstat(text: &str) -> Vec<CounterGroup> {
     let of = |line: &str| {
         let (name, rest) = line.split_once(": ")?;
-        let words: Vec<_> = rest.split_whitespace().collect();
+        let words: Vec<_> = rest.split_ascii_whitespace().collect();
         let pairs = words.chunks_exact(2).filter_map(|pair| match pair {
             [name, value] => Some(((*name).to_owned(), number(value)?)),
             _ => None,
@@ -81,7 +83,7 @@ pub fn softnet(text: &str, most_cpus: usize) -> Vec<CounterGroup> {
     let mut sum = Counters::new();
     let mut groups = Vec::new();
     for (place, line) in text.lines().enumerate() {
-        let columns: Vec<_> = line.split_whitespace().map(|it| u64::from_str_radix(it, 16).ok()).collect();
+        let columns: Vec<_> = line.split_ascii_whitespace().map(|it| u64::from_str_radix(it, 16).ok()).collect();
         let column = |at: usize| columns.get(at).copied().flatten();
         if column(2).is_none() {
             continue;

@@ -30,14 +30,14 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// `client.py` in this namespace.
-fn script(netns: &Netns, args: &str) -> Program {
+pub fn script(netns: &Netns, args: &str) -> Program {
     let mut command = netns.command("python3");
     command.args(["-I", "-S", "-c", SCRIPT]).args(args.split_whitespace());
     Program::start(command)
 }
 
 /// The same, run to its end.
-fn run(netns: &Netns, args: &str) {
+pub fn run(netns: &Netns, args: &str) {
     let ended = script(netns, args).wait();
     assert!(ended.status.success(), "{ended:?}");
 }

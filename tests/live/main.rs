@@ -43,6 +43,8 @@ mod nat_limits;
 mod nat_race;
 mod nat_rights;
 mod net;
+mod node;
+mod node_limits;
 mod observer;
 mod outputs;
 mod owners;
@@ -154,6 +156,8 @@ fn main() -> ExitCode {
         nat_limits,
         nat_race,
         nat_rights,
+        node,
+        node_limits,
         load,
         totals,
         memory,

@@ -21,6 +21,7 @@ pub mod node;
 pub mod peer;
 pub mod process;
 pub mod reader;
+mod socket;
 pub mod summary;
 pub mod tcp;
 #[cfg(any(test, feature = "testing"))]

@@ -346,7 +346,6 @@ fn not_measured(manifest: &Manifest, dns: &DnsPairs) -> Vec<String> {
     }
     out.truncate(MAX_SENTENCES - 2);
     out.push("DNS answer codes (payload is never read)".to_owned());
-    out.push("pods, containers, conntrack and NAT (not in this version)".to_owned());
     out
 }
 

@@ -208,7 +208,6 @@ fn what_no_hook_saw_is_named() {
             "sockets that moved nothing in the window, and the bytes of connections that stayed open (hook `sockets`: not reported)",
             "no states of TIME_WAIT sockets (hook `tcp_state`)",
             "DNS answer codes (payload is never read)",
-            "pods, containers, conntrack and NAT (not in this version)",
         ]
     );
 }

@@ -177,6 +177,13 @@ static __always_inline bool compat_is_consumed(__u32 reason)
 	       reason == bpf_core_enum_value(enum skb_drop_reason, SKB_CONSUMED);
 }
 
+/* What has no reason of its own has this one where the kernel has reasons at all; its number was 0 at first. */
+static __always_inline bool compat_is_unspecified(__u32 reason)
+{
+	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED) &&
+	       reason == bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED);
+}
+
 /* 5.13 "bpf: Add a bpf_snprintf helper" (7b15523a989b): the name of a function of the kernel, and of its module. */
 enum bpf_func_id___snprintf {
 	BPF_FUNC_snprintf___snprintf = 165,

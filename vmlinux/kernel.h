@@ -343,6 +343,7 @@ struct sk_buff {
 	__be16 protocol;
 	unsigned int tail;
 	unsigned char *head;
+	unsigned char *data;
 	char cb[48];
 	u16 network_header;
 	u16 transport_header;
@@ -353,6 +354,7 @@ enum sk_rst_reason {
 enum skb_drop_reason {
 	SKB_NOT_DROPPED_YET = 0,
 	SKB_CONSUMED = 1,
+	SKB_DROP_REASON_NOT_SPECIFIED = 2,
 };
 struct tcp_skb_cb {
 	u16 tcp_gso_segs;

@@ -59,6 +59,8 @@ static __always_inline bool is_destination(const struct kt_flow *f, struct sock 
 {
 	__u16 port = BPF_CORE_READ(sk, __sk_common.skc_num);
 
+	if (!port && is_whole(sk)) /* as it closes */
+		port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	if (f->lport != f->rport)
 		return port == f->rport;
 	return f->family == AF_INET && BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr) == *(__be32 *)f->raddr;
@@ -108,6 +110,16 @@ static __always_inline bool read_way(struct kt_flow *f, __u8 *dir, struct sk_buf
 	if (!sk)
 		f->netns = netns_of_device(device_of(skb, dst, direct));
 	return true;
+}
+
+/* TCP frees most segments that it needs no longer as if they had been consumed, and some, such as the last one of each
+ * connection, as if they were dropped, for no reason that it would tell. By then all headers are pulled. */
+static __always_inline bool is_spent(const struct kt_flow *f, struct sk_buff *skb, __u32 reason, const bool direct)
+{
+	__u64 data = (__u64)KT_FIELD(direct, skb, data), head = (__u64)KT_FIELD(direct, skb, head);
+
+	return f->proto == IPPROTO_TCP && compat_is_unspecified(reason) &&
+	       data - head >= KT_FIELD(direct, skb, transport_header);
 }
 
 static __always_inline void fill_key(struct kt_drop_key *key, const struct kt_flow *f, __u64 now)
@@ -166,10 +178,12 @@ static __always_inline bool put_row(void *rows, const struct drop *d, bool *is_n
 	return *is_new || add_to_row(rows, &d->key, d->now, d->bytes);
 }
 
-/* Of two ports the larger one is the client's. */
+/* Where nobody knows who is the client, it has the larger port of the two. */
 static __always_inline void coarsen(struct drop *d)
 {
-	if (d->key.lport > d->key.rport)
+	bool is_client = d->flow.role == KT_ROLE_NONE ? d->key.lport > d->key.rport : d->flow.role == KT_ROLE_CLIENT;
+
+	if (is_client)
 		d->key.lport = d->flow.lport = 0;
 	else
 		d->key.rport = d->flow.rport = 0;
@@ -229,7 +243,7 @@ static __always_inline int on_drop(struct sk_buff *skb, __u64 location, __u32 re
 	sk = to ? rx_sk : KT_FIELD(direct, skb, sk);
 	if (sk && !is_inet(sk))
 		sk = NULL;
-	if (!read_way(&d.flow, &d.key.dir, skb, sk, to, direct))
+	if (!read_way(&d.flow, &d.key.dir, skb, sk, to, direct) || is_spent(&d.flow, skb, reason, direct))
 		return 0;
 	if (sk)
 		s = add_socket(&d.flow, sk, direct);

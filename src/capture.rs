@@ -46,6 +46,7 @@ use crate::kernel::loader::{self, LoadError};
 use crate::kernel::looks::Looks;
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
+use crate::memory;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::plan::naming::Choice;
@@ -57,6 +58,8 @@ use stop::Stop;
 pub use tee::Tee;
 use window::Window;
 
+/// Sockets that are read between two turns of what looks at the node.
+const SOCKETS_IN_A_TURN: usize = 128;
 /// Outstanding DNS queries that are remembered.
 const MAX_QUERIES: usize = 1 << 16;
 
@@ -166,7 +169,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let reasons = Reasons::of(features.types().own());
     drop(features);
     loader::give_back_object();
-    give_back_memory();
+    memory::give_back();
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
     // before the sockets are read, which takes a while: see the audit's tolerance
@@ -193,7 +196,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     degraded.extend(read_sockets(&mut session, When::Start, &context, &mut sink));
     tell_homes(&session, &mut sink)?;
     sink.begin_node(&first);
-    give_back_memory();
+    memory::give_back();
 
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread
@@ -264,16 +267,6 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     seal(plan, sink, manifest::End { head, clocks, end_boot_ns, ended_by, degraded, counters, missed, audit })
 }
 
-/// Loading takes several MiB for the kernel's types, and tables leave as much behind while they grow with the sockets of a busy
-/// node. Both are free when they are done, and the rings, which are mapped next, would come on top of them.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 fn start_bundle(plan: &Plan, head: &Head, context: Context, homes: Homes, flows: Flows) -> Result<Sink, CaptureError> {
     let name = BundleName { node: plan.node.clone(), at: context.utc };
     let caps = WriterCaps { max_bytes: head.byte_bound.as_ref().map_or(plan.max_bytes, |it| it.bytes) };
@@ -327,6 +320,10 @@ fn read_sockets(session: &mut Session, when: When, context: &Context, sink: &mut
             }
             sink.summary.push_socket(&socket);
             sink.see_owner(&socket.id);
+            // what looks at the node goes on meanwhile, and must find room for its lines
+            if seen.len() % SOCKETS_IN_A_TURN == 0 {
+                sink.turn_node();
+            }
             if let Err(e) = sink.writer.push_socket(&socket) {
                 // the first one says why: what follows is only refused
                 unwritten.get_or_insert(e);

@@ -15,6 +15,7 @@ mod hooks;
 mod identity;
 mod kernel;
 mod lifetimes;
+mod memory;
 mod node;
 mod plan;
 mod preflight;

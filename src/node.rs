@@ -38,7 +38,7 @@ const FIRST_WORD: Duration = Duration::from_millis(100);
 /// where there are very many sockets.
 const LOOK: Duration = Duration::from_secs(5);
 /// So long the end of the capture waits for the last look.
-const LAST_WORD: Duration = Duration::from_millis(80);
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// The same of the packet filters, for which the window does not wait to open.
 const FILTERS: Duration = Duration::from_secs(2);
 /// Pieces that are taken in one turn of the event path: well below 1 ms.

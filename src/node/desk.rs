@@ -10,9 +10,10 @@ use ktrace_bundle::manifest::ClockSample;
 use super::limit::Limit;
 use super::out::{Counts, Line, Out};
 use super::seen::Seen;
+use crate::memory;
 
-/// Pieces that wait to be taken, some 0.5 MiB. Beyond that the thread waits.
-const MOST_PIECES: usize = 32;
+/// Pieces that wait to be taken, some 0.2 MiB. Beyond that the thread waits.
+const MOST_PIECES: usize = 12;
 /// After its time is over, so long it may take to notice.
 const GRACE: Duration = Duration::from_millis(30);
 
@@ -69,6 +70,7 @@ impl Desk {
                 let mut out = Out::new(outbox.clone(), order.when, order.first.clone(), order.limit.clone());
                 let parts = look(&order, &mut out);
                 out.flush();
+                memory::give_back();
                 // nobody listens any more if the capture has given up
                 if outbox.send(Message::Done(parts)).is_err() {
                     return;

@@ -1,5 +1,5 @@
 //! What counters were at the start → how much more they are at the end. One number is kept for each, by a hash of what it counts,
-//! so that a node with 200 namespaces takes 1 MiB.
+//! so that a node with 200 namespaces takes half a MiB.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -8,7 +8,7 @@ use ktrace_bundle::event::When;
 use ktrace_bundle::node::Counters;
 
 /// Numbers that are kept; those beyond have no difference. One more would double the table.
-const MOST: usize = (1 << 16) / 8 * 7;
+const MOST: usize = (1 << 15) / 8 * 7;
 
 /// All of them.
 #[derive(Debug, Default)]

@@ -99,9 +99,16 @@ fn by_pressure(node: &Node, cgroup: Option<u64>) -> Option<Lack> {
 }
 
 fn of_host(node: &Node, window_ns: u64) -> Option<Lack> {
-    let kills = node.rose("vmstat", "oom_kill").unwrap_or(0);
+    // it counts those of each cgroup's limit, too
+    let of_pods = node.cgroups.values().filter_map(|looks| looks.over_window());
+    let of_pods = of_pods.filter_map(|cgroup| cgroup.rose.get("memory.oom_kill")).sum::<u64>();
+    let kills = node.rose("vmstat", "oom_kill").unwrap_or(0).saturating_sub(of_pods);
     if kills > 0 {
-        return Some(oom(kills));
+        let what = format!(
+            "ended {} for lack of memory: of its own, or of what a cgroup may have",
+            count(kills, "process", "processes")
+        );
+        return Some(Lack { what, confidence: 0.9, ..oom(kills) });
     }
     let has_psi = node.waited(None, "memory").is_some();
     by_pressure(node, None).or_else(|| if has_psi { None } else { stalls(node, window_ns) }).or_else(|| scarce(node))

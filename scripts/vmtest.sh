@@ -32,7 +32,8 @@ tests_of() {
 	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: socketlb:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
 	# not those of classic ones, which have a group of their own
 	tracepoints) echo "tracepoints:: --skip classic_" ;;
-	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes ;;
+	# and what needs limits of the machine set
+	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes node_faults::a_backlog ;;
 	refused) echo _refused_at_ ;;
 	missed) echo counted_as_missed ;;
 	rights) printf '%s\n' privileges:: btf:: ;;

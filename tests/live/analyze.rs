@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::program::{Program, mortal};
 use crate::requirements::built;
 
+/// Rules about the machine as a whole, on which other programs run, too.
+const MACHINES: [&str; 3] = ["host.pressure", "host.memory_pressure", "net.softnet_drops"];
+
 /// A report.
 #[derive(Debug)]
 pub struct Report {
@@ -31,11 +34,24 @@ pub fn analyze(path: &Path) -> Report {
 
 impl Report {
     /// Findings about these namespaces or about the capture as a whole, best first. The rest of the machine has a
-    /// life of its own during a test.
+    /// life of its own during a test, and so has the machine itself.
     pub fn findings(&self, netns: &[u32]) -> Vec<Finding<'_>> {
         let ours =
             |f: &&Value| f["subject"]["netns"].as_u64().is_none_or(|n| netns.iter().any(|ns| u64::from(*ns) == n));
-        self.json["findings"].as_array().unwrap().iter().filter(ours).map(Finding).collect()
+        let all = self.json["findings"].as_array().unwrap().iter().filter(ours).map(Finding);
+        all.filter(|finding| !MACHINES.contains(&finding.rule().as_str())).collect()
+    }
+
+    /// Findings of this rule, whatever they are about.
+    pub fn of_rule(&self, rule: &str) -> Vec<Finding<'_>> {
+        let all = self.json["findings"].as_array().unwrap().iter().map(Finding);
+        all.filter(|finding| finding.rule() == rule).collect()
+    }
+
+    /// Why a rule was not judged; `None` if it was.
+    pub fn inconclusive(&self, rule: &str) -> Option<String> {
+        let all = self.json["inconclusive"].as_array().unwrap();
+        all.iter().find(|it| it["rule"] == rule).map(|it| it["why"].to_string())
     }
 
     /// Everything, for a failing test's message.

@@ -74,6 +74,11 @@ impl Capture {
         Self::with(&["--duration", &format!("{}s", 120 * *PATIENCE)])
     }
 
+    /// The same without the drop hook: as if what the router drops was dropped on another machine.
+    pub fn of_drops_elsewhere() -> Self {
+        Self::with(&["--duration", &format!("{}s", 120 * *PATIENCE), "--with-drops=false"])
+    }
+
     /// Starts a capture with these flags and waits for its window.
     pub fn with(flags: &[&str]) -> Self {
         Self::under(&[], flags)

@@ -94,7 +94,7 @@ fn giving_up_after_one_and_a_half_seconds_is_named() {
 fn gives_up(after_ms: u64, retransmits: usize) {
     let lab = Lab::new();
     lab.fault(EVERY_SYN);
-    let capture = Capture::start();
+    let capture = Capture::of_drops_elsewhere();
     let told = told(&lab, &format!("--to {SERVER4}:8080 --timeout-ms {after_ms}"));
     let bundle = capture.stop();
 

@@ -21,6 +21,7 @@ use crate::hook_limits::{ALL, Limit};
 use crate::net::{Lab, SERVER4, SERVER6};
 use crate::observer::{Observed, Observer, Transition};
 use crate::program::Program;
+use crate::truth::is_of_a_program;
 use crate::variants::{self, obstacle};
 use crate::wait::{DEADLINE, until};
 use crate::workdir::Workdir;
@@ -239,19 +240,6 @@ fn assert_just_what_was_on_top_of_process_1_is_missing(events: &[Event], observe
     }
 }
 
-/// Whether its lines can be compared: those of what is added up depend on where a second ends, and what is thrown away and
-/// reset in passing is the kernel's own affair. `evidence.rs` holds each variant of their hooks to what programs did.
-const fn is_comparable(payload: &Payload) -> bool {
-    match payload {
-        Payload::TcpReset(_) | Payload::TcpStall(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => false,
-        Payload::TcpState(_)
-        | Payload::UdpSend(_)
-        | Payload::UdpRecv(_)
-        | Payload::Connect(_)
-        | Payload::TcpRetransmit(_) => true,
-    }
-}
-
 /// Lines of both files. Twins are left out: when two segments complete one handshake on two CPUs, the kernel makes two
 /// children and closes one of them, which is the only way from `SYN_RECV` to `CLOSE` here.
 fn recorded(bundle: &Bundle, names: &Names) -> Vec<Line> {
@@ -260,7 +248,8 @@ fn recorded(bundle: &Bundle, names: &Names) -> Vec<Line> {
         _ => false,
     };
     let twins: BTreeSet<_> = bundle.events.iter().filter(is_twin).map(|e| e.id.socket).collect();
-    let events = bundle.events.iter().filter(|e| is_comparable(&e.payload));
+    // each variant of what tells why is held to what programs did in `evidence.rs`
+    let events = bundle.events.iter().filter(|e| is_of_a_program(e));
     let events = events.filter(|e| e.id.socket.is_none() || !twins.contains(&e.id.socket));
     let events = events.map(|event| written(|text| write_event(text, event)));
     let sockets = bundle.sockets.iter().map(|socket| written(|text| write_socket(text, socket)));

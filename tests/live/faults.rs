@@ -150,7 +150,8 @@ impl Fault {
         }
         let servers = (self.servers)(&lab);
         let scene = Scene { lab, dir: Workdir::new(), servers };
-        let capture = Capture::start();
+        // what the drop hook makes of faults stands in `node_faults.rs`
+        let capture = Capture::of_drops_elsewhere();
         let suspect = (self.traffic)(&scene);
         until_boot_ns(boot_ns() + self.settle_ns);
         let bundle = capture.stop();

@@ -16,6 +16,7 @@ use crate::capture::{Bundle, COMPLETE, Capture};
 use crate::net::{Lab, Netns, SERVER4, SERVER4_OTHER, SERVER6};
 use crate::program::Program;
 use crate::requirements::built;
+use crate::truth::is_of_a_program;
 use crate::workdir::Workdir;
 use crate::{Test, tests};
 
@@ -350,13 +351,14 @@ fn compare(choose: impl Fn(&[Vec<Filter>]) -> Vec<Filter>) {
     let captures: Vec<_> = filters.iter().map(|f| start(&f.flags)).collect();
     let facts = scene.play();
     let control = stop(control);
-    let seen: Vec<_> = control.events.iter().filter(|e| netns.contains(&e.id.netns)).collect();
+    let is_told = |e: &&Event| netns.contains(&e.id.netns) && is_of_a_program(e);
+    let seen: Vec<_> = control.events.iter().filter(is_told).collect();
     let ends = |f: &Fact| (f.place.netns, f.local.1, f.remote.1);
     let in_control: BTreeSet<_> = seen.iter().map(|e| ends(fact_of(&facts, &seen, e))).collect();
     assert_eq!(in_control, facts.iter().map(ends).collect(), "what was told and what an unfiltered capture holds");
     for (filter, capture) in filters.iter().zip(captures) {
         let bundle = stop(capture);
-        let recorded = count(bundle.events.iter().filter(|e| netns.contains(&e.id.netns)));
+        let recorded = count(bundle.events.iter().filter(is_told));
         let expected = count(seen.iter().copied().filter(|e| (filter.keeps)(fact_of(&facts, &seen, e))));
         let differ = |a: &BTreeMap<String, u64>, b: &BTreeMap<String, u64>| -> Vec<String> {
             a.iter().filter(|(k, n)| b.get(*k) != Some(n)).map(|(k, n)| format!("{n} x {k}")).take(8).collect()

@@ -44,6 +44,7 @@ mod nat_race;
 mod nat_rights;
 mod net;
 mod node;
+mod node_faults;
 mod node_limits;
 mod observer;
 mod outputs;
@@ -146,6 +147,7 @@ fn main() -> ExitCode {
         processes,
         evidence,
         faults,
+        node_faults,
         healthy,
         identity,
         workloads,

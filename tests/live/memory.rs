@@ -8,7 +8,7 @@ use ktrace_bundle::event::{EventKind, When};
 use crate::capture::{Capture, ktrace};
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
-use crate::truth::{assert_same_operations, datagrams, udp_events};
+use crate::truth::{assert_same_operations, datagrams, is_of_a_program, udp_events};
 use crate::{Test, tests};
 
 const PROCESSES: usize = 5000;
@@ -120,7 +120,9 @@ fn two_captures_at_once_do_not_disturb_each_other() {
 
     assert_same_operations(&whole.events, lab.client.inode(), &to_whole);
     let netns = lab.client.inode();
-    assert_eq!(udp_events(&whole.events, netns).len(), whole.events.len(), "and nothing else");
+    // a receiver that has gone already makes the last datagrams drops
+    let told = whole.events.iter().filter(|e| is_of_a_program(e)).count();
+    assert_eq!(udp_events(&whole.events, netns).len(), told, "and nothing else");
     assert_eq!((capped.exit_code, capped.events.len()), (0, 100));
     let sent = &capped.summary.totals[&EventKind::UdpSend];
     let bytes: u64 = to_capped.iter().chain(&late).filter_map(|d| d.bytes).sum();

@@ -31,6 +31,9 @@ const THREE: &str = "table ip svc {
 ";
 const MASQUERADE: &str = "add rule ip svc post ct status dnat masquerade\n";
 
+/// The server's machine is another one: what its rules drop is not seen.
+const ELSEWHERE: &[&str] = &["--with-drops=false"];
+
 pub fn tests() -> Vec<Test> {
     tests![
         a_backend_that_is_silent_is_named_with_the_counts,
@@ -93,7 +96,7 @@ fn a_backend_that_is_silent_is_named_with_the_counts() {
     translate(&lab, "");
     deafen(&lab, "tcp dport 8083");
     let _servers = listening(&lab, &[8081, 8082, 8083]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects(&lab, "10.96.0.81");
     let bundle = capture.stop();
     let counts = ["0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
@@ -109,7 +112,7 @@ fn a_backend_that_refuses_is_named_with_the_counts() {
     let lab = Lab::new();
     translate(&lab, "");
     let _servers = listening(&lab, &[8081, 8082]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects(&lab, "10.96.0.81");
     let counts = ["turned down", "0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
     assert_named(&lab, &capture.stop(), "nat.backend_dead", "10.77.2.2:8083", &["10.96.0.81:80"], &counts);
@@ -120,7 +123,7 @@ fn a_silent_backend_behind_a_masquerade_is_named_for_both_of_its_services() {
     translate(&lab, MASQUERADE);
     deafen(&lab, "tcp dport 8083");
     let _servers = listening(&lab, &[8081, 8082, 8083]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects(&lab, "10.96.0.81");
     connects(&lab, "10.96.0.82");
     let counts = ["0 of 8 attempts", "10.77.2.2:8081: 8 of 8", "10.77.2.2:8082: 8 of 8"];
@@ -151,7 +154,7 @@ fn a_dns_server_that_is_silent_is_named_among_three() {
     translate(&lab, "");
     deafen(&lab, "udp dport 5303");
     let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 0)]);
-    let capture = on_the_node(&lab, &["--dns-only"]);
+    let capture = on_the_node(&lab, &[ELSEWHERE, &["--dns-only"]].concat());
     queries(&lab, "timeout");
     // from now on silence means something
     until_boot_ns(boot_ns() + UNANSWERED_AFTER_NS);
@@ -163,7 +166,7 @@ fn a_dns_server_that_is_slow_is_named_among_three() {
     let lab = Lab::new();
     translate(&lab, MASQUERADE);
     let servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 300)]);
-    let capture = on_the_node(&lab, &["--dns-only"]);
+    let capture = on_the_node(&lab, &[ELSEWHERE, &["--dns-only"]].concat());
     for _ in 0..3 {
         queries(&lab, "sendto");
     }
@@ -203,7 +206,7 @@ fn a_backend_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
     let lab = Lab::new();
     deafen(&lab, "tcp dport 8083");
     let _servers = listening(&lab, &[8081, 8082, 8083]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects_balanced(&lab);
     let counts = ["0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
     let bundle = capture.stop();
@@ -217,7 +220,7 @@ fn a_backend_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
 fn a_backend_that_a_socket_is_sent_to_is_named_if_it_refuses() {
     let lab = Lab::new();
     let _servers = listening(&lab, &[8081, 8082]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects_balanced(&lab);
     let counts = ["turned down", "0 of 4 attempts", "10.77.2.2:8081: 4 of 4", "10.77.2.2:8082: 4 of 4"];
     assert_named(&lab, &capture.stop(), "nat.backend_dead", "10.77.2.2:8083", &["10.96.0.81:80"], &counts);
@@ -227,7 +230,7 @@ fn a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
     let lab = Lab::new();
     deafen(&lab, "udp dport 5303");
     let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 0)]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     queries_balanced(&lab, "timeout");
     until_boot_ns(boot_ns() + UNANSWERED_AFTER_NS);
     let counts = ["0 of 4", "10.77.2.2:5301: 4 of 4", "10.77.2.2:5302: 4 of 4"];
@@ -237,7 +240,7 @@ fn a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_silent() {
 fn a_dns_server_that_a_socket_is_sent_to_is_named_if_it_is_slow() {
     let lab = Lab::new();
     let _servers = answering(&lab, &[(5301, 0), (5302, 0), (5303, 300)]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     for _ in 0..3 {
         queries_balanced(&lab, "sendto");
     }
@@ -249,7 +252,7 @@ fn three_healthy_backends_are_no_finding() {
     translate(&lab, MASQUERADE);
     let _servers = listening(&lab, &[8081, 8082, 8083]);
     let _answering = answering(&lab, &[(5301, 0), (5302, 0), (5303, 0)]);
-    let capture = on_the_node(&lab, &[]);
+    let capture = on_the_node(&lab, ELSEWHERE);
     connects(&lab, "10.96.0.81");
     queries(&lab, "sendto");
     lab.client.wait_until_quiet();

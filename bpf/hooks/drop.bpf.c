@@ -249,6 +249,8 @@ static __always_inline int on_drop(struct sk_buff *skb, __u64 location, __u32 re
 		s = add_socket(&d.flow, sk, direct);
 	d.now = bpf_ktime_get_boot_ns();
 	d.bytes = KT_FIELD(direct, skb, len);
+	if (!d.bytes) /* a FIN that a queue held: nothing is lost with it */
+		return 0;
 	fill_key(&d.key, &d.flow, d.now);
 	if (add_to_row(&drop_rows, &d.key, d.now, d.bytes))
 		return 0;

@@ -43,7 +43,9 @@ static __always_inline int on_socket(struct sock *sk, __u32 reason, __u8 dir, co
 	struct kt_sock *s = is_small(state) ? NULL : sock_of(sk, false, direct);
 	struct kt_flow flow = {};
 
-	read_flow(&flow, sk, s, direct);
+	read_ends(&flow, sk, s, direct);
+	/* one that is small gets no cookie: it would not be the connection's */
+	flow.cookie = is_small(state) ? KT_FIELD(direct, sk, __sk_common.skc_cookie.counter) : cookie_of(sk, s, direct);
 	flow.proto = IPPROTO_TCP;
 	if (!flow.lport && !is_small(state))
 		flow.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));

@@ -197,6 +197,16 @@ pub static DROPS_ON_TOP: Limit = Limit {
 pub static DROPS_WITHOUT_REASON: Limit =
     Limit { text: "why packets are thrown away: this kernel does not tell, only where", effects: &[] };
 
+/// Of resets, which one program tells.
+pub static RESETS_ON_TOP: Limit = Limit {
+    text: "resets while another one is told on the same CPU: at most as many as `missed` of its program says",
+    effects: &[],
+};
+
+/// Of what uses the hash of sockets.
+pub static RESETS_OF_CLOSED: Limit =
+    Limit { text: "the owner of a reset that a socket sends as it is closed", effects: &[] };
+
 /// Before Linux 6.10.
 pub static RESETS_WITHOUT_SOCKET: Limit =
     Limit { text: "resets that answer a segment for which there is no socket, and why resets are sent", effects: &[] };
@@ -224,6 +234,8 @@ pub static ALL: &[&Limit] = &[
     &DROPS_ON_TOP,
     &DROPS_WITHOUT_REASON,
     &RESETS_WITHOUT_SOCKET,
+    &RESETS_OF_CLOSED,
+    &RESETS_ON_TOP,
 ];
 
 impl Effect {

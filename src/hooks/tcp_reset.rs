@@ -21,7 +21,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::TpBtf("tcp_send_reset", 3), Need::TpBtf("tcp_receive_reset", 1), COOKIE],
         store: Store::Any,
-        limits: &[],
+        limits: &[&limits::RESETS_ON_TOP],
     },
     Variant {
         name: "tp_btf_2",
@@ -31,7 +31,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::TpBtf("tcp_send_reset", 2), Need::TpBtf("tcp_receive_reset", 1), COOKIE],
         store: Store::Any,
-        limits: &[&limits::RESETS_WITHOUT_SOCKET],
+        limits: &[&limits::RESETS_ON_TOP, &limits::RESETS_WITHOUT_SOCKET],
     },
     Variant {
         name: "tracepoint",
@@ -41,7 +41,7 @@ static VARIANTS: &[Variant] = &[
         optional: &[],
         needs: &[Need::Tracepoint("tcp", "tcp_send_reset"), Need::Tracepoint("tcp", "tcp_receive_reset")],
         store: Store::Hash,
-        limits: &[&limits::LISTENERS_OWNER, &limits::HASHED_OWNERS],
+        limits: &[&limits::RESETS_ON_TOP, &limits::LISTENERS_OWNER, &limits::HASHED_OWNERS, &limits::RESETS_OF_CLOSED],
     },
 ];
 
@@ -60,6 +60,11 @@ impl Hook for TcpReset {
 
     fn wanted(&self, _plan: &Plan) -> bool {
         true
+    }
+
+    /// As of `drop`: one program is attached, and where programs can be preempted it is skipped for others on its CPU.
+    fn counts_missed(&self) -> bool {
+        false
     }
 
     fn variants(&self) -> &'static [Variant] {

@@ -250,6 +250,7 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let audit = audit.finish(&rows, &rest, session.reports(), missed);
     sink.summary.add_refused(session.refused(&counters)?);
     sink.turn_node();
+    memory::give_back();
     degraded.extend(read_sockets(&mut session, When::End, &context, &mut sink));
     sink.turn_node();
     head.hooks = session.reports_at_end();

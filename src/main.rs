@@ -33,6 +33,7 @@ use plan::naming::Choice;
 use report::closing::Style;
 
 fn main() -> ExitCode {
+    memory::be_thrifty();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(error) => return cli::usage::report(&error).into(),

@@ -42,7 +42,7 @@ pub fn run(netns: &Netns, args: &str) {
     assert!(ended.status.success(), "{ended:?}");
 }
 
-fn drops<'a>(bundle: &'a Bundle, port: u16) -> impl Iterator<Item = (&'a Event, &'a Dropped)> {
+fn drops(bundle: &Bundle, port: u16) -> impl Iterator<Item = (&Event, &Dropped)> {
     bundle.events.iter().filter_map(move |event| match &event.payload {
         Payload::Drop(drop) if [event.id.local.port, event.id.remote.port].contains(&Some(port)) => Some((event, drop)),
         _ => None,
@@ -88,11 +88,6 @@ fn has_type(name: &str) -> bool {
 /// Whether it is told why packets are thrown away (Linux 5.17). The name is the same on every kernel, the number is not.
 fn tells_reasons(bundle: &Bundle) -> bool {
     bundle.variant("drop") != "tp_btf_2" && has_type("skb_drop_reason")
-}
-
-/// Whether resets without a socket are told, and why they are sent (Linux 6.10).
-fn tells_resets(bundle: &Bundle) -> bool {
-    bundle.variant("tcp_reset") != "tp_btf_2" && has_type("sk_rst_reason")
 }
 
 /// What a counter of `/proc/net/netstat` says in this namespace.
@@ -197,14 +192,16 @@ fn a_refused_connect_is_a_reset_at_both_ends() {
     assert_eq!((pid(event), event.id.netns), (Some(client_pid), lab.client.inode()));
     assert_eq!((reset.state, &reset.reason), (Some(TcpState::SynSent), &None));
     let sent: Vec<_> = found.iter().filter(|(_, reset)| reset.dir == PacketDir::Sent).collect();
-    if !tells_resets(&bundle) {
+    // before Linux 6.10
+    if !has_type("sk_rst_reason") {
         assert!(sent.is_empty(), "a limit of this variant: {sent:?}");
         return;
     }
     let [(event, reset)] = sent.as_slice() else { panic!("{found:?}") };
     assert_eq!((pid(event), event.id.netns), (None, lab.server.inode()));
     assert_eq!((event.id.local.addr, event.id.local.port), (Some(SERVER4), Some(8085)));
-    assert_eq!((reset.state, reset.reason.as_deref()), (None, Some("NO_SOCKET")));
+    let reason = (bundle.variant("tcp_reset") != "tp_btf_2").then_some("NO_SOCKET");
+    assert_eq!((reset.state, reset.reason.as_deref()), (None, reason));
 }
 
 fn a_connection_that_is_aborted_is_a_reset_at_both_ends() {
@@ -221,9 +218,11 @@ fn a_connection_that_is_aborted_is_a_reset_at_both_ends() {
         let found = resets(&bundle, 8086).into_iter().filter(|(_, reset)| reset.dir == dir);
         found.map(|(event, reset)| (pid(event), event.id.netns, reset.state)).collect::<Vec<_>>()
     };
-    assert_eq!(of(PacketDir::Sent), [(Some(client_pid), lab.client.inode(), Some(TcpState::Close))]);
+    let is_known = bundle.variant("tcp_reset") != "tracepoint";
+    let client = Some(client_pid).filter(|_| is_known);
+    assert_eq!(of(PacketDir::Sent), [(client, lab.client.inode(), Some(TcpState::Close))]);
     // nobody has accepted it: it is its listener's
-    let listener = Some(server.pid()).filter(|_| bundle.variant("tcp_reset") != "tracepoint");
+    let listener = Some(server.pid()).filter(|_| is_known);
     assert_eq!(of(PacketDir::Received), [(listener, lab.server.inode(), Some(TcpState::Established))]);
 }
 
@@ -273,7 +272,7 @@ fn a_peer_that_does_not_read_is_told_at_both_ends() {
 
     let found = stalls(&bundle, lab.client.inode(), StallKind::ZeroWindow);
     assert!(found.iter().all(|(event, _)| pid(event) == Some(client.pid())), "{found:?}");
-    assert!(found.iter().all(|(_, stall)| stall.queued_bytes.is_some_and(|bytes| bytes > 0)), "{found:?}");
+    assert!(found.iter().any(|(_, stall)| stall.queued_bytes.is_some_and(|bytes| bytes > 0)), "{found:?}");
     let waited: u64 = found.iter().map(|(_, stall)| stall.duration_ns).sum();
     assert!((2 * S..=passed).contains(&waited), "waited {waited} ns of {passed}: {found:?}");
     let unread = stalls(&bundle, lab.server.inode(), StallKind::ReceiveBuffer);

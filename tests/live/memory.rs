@@ -126,7 +126,9 @@ fn two_captures_at_once_do_not_disturb_each_other() {
     assert_eq!((capped.exit_code, capped.events.len()), (0, 100));
     let sent = &capped.summary.totals[&EventKind::UdpSend];
     let bytes: u64 = to_capped.iter().chain(&late).filter_map(|d| d.bytes).sum();
-    assert_eq!((sent.event_count, sent.written_count, sent.bytes), (550, 100, Some(bytes)));
+    // nobody listens: what the kernel throws away and tells takes a few of the lines
+    let others = capped.events.iter().filter(|e| !is_of_a_program(e)).count() as u64;
+    assert_eq!((sent.event_count, sent.written_count, sent.bytes), (550, 100 - others, Some(bytes)));
     // each has the other's traffic in its account of what its filter refused, and neither has seen the other itself
     for bundle in [&whole, &capped] {
         assert!(bundle.manifest.ledger.filtered["ports"] >= 500, "{:?}", bundle.manifest.ledger);

@@ -58,6 +58,10 @@ impl Names {
         let netns = self.netns.get(&line["ns.net"].parse().unwrap())?;
         line.insert("ns.net".into(), (*netns).into());
         line.retain(|key, _| !OF_THE_RUN.contains(&key.as_str()));
+        // whoever lists the sockets of a machine, as the look at the node does, gives a request a cookie
+        if line.get("kind").is_some_and(|kind| kind == "synack") {
+            line.remove("socket");
+        }
         for (key, value) in &mut line {
             match key.as_str() {
                 key if MEASURED.contains(&key) => "some".clone_into(value),

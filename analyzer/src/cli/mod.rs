@@ -1,5 +1,8 @@
 //! The command line of `analyze`: arguments → what to read and what to say about it.
 
+mod events;
+mod node;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,9 +13,7 @@ use ktrace_bundle::reader::{self, Limits, ReadReport};
 use crate::capture::{Builder, Capture};
 use crate::detectors;
 use crate::error::{Error, Exit};
-use crate::events;
 use crate::finding::Severity;
-use crate::report::node::NodeReport;
 use crate::report::{Report, json, text};
 
 /// Where bundles are looked for when none is named.
@@ -64,37 +65,9 @@ struct Analyze {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print events of a bundle, one line of JSON each
-    Events(Events),
+    Events(events::Events),
     /// Say what the machine looked like, what is unusual first
-    Node(NodeArgs),
-}
-
-#[derive(Debug, Args)]
-struct Events {
-    /// A `.bundle.tgz`, a bundle directory, a bare `events.jsonl`, or a directory of bundles, of which the newest is
-    /// read [default: ./out]
-    bundle: Option<PathBuf>,
-    /// Line number, the `#` of a report; may be repeated
-    #[arg(long, value_name = "N")]
-    seq: Vec<u64>,
-    /// Only events with this value; inside objects with a dot, as in `ns.net=4026532001`; all conditions must hold
-    #[arg(long = "where", value_name = "KEY=VALUE")]
-    conditions: Vec<String>,
-    /// Print at most so many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: u64,
-}
-
-#[derive(Debug, Args)]
-struct NodeArgs {
-    /// A `.bundle.tgz`, a bundle directory, or a directory of bundles, of which the newest is read [default: ./out]
-    bundle: Option<PathBuf>,
-    /// How to write it
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-    /// Say all that is unusual, however much that is
-    #[arg(long)]
-    all: bool,
+    Node(node::Node),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,8 +92,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
         Err(e) => return usage(&e, out, err),
     };
     match cli.command {
-        Some(Command::Events(args)) => print_events(&args, out, err),
-        Some(Command::Node(args)) => print_node(&args, out, err),
+        Some(Command::Events(args)) => events::run(&args, out, err),
+        Some(Command::Node(args)) => node::run(&args, out, err),
         None => analyze(&cli.analyze, out, err),
     }
 }
@@ -207,39 +180,9 @@ fn talk(capture: &Capture, read: &ReadReport, err: &mut dyn Write) -> Result<(),
     Ok(())
 }
 
-fn print_node(args: &NodeArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
-    let path = bundle(args.bundle.as_deref(), err)?;
-    let (capture, read) = load(&path)?;
-    let report = NodeReport::new(&capture);
-    match args.format {
-        Format::Text => report.write_text(out, args.all)?,
-        Format::Json => report.write_json(out, args.all)?,
-    }
-    out.flush()?;
-    talk(&capture, &read, err)?;
-    Ok(if is_cut(&capture) { Exit::Cut } else { Exit::Done })
-}
-
 /// Whether the bundle is not whole, or does not agree with itself.
 const fn is_cut(capture: &Capture) -> bool {
     capture.coverage.cut.is_some() || !capture.coverage.integrity.is_empty()
-}
-
-fn print_events(args: &Events, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
-    let query = events::Query::new(&args.seq, &args.conditions, args.limit)?;
-    let path = bundle(args.bundle.as_deref(), err)?;
-    let printed = events::print(&path, &query, out)?;
-    out.flush()?;
-    if printed.matched == 0 {
-        writeln!(err, "note: none of {} events matches", printed.read)?;
-    } else if printed.matched > args.limit {
-        writeln!(err, "note: {} of {} matching events shown: `--limit`", args.limit, printed.matched)?;
-    }
-    if let Some(cut) = &printed.cut {
-        writeln!(err, "warning: {}", crate::escape::line(cut))?;
-        return Ok(Exit::Cut);
-    }
-    Ok(Exit::Done)
 }
 
 fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ktrace_bundle::reader::ReadError;
 
-use crate::detectors::DETECTORS;
+use crate::kb::KbError;
 
 /// Exit codes of `analyze`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,9 @@ pub enum Error {
     /// No bundle was named and none lies in the default place.
     #[error("no bundle in `{}`", .0.display())]
     NoBundle(PathBuf),
-    /// `--explain` of a rule that does not exist.
-    #[error("there is no rule `{0}`")]
-    UnknownRule(String),
+    /// The knowledge base, or what a user sets in it.
+    #[error("{0}")]
+    Kb(#[from] KbError),
     /// `--where` without `=`.
     #[error("`{0}` is not `key=value`")]
     Condition(String),
@@ -64,7 +64,8 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Read(_) | Self::NoBundle(_) => Exit::Unreadable,
-            Self::UnknownRule(_) | Self::Condition(_) => Exit::Usage,
+            Self::Kb(KbError::Entry { .. }) => Exit::Unreadable,
+            Self::Kb(_) | Self::Condition(_) => Exit::Usage,
             // a reader such as `head` that has seen enough is no failure
             Self::Write(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Write(_) => Exit::Unreadable,
@@ -80,9 +81,12 @@ impl Error {
             }
             Self::Read(ReadError::Newer { .. }) => "use the `analyze` of the release that wrote it".to_owned(),
             Self::NoBundle(_) => "name a bundle: `analyze PATH`, or capture one with `ktrace`".to_owned(),
-            Self::UnknownRule(_) => {
-                let rules: Vec<&str> = DETECTORS.iter().map(|d| d.id()).collect();
-                format!("rules are {}", rules.join(", "))
+            Self::Kb(KbError::Entry { .. }) => "this is a fault of `analyze` itself: please report it".to_owned(),
+            Self::Kb(KbError::Rule(_)) => "`analyze kb list` names all rules".to_owned(),
+            Self::Kb(KbError::Threshold { known, .. }) if known.is_empty() => "it has none".to_owned(),
+            Self::Kb(KbError::Threshold { known, .. }) => format!("it has {known}"),
+            Self::Kb(KbError::Form(_) | KbError::Value { .. }) => {
+                "for example `--set dns.slow.p95_ms=50`; `analyze kb show RULE` lists thresholds".to_owned()
             }
             Self::Condition(_) => "for example `--where type=udp_send --where pid=1847`".to_owned(),
             Self::Write(_) => return None,

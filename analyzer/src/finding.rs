@@ -207,19 +207,6 @@ pub struct Finding {
     pub covers: Option<Vec<Key>>,
 }
 
-/// A rule in words; its thresholds come from the constants that decide.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// The question it answers.
-    pub question: &'static str,
-    /// How it decides, one sentence each.
-    pub decides: Vec<String>,
-    /// What it cannot know, one sentence each.
-    pub limits: Vec<String>,
-    /// What to do about it, one sentence each.
-    pub next: Vec<String>,
-}
-
 /// What a rule came to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {

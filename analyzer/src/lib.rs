@@ -11,5 +11,6 @@ pub mod error;
 mod escape;
 pub mod events;
 pub mod finding;
+pub mod kb;
 pub mod report;
 mod units;

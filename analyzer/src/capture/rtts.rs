@@ -3,10 +3,17 @@
 use ktrace_bundle::event::Datagram;
 
 use super::evidence::Evidence;
-use crate::units::{MILLI, SECOND};
+use crate::units::MILLI;
 
-/// Replies at least this slow count as slow, and as very slow.
-pub const SLOW_NS: [u64; 2] = [500 * MILLI, SECOND];
+/// From where on the model keeps the lines of what is slow, as it cannot keep all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutoffs {
+    /// Replies at least this slow count as slow, ns.
+    pub slow_reply_ns: u64,
+    /// Replies at least this slow count as very slow, ns.
+    pub very_slow_reply_ns: u64,
+}
+
 /// What comes so long after its question came with a resolver's retry after its default of 5 s.
 pub const RETRY_CLUSTER_NS: std::ops::RangeInclusive<u64> = 4_900 * MILLI..=5_500 * MILLI;
 /// Round trips of one flow that are kept one by one.
@@ -35,19 +42,18 @@ pub struct Rtts {
 
 impl Rtts {
     /// Adds the reply of this line, if its time is exact.
-    pub(super) fn push(&mut self, seq: u64, datagram: &Datagram) {
+    pub(super) fn push(&mut self, seq: u64, datagram: &Datagram, cutoffs: Cutoffs) {
         let Some(rtt) = datagram.dns_rtt_ns else { return };
-        let [slow, very_slow] = SLOW_NS;
         self.sample(rtt);
         self.n = self.n.saturating_add(1);
         if self.slowest.is_none() || rtt > self.max_ns {
             (self.max_ns, self.slowest) = (rtt, Some(seq));
         }
         self.near_5s = self.near_5s.saturating_add(u64::from(RETRY_CLUSTER_NS.contains(&rtt)));
-        if rtt >= slow {
+        if rtt >= cutoffs.slow_reply_ns {
             self.slow.add(seq);
         }
-        if rtt >= very_slow {
+        if rtt >= cutoffs.very_slow_reply_ns {
             self.very_slow.add(seq);
         }
     }
@@ -75,12 +81,14 @@ mod tests {
 
     #[test]
     fn samples_of_a_long_flow_are_few_and_spread_over_all_of_it() {
+        let cutoffs = Cutoffs { slow_reply_ns: 5_000_000, very_slow_reply_ns: 9_000_000 };
         let mut rtts = Rtts::default();
         for n in 0..10_000_u64 {
-            rtts.push(n, &Datagram { dns_rtt_ns: Some(n * 1000), ..Datagram::default() });
+            rtts.push(n, &Datagram { dns_rtt_ns: Some(n * 1000), ..Datagram::default() }, cutoffs);
         }
         assert_eq!((rtts.n, rtts.slowest, rtts.max_ns), (10_000, Some(9_999), 9_999_000));
         assert!((MAX_SAMPLES / 2..=MAX_SAMPLES).contains(&rtts.samples.len()), "{:?}", rtts.samples.len());
+        assert_eq!((rtts.slow.total(), rtts.very_slow.total()), (5_000, 1_000));
         assert!(rtts.samples.is_sorted());
         assert!(rtts.samples[0] < 300 && rtts.samples.last().is_some_and(|s| *s > 9_000), "{:?}", rtts.samples);
     }

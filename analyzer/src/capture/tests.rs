@@ -241,7 +241,7 @@ fn rates_count_only_what_happened_in_the_window() {
 
 #[test]
 fn what_does_not_fit_becomes_coverage() {
-    let mut builder = Builder::with_max_flows(1);
+    let mut builder = Builder { max_flows: 1, ..Builder::default() };
     for socket in 1..=3 {
         builder.push(Record::Event(state(1, TcpState::Close, TcpState::SynSent).socket(socket).build()));
         builder.push(Record::Event(send(1).socket(socket).build()));

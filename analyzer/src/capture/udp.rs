@@ -13,7 +13,7 @@ use super::FlowKey;
 use super::ends::Span;
 use super::evidence::Evidence;
 use super::process::ProcId;
-use super::rtts::{RETRY_CLUSTER_NS, Rtts};
+use super::rtts::{Cutoffs, RETRY_CLUSTER_NS, Rtts};
 use super::way::Way;
 use crate::units::{MILLI, SECOND};
 
@@ -272,7 +272,7 @@ pub(super) struct UdpFlows {
 
 impl UdpFlows {
     /// Adds a datagram; at most `max` flows are kept.
-    pub(super) fn push(&mut self, event: &Event, proc: Option<ProcId>, max: usize) {
+    pub(super) fn push(&mut self, event: &Event, proc: Option<ProcId>, cutoffs: Cutoffs, max: usize) {
         let (datagram, is_send) = match &event.payload {
             Payload::UdpSend(d) => (d, true),
             Payload::UdpRecv(d) => (d, false),
@@ -299,7 +299,7 @@ impl UdpFlows {
             (true, None) => flow.send(event.boot_ns, event.seq, datagram.bytes),
             (false, Some(_)) => {}
             (false, None) => {
-                flow.rtts.push(event.seq, datagram);
+                flow.rtts.push(event.seq, datagram, cutoffs);
                 if let Some(asked_at) = flow.reply(event.boot_ns) {
                     self.serve_siblings(&socket, event.id.remote, asked_at);
                 }

@@ -41,4 +41,3 @@ pub(super) fn run(args: &Events, out: &mut dyn Write, err: &mut dyn Write) -> Re
     }
     Ok(Exit::Done)
 }
-

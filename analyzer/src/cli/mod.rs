@@ -1,6 +1,7 @@
 //! The command line of `analyze`: arguments → what to read and what to say about it.
 
 mod events;
+mod kb;
 mod node;
 
 use std::ffi::OsString;
@@ -11,9 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ktrace_bundle::reader::{self, Limits, ReadReport};
 
 use crate::capture::{Builder, Capture};
-use crate::detectors;
 use crate::error::{Error, Exit};
 use crate::finding::Severity;
+use crate::kb::Kb;
 use crate::report::{Report, json, text};
 
 /// Where bundles are looked for when none is named.
@@ -24,7 +25,8 @@ Examples:
   analyze                                        the newest bundle in ./out
   analyze out/ktrace.node-1.20260124T215754Z.bundle.tgz
   analyze BUNDLE --format json --fail-on warning for a pipeline
-  analyze --explain dns.no_reply                 how a rule decides
+  analyze kb show dns.no_reply                   how a rule decides
+  analyze BUNDLE --set dns.slow.p95_ms=50        judge by another threshold
   analyze events BUNDLE --seq 48213              the line behind `#48213`
   analyze node BUNDLE                            the machine's network and pressure, what is unusual first
   analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
@@ -54,9 +56,9 @@ struct Analyze {
     /// Exit with 3 on a critical finding, and with `warning` also with 4 on a warning
     #[arg(long, value_name = "SEVERITY", value_enum)]
     fail_on: Option<FailOn>,
-    /// Say how a rule decides, and read nothing
-    #[arg(long, value_name = "RULE", conflicts_with = "bundle")]
-    explain: Option<String>,
+    /// Judge by another threshold than the release's, as in `dns.slow.p95_ms=50`; may be repeated
+    #[arg(long, value_name = "RULE.THRESHOLD=NUMBER")]
+    set: Vec<String>,
     /// Report every finding in full
     #[arg(long)]
     all: bool,
@@ -68,6 +70,9 @@ enum Command {
     Events(events::Events),
     /// Say what the machine looked like, what is unusual first
     Node(node::Node),
+    /// List the rules, show what one knows, or find those that some words are about
+    #[command(subcommand)]
+    Kb(kb::KbCommand),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,6 +99,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     match cli.command {
         Some(Command::Events(args)) => events::run(&args, out, err),
         Some(Command::Node(args)) => node::run(&args, out, err),
+        Some(Command::Kb(command)) => kb::run(&command, out, err),
         None => analyze(&cli.analyze, out, err),
     }
 }
@@ -111,13 +117,11 @@ fn usage(e: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> Result<Ex
 }
 
 fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
-    if let Some(rule) = &args.explain {
-        return explain(rule, out);
-    }
+    let kb = knowledge(&args.set)?;
     let path = bundle(args.bundle.as_deref(), err)?;
-    let (capture, read) = load(&path)?;
+    let (capture, read) = load(&path, &kb)?;
     let source = path.to_string_lossy();
-    let report = Report::new(&capture, &source);
+    let report = Report::new(&capture, &kb, &source)?;
     match args.format {
         Format::Text => text::write(out, &report, args.all)?,
         Format::Json => json::write(out, &report, args.all)?,
@@ -127,12 +131,19 @@ fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<E
     Ok(exit(&capture, &report, args.fail_on))
 }
 
+/// What the rules know, with these thresholds changed.
+fn knowledge(assignments: &[String]) -> Result<Kb, Error> {
+    let mut kb = Kb::new()?;
+    assignments.iter().try_for_each(|assignment| kb.set(assignment))?;
+    Ok(kb)
+}
+
 /// Reads a whole bundle into the model.
 ///
 /// # Errors
 /// [`Error::Read`] if this is no bundle.
-pub fn load(path: &Path) -> Result<(Capture, ReadReport), Error> {
-    let mut builder = Builder::default();
+pub fn load(path: &Path, kb: &Kb) -> Result<(Capture, ReadReport), Error> {
+    let mut builder = Builder::new(kb.cutoffs()?);
     let read = reader::read(path, &Limits::default(), &mut |record| builder.push(record)).map_err(Error::Read)?;
     Ok((builder.finish(&read), read))
 }
@@ -183,30 +194,4 @@ fn talk(capture: &Capture, read: &ReadReport, err: &mut dyn Write) -> Result<(),
 /// Whether the bundle is not whole, or does not agree with itself.
 const fn is_cut(capture: &Capture) -> bool {
     capture.coverage.cut.is_some() || !capture.coverage.integrity.is_empty()
-}
-
-fn explain(rule: &str, out: &mut dyn Write) -> Result<Exit, Error> {
-    let detector = detectors::by_id(rule).ok_or_else(|| Error::UnknownRule(rule.to_owned()))?;
-    let (e, needs) = (detector.explain(), detector.needs());
-    writeln!(out, "{} (version {})\n{}", detector.id(), detector.version(), e.question)?;
-    for (title, list) in [("decides", &e.decides), ("does not know", &e.limits), ("next", &e.next)] {
-        writeln!(out, "\n{title}")?;
-        list.iter().try_for_each(|s| text::sentence(out, s))?;
-    }
-    let tracking = needs.tracking.in_words();
-    if !needs.hooks.is_empty() || tracking.is_some() || !needs.node.is_empty() {
-        writeln!(out, "\nneeds")?;
-    }
-    if !needs.hooks.is_empty() {
-        let complete = if needs.lossless { ", and none of its events lost; else it is inconclusive" } else { "" };
-        let hooks = needs.hooks.join("` and `");
-        text::sentence(out, &format!("hook `{hooks}`{complete}"))?;
-    }
-    if let Some(what) = tracking {
-        text::sentence(out, &format!("connection tracking: {what}; else it is inconclusive"))?;
-    }
-    for part in needs.node {
-        text::sentence(out, &format!("the node: {}; else it is inconclusive", part.in_words()))?;
-    }
-    Ok(Exit::Done)
 }

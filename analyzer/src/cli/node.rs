@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Format;
 use crate::error::{Error, Exit};
+use crate::kb::Kb;
 use crate::report::node::NodeReport;
 
 /// What to say.
@@ -24,7 +25,7 @@ pub(super) struct Node {
 
 pub(super) fn run(args: &Node, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Error> {
     let path = super::bundle(args.bundle.as_deref(), err)?;
-    let (capture, read) = super::load(&path)?;
+    let (capture, read) = super::load(&path, &Kb::new()?)?;
     let report = NodeReport::new(&capture);
     match args.format {
         Format::Text => report.write_text(out, args.all)?,
@@ -34,4 +35,3 @@ pub(super) fn run(args: &Node, out: &mut dyn Write, err: &mut dyn Write) -> Resu
     super::talk(&capture, &read, err)?;
     Ok(if super::is_cut(&capture) { Exit::Cut } else { Exit::Done })
 }
-

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::tcp::TcpState;
 
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{SECOND, count, duration, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, share};
 
 /// A socket that is in `CLOSE_WAIT` for less is about to be closed.
 const MIN_AGE_NS: u64 = 3 * SECOND;
@@ -22,33 +23,16 @@ const CRITICAL: u64 = 100;
 /// See the module.
 pub(super) struct CloseWaitLeak;
 
-impl Detector for CloseWaitLeak {
-    fn id(&self) -> &'static str {
-        "tcp.close_wait_leak"
-    }
+impl Rule for CloseWaitLeak {
+    const ID: &'static str = "tcp.close_wait_leak";
+    const TEXT: &'static str = include_str!("../../kb/tcp.close_wait_leak.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does a process forget to close connections that its peer has closed?",
-            decides: vec![
-                format!("a connection counts when it is in `CLOSE_WAIT` as the window closes, for {} or longer", duration(MIN_AGE_NS)),
-                format!("warning: {WARNING_SERVER} or more of one server port, or {WARNING_CLIENT} or more of one client to one remote end"),
-                format!("critical: {CRITICAL} or more"),
-                "info: fewer".into(),
-            ],
-            limits: vec![
-                "a connection pool that has not looked at its idle connections yet looks the same".into(),
-                "for sockets older than the window, how long they have been so is only known to be the window's length".into(),
-            ],
-            next: vec!["look at what the process holds open, and whether the number grows; it is a bug of the process, not of the network".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<(bool, Target), Vec<&Connection>> = BTreeMap::new();
         let mut open: BTreeMap<(bool, Target), u64> = BTreeMap::new();
         for c in &capture.connections {

@@ -3,10 +3,11 @@
 //! Judged by the handshake (`SYN_SENT` to `ESTABLISHED`), never by the system call: a non-blocking `connect(2)`
 //! returns at once.
 
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{MILLI, count, duration, percent, percentile, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{MILLI, count, duration, percentile, share};
 
 /// A handshake is slow from here on.
 const SLOW_NS: u64 = 500 * MILLI;
@@ -22,33 +23,16 @@ const LOST_SYN_SHARE: f64 = 0.01;
 /// See the module.
 pub(super) struct ConnectSlow;
 
-impl Detector for ConnectSlow {
-    fn id(&self) -> &'static str {
-        "connect.slow"
-    }
+impl Rule for ConnectSlow {
+    const ID: &'static str = "connect.slow";
+    const TEXT: &'static str = include_str!("../../kb/connect.slow.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does connecting take long?",
-            decides: vec![
-                "the handshake is timed, from `SYN_SENT` to `ESTABLISHED`; the system call is not, it returns at once when it does not block".into(),
-                format!("warning: {} or more of the handshakes took {} or longer with a SYN sent again: the first one was lost", percent(LOST_SYN_SHARE), duration(WAITED_NS)),
-                format!("warning: the {PERCENTILE}th percentile of at least {MIN_HANDSHAKES} handshakes is {} or longer", duration(SLOW_NS)),
-                "info: a lost SYN among many".into(),
-            ],
-            limits: vec![
-                "a server's handshake says nothing about the path and is not judged".into(),
-                "whether the SYN, or its answer, was lost is not known".into(),
-            ],
-            next: vec!["1 s, 3 s and 7 s are one, two and three lost SYNs: look for drops on the way and for a full accept queue".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut found = Vec::new();
         for (target, members) in &capture.attempts() {
             let mut handshakes: Vec<(u64, &Connection)> = members

@@ -3,10 +3,11 @@
 use ktrace_bundle::event::EventKind;
 
 use super::races::Races;
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{MILLI, SECOND, count, duration, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{MILLI, SECOND, count, duration, share};
 
 /// From this share of unanswered attempts on, nothing gets through.
 const CRITICAL_SHARE: f64 = 0.9;
@@ -110,35 +111,16 @@ pub(super) fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
     (c.at_end.is_some() || told) && (since >= HANGING_NS || c.syns_sent_again() > 0)
 }
 
-impl Detector for ConnectTimeout {
-    fn id(&self) -> &'static str {
-        "tcp.connect_timeout"
-    }
+impl Rule for ConnectTimeout {
+    const ID: &'static str = "tcp.connect_timeout";
+    const TEXT: &'static str = include_str!("../../kb/tcp.connect_timeout.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do connection attempts get any answer at all?",
-            decides: vec![
-                "an attempt counts when it ends `SYN_SENT` -> `CLOSE` with `ETIMEDOUT`, or without any error because its owner gave up, or still hangs when the window closes".into(),
-                format!("an owner that gives up within {} before any SYN was sent again counts only {MIN_IMPATIENT} times or more", duration(IMPATIENT_NS)),
-                format!("a hanging attempt counts from {} on, or after a SYN was sent again", duration(HANGING_NS)),
-                format!("critical: {} or more of the attempts, at least two or one `ETIMEDOUT`", percent(CRITICAL_SHARE)),
-                format!("warning: {FEW} attempts, or {} of them; info below", percent(WARNING_SHARE)),
-            ],
-            limits: vec![
-                "a happy-eyeballs loser, given up as another address of the same port was established, does not count".into(),
-                "where on the way the packets are lost is not known".into(),
-                "an owner may give up for reasons of its own: without a second SYN the rule is less sure".into(),
-            ],
-            next: vec!["follow the route, look for a rule that drops, then see on the server whether the SYNs arrive".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let attempts = capture.attempts();
         attempts.iter().filter_map(|(target, members)| finding(capture, &races, target, members)).collect()

@@ -2,10 +2,11 @@
 
 use ktrace_bundle::event::{Errno, EventKind};
 
-use super::{Detector, group, steps};
-use crate::capture::{Capture, Evidence, Needs, PENDING_NS, RETRY_NS, Target, UdpFlow};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{SECOND, count, duration, percent, share};
+use super::{Rule, group, steps};
+use crate::capture::{Capture, Evidence, Needs, RETRY_NS, Target, UdpFlow};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, duration, share};
 
 /// From this share of failed queries on, nothing works.
 const CRITICAL_SHARE: f64 = 0.9;
@@ -104,36 +105,16 @@ impl Account {
     }
 }
 
-impl Detector for DnsNoReply {
-    fn id(&self) -> &'static str {
-        "dns.no_reply"
-    }
+impl Rule for DnsNoReply {
+    const ID: &'static str = "dns.no_reply";
+    const TEXT: &'static str = include_str!("../../kb/dns.no_reply.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["udp"], lossless: true, dns: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does a process get answers from its DNS server?",
-            decides: vec![
-                "replies are counted against queries by process, server and socket; a query without a reply after 5 s is unanswered".into(),
-                format!("critical: {} or more of the queries failed, at least {MIN_FAILED}", percent(CRITICAL_SHARE)),
-                format!("warning: {} or more failed, at least {MIN_FAILED}, or one after which the client fell silent and asked again, or one that was refused and none answered", percent(WARNING_SHARE)),
-                "info: a single query that stayed unanswered, or queries that are too young to judge".into(),
-                "`ECONNREFUSED` on a query means that nothing listens on the server's port; other errors that the query never left".into(),
-            ],
-            limits: vec![
-                format!("queries sent less than {} before the window's end are not judged, unless the server never answered and was asked again", duration(PENDING_NS)),
-                "a query whose answer came from another server, asked at the same moment on the same socket, counts as served".into(),
-                "payload is never read: which name was asked, and whether the answer was an error, is not known".into(),
-                "DNS over TCP, TLS or HTTPS is not counted".into(),
-            ],
-            next: vec!["ask the server from the same network namespace, then follow the route and look for filters on it".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);
         let targets = capture.dns_by_target();
         let found = targets.iter().filter_map(|(target, flows)| {

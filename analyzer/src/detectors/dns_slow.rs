@@ -1,78 +1,66 @@
 //! `dns.slow`: answers that come, but too late, by process and server.
 
-use super::{Detector, group, steps};
-use crate::capture::{Capture, Needs, Rtts, SLOW_NS, Target, UdpFlow};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
-use crate::units::{duration, percent, share};
+use serde::Deserialize;
 
-/// From this share of slow replies on; the same as: the 95th percentile is slow.
-const SLOW_SHARE: f64 = 0.05;
-/// A share says nothing about fewer replies.
-const MIN_REPLIES: u64 = 5;
-/// So many very slow replies are enough, whatever their share.
-const MIN_VERY_SLOW: u64 = 3;
-/// From this share of very slow replies on, lookups do not work in practice.
-const CRITICAL_SHARE: f64 = 0.5;
+use super::{Rule, group, steps};
+use crate::capture::{Capture, Cutoffs, Needs, Rtts, Target, UdpFlow};
+use crate::finding::{Finding, Severity, Signal, Step};
+use crate::kb::{Kb, KbError, Ms};
+use crate::units::{duration, share};
 
 /// See the module.
 pub(super) struct DnsSlow;
 
-impl Detector for DnsSlow {
-    fn id(&self) -> &'static str {
-        "dns.slow"
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    p95_ms: Ms,
+    slow_share: f64,
+    min_replies: u64,
+    very_slow_ms: Ms,
+    min_very_slow: u64,
+    critical_share: f64,
+}
+
+/// Which replies the model keeps the lines of.
+pub(super) fn cutoffs(kb: &Kb) -> Result<Cutoffs, KbError> {
+    let t: Thresholds = kb.thresholds(DnsSlow::ID)?;
+    Ok(Cutoffs { slow_reply_ns: t.p95_ms.ns(), very_slow_reply_ns: t.very_slow_ms.ns() })
+}
+
+impl Rule for DnsSlow {
+    const ID: &'static str = "dns.slow";
+    const TEXT: &'static str = include_str!("../../kb/dns.slow.toml");
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["udp"], lossless: true, dns: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        let [slow, very_slow] = SLOW_NS.map(duration);
-        Explanation {
-            question: "how long does a process wait for its DNS server?",
-            decides: vec![
-                "only replies whose query is certain are timed: one query was outstanding on that socket and server"
-                    .into(),
-                format!(
-                    "warning: {} or more of at least {MIN_REPLIES} replies took {slow} or longer (the 95th percentile is slow), or {MIN_VERY_SLOW} took {very_slow} or longer",
-                    percent(SLOW_SHARE)
-                ),
-                format!("critical: {} or more took {very_slow} or longer", percent(CRITICAL_SHARE)),
-                "replies at about 5 s came after the resolver's own retry: its first query or reply was lost".into(),
-            ],
-            limits: vec![
-                "the time runs until the process reads the reply, so a busy process makes its server look slow".into(),
-                "replies to several queries at once are not timed".into(),
-            ],
-            next: vec!["ask the server once and compare; then look at its load and at its upstream servers".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
-        capture.dns_by_target().iter().filter_map(|(target, flows)| finding(capture, target, flows)).collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        capture.dns_by_target().iter().filter_map(|(target, flows)| finding(capture, t, target, flows)).collect()
     }
 }
 
-fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, target: &Target, flows: &[&UdpFlow]) -> Option<Finding> {
     let rtts = sum(flows);
     let (slow, very_slow) = (share(rtts.slow.total(), rtts.n), share(rtts.very_slow.total(), rtts.n));
-    let enough = rtts.n >= MIN_REPLIES;
-    let severity = if enough && very_slow >= CRITICAL_SHARE {
+    let enough = rtts.n >= t.min_replies;
+    let severity = if enough && very_slow >= t.critical_share {
         Severity::Critical
-    } else if (enough && slow >= SLOW_SHARE) || rtts.very_slow.total() >= MIN_VERY_SLOW {
+    } else if (enough && slow >= t.slow_share) || rtts.very_slow.total() >= t.min_very_slow {
         Severity::Warning
     } else {
         return None;
     };
     let subject = group::of_flows(capture, target, flows);
-    let [slow_ns, _] = SLOW_NS;
     let title = format!(
         "{} waits long for the DNS server {}: {} of {} replies took {} or longer, up to {}",
         subject.who(),
         subject.whom(),
         rtts.slow.total(),
         rtts.n,
-        duration(slow_ns),
+        duration(t.p95_ms.ns()),
         duration(rtts.max_ns)
     );
     let mut next_steps: Vec<Step> = steps::route(&subject).into_iter().collect();
@@ -87,7 +75,7 @@ fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Fin
             name: "slow_reply_share",
             value: slow * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { SLOW_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.slow_share },
         },
         subject,
         cause: cause(&rtts),

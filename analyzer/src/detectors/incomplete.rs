@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::audit::AuditEntry;
 
-use super::Detector;
+use super::Rule;
 use crate::capture::{Capture, Evidence, Needs};
 use crate::escape;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::share;
 
 /// A smaller part of a counter is only mentioned: an operation in flight when the window opens or closes can be on
 /// one side only.
@@ -19,35 +20,16 @@ const MAX_COUNTERS: usize = 9;
 /// See the module.
 pub(super) struct Incomplete;
 
-impl Detector for Incomplete {
-    fn id(&self) -> &'static str {
-        "evidence.incomplete"
-    }
+impl Rule for Incomplete {
+    const ID: &'static str = "evidence.incomplete";
+    const TEXT: &'static str = include_str!("../../kb/evidence.incomplete.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { audit: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "did the hooks see what the kernel itself counted?",
-            decides: vec![
-                "per network namespace, the kernel's own counters (`Udp.OutDatagrams`, `Tcp.ActiveOpens`, …) over the window against what the hooks saw, before filters and caps".into(),
-                "a difference counts unless the bundle explains it by something that was measured: see `audit` in the manifest".into(),
-                format!("warning from {} of a counter on, info below", percent(WARNING_SHARE)),
-            ],
-            limits: vec![
-                "namespaces that appeared and ended within the window, or that ktrace may not look at, are not compared".into(),
-                "what the kernel does not count, such as changes between two states of a connection, is not checked".into(),
-            ],
-            next: vec![
-                "`ktrace check` on the node says how each hook attaches; try another way with `--hook-variant`".into(),
-                "another tool may have taken a program away, or the kernel may not run programs everywhere".into(),
-            ],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut by_netns: BTreeMap<u32, Vec<&AuditEntry>> = BTreeMap::new();
         for entry in capture.coverage.audit.iter().filter(|e| e.unexplained() > 0) {
             by_netns.entry(entry.netns).or_default().push(entry);

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use ktrace_bundle::ledger::DropReason;
 
-use super::Detector;
+use super::Rule;
 use crate::capture::{Capture, Coverage, Evidence, Needs};
 use crate::escape;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{MILLI, count, duration, percent, share};
 
 /// Missed events are an upper bound: below this share of all they are only mentioned.
@@ -55,34 +56,16 @@ struct Gap {
     remedy: Option<Remedy>,
 }
 
-impl Detector for Lossy {
-    fn id(&self) -> &'static str {
-        "evidence.lossy"
-    }
+impl Rule for Lossy {
+    const ID: &'static str = "evidence.lossy";
+    const TEXT: &'static str = include_str!("../../kb/evidence.lossy.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "is anything missing from this bundle?",
-            decides: vec![
-                "warning: events were dropped, a requested hook was not attached, the bundle is cut or does not agree with itself, or lines cannot be read".into(),
-                "info: what a cap that the user set left out".into(),
-                format!("events that a hook may have missed count from {} on, lines out of order from {} on", percent(MISSED_SHARE), duration(DISORDER_NS)),
-            ],
-            limits: vec!["without a manifest nothing is known about what is missing: every rule is then inconclusive".into()],
-            next: vec![
-                "events were dropped: capture again with a larger `--ring-bytes`, fewer ports or a larger cap".into(),
-                "events were missed: capture again with fewer ports".into(),
-                "a hook was not attached: `ktrace check` on the node says why".into(),
-                "the bundle is cut or damaged: copy it again and compare its size with the original".into(),
-            ],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let c = &capture.coverage;
         let mut gaps: Vec<Gap> = [drops(c), hooks(c), damage(c), doubts(c)].into_iter().flatten().collect();
         if gaps.iter().all(|g| g.severity < Severity::Warning) {

@@ -26,23 +26,74 @@ mod steps;
 mod trouble;
 mod unreachable;
 
-use crate::capture::{Capture, Needs};
-use crate::finding::{Explanation, Finding, Outcome};
+use serde::de::DeserializeOwned;
 
-/// A rule.
+use crate::capture::{Capture, Cutoffs, Needs};
+use crate::finding::{Finding, Outcome};
+use crate::kb::{Kb, KbError};
+
+/// A rule, as its file writes it.
+pub(crate) trait Rule: Sync {
+    /// Its name, as in `dns.no_reply`.
+    const ID: &'static str;
+    /// What it knows: its file in `analyzer/kb/`.
+    const TEXT: &'static str;
+    /// Rises when the same bundle may give another finding.
+    const VERSION: u32 = 1;
+    /// What it decides by.
+    type Thresholds: DeserializeOwned;
+    /// What must have been recorded before finding nothing means that there was nothing.
+    fn needs(&self) -> Needs;
+    /// Everything that it finds, in any order.
+    fn detect(&self, capture: &Capture, thresholds: &Self::Thresholds) -> Vec<Finding>;
+}
+
+/// A rule, as the others see it.
 pub trait Detector: Sync {
     /// Its name, as in `dns.no_reply`.
     fn id(&self) -> &'static str;
+    /// Its file in `analyzer/kb/`.
+    fn text(&self) -> &'static str;
     /// Rises when the same bundle may give another finding.
-    fn version(&self) -> u32 {
-        1
-    }
+    fn version(&self) -> u32;
     /// What must have been recorded before finding nothing means that there was nothing.
     fn needs(&self) -> Needs;
-    /// The rule in words.
-    fn explain(&self) -> Explanation;
+    /// Whether it can read its thresholds.
+    ///
+    /// # Errors
+    /// [`KbError::Entry`] if not.
+    fn check(&self, kb: &Kb) -> Result<(), KbError>;
     /// Everything that it finds, in any order.
-    fn detect(&self, capture: &Capture) -> Vec<Finding>;
+    ///
+    /// # Errors
+    /// [`KbError::Entry`] if it cannot read its thresholds.
+    fn detect(&self, capture: &Capture, kb: &Kb) -> Result<Vec<Finding>, KbError>;
+}
+
+impl<R: Rule> Detector for R {
+    fn id(&self) -> &'static str {
+        R::ID
+    }
+
+    fn text(&self) -> &'static str {
+        R::TEXT
+    }
+
+    fn version(&self) -> u32 {
+        R::VERSION
+    }
+
+    fn needs(&self) -> Needs {
+        Rule::needs(self)
+    }
+
+    fn check(&self, kb: &Kb) -> Result<(), KbError> {
+        kb.thresholds::<R::Thresholds>(R::ID).map(drop)
+    }
+
+    fn detect(&self, capture: &Capture, kb: &Kb) -> Result<Vec<Finding>, KbError> {
+        Ok(Rule::detect(self, capture, &kb.thresholds(R::ID)?))
+    }
 }
 
 /// Every rule.
@@ -90,8 +141,16 @@ pub fn by_id(id: &str) -> Option<&'static dyn Detector> {
 }
 
 /// Runs every rule; outcomes stand in the order of [`DETECTORS`].
-pub fn run(capture: &Capture) -> Vec<(&'static dyn Detector, Outcome)> {
-    DETECTORS.iter().map(|d| (*d, judge(*d, capture))).collect()
+///
+/// # Errors
+/// [`KbError::Entry`] if one cannot read its thresholds.
+pub fn run(capture: &Capture, kb: &Kb) -> Result<Vec<(&'static dyn Detector, Outcome)>, KbError> {
+    DETECTORS.iter().map(|d| Ok((*d, judge(*d, capture, kb)?))).collect()
+}
+
+/// What the model needs of the rules' thresholds while records come in.
+pub(crate) fn cutoffs(kb: &Kb) -> Result<Cutoffs, KbError> {
+    dns_slow::cutoffs(kb)
 }
 
 /// Everything found, causes above symptoms, the worst first.
@@ -103,16 +162,16 @@ pub fn ranked(outcomes: &[(&'static dyn Detector, Outcome)]) -> Vec<Finding> {
     rank::rank(found.flatten().cloned().collect())
 }
 
-fn judge(detector: &'static dyn Detector, capture: &Capture) -> Outcome {
-    let findings = detector.detect(capture);
+fn judge(detector: &'static dyn Detector, capture: &Capture, kb: &Kb) -> Result<Outcome, KbError> {
+    let findings = detector.detect(capture, kb)?;
     if !findings.is_empty() {
-        return Outcome::Found(findings);
+        return Ok(Outcome::Found(findings));
     }
     let needs = detector.needs();
-    match capture.coverage.gap(&needs) {
+    Ok(match capture.coverage.gap(&needs) {
         Some(why) => Outcome::Inconclusive { why, by_plan: capture.coverage.gap_is_by_plan(&needs) },
         None => Outcome::Clear,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::workload::Home;
 
 use super::connect_timeout::hangs;
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::escape::shown;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{MILLI, SECOND, count, duration, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{MILLI, SECOND, count, share};
 
 /// Who probes.
 const KUBELET: &str = "kubelet";
@@ -43,50 +44,16 @@ enum How {
     Slow,
 }
 
-impl Detector for ProbeFailing {
-    fn id(&self) -> &'static str {
-        "kubelet.probe_failing"
-    }
+impl Rule for ProbeFailing {
+    const ID: &'static str = "kubelet.probe_failing";
+    const TEXT: &'static str = include_str!("../../kb/kubelet.probe_failing.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "connect"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do the kubelet's probes reach their pods, and are they answered in time?",
-            decides: vec![
-                format!(
-                    "connections of a process named `{KUBELET}` to a pod count: its address is known from the container runtime, from the pod's own sockets, or from the namespace that has it"
-                ),
-                format!(
-                    "a probe fails that is refused, gets no answer to its SYN, is told that the pod cannot be reached, takes {} to connect, or ends after {} without a byte in reply",
-                    duration(SLOW_NS),
-                    duration(TIMEOUT_NS)
-                ),
-                format!(
-                    "critical: {} or more of the probes of a pod's port failed, at least {MIN_CRITICAL}; warning: {} or more; info: fewer",
-                    percent(CRITICAL_SHARE),
-                    percent(WARNING_SHARE)
-                ),
-                format!(
-                    "info: all failed within {} and all later ones worked: the pod was starting",
-                    duration(STARTING_NS)
-                ),
-            ],
-            limits: vec![
-                "an answer that says no (HTTP 500) is an answer: payload is never read".into(),
-                "probes that run a command in the container are no connections".into(),
-                "probes of pods in the node's own network are not told from the kubelet's other connections, and are not judged".into(),
-            ],
-            next: vec![
-                "ask the pod's port from the node; then see whether the process runs, is held back, or is filtered"
-                    .into(),
-            ],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<Target, Vec<(&Connection, Option<How>)>> = BTreeMap::new();
         for c in &capture.connections {
             if let Some(owner) = capture.owner(c).filter(|p| p.comm == KUBELET)

@@ -1,10 +1,11 @@
 //! `tcp.refused`: connection attempts that the peer answers with a reset.
 
 use super::races::Races;
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
-use crate::units::{SECOND, count, duration, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, share};
 
 /// From this share of refused attempts on, nothing gets through.
 const CRITICAL_SHARE: f64 = 0.9;
@@ -21,41 +22,16 @@ const STARTING_NS: u64 = 2 * SECOND;
 /// See the module.
 pub(super) struct Refused;
 
-impl Detector for Refused {
-    fn id(&self) -> &'static str {
-        "tcp.refused"
-    }
+impl Rule for Refused {
+    const ID: &'static str = "tcp.refused";
+    const TEXT: &'static str = include_str!("../../kb/tcp.refused.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "are connection attempts refused?",
-            decides: vec![
-                "an attempt counts when it ends `SYN_SENT` -> `CLOSE` with `ECONNREFUSED`".into(),
-                format!("critical: {} or more of the attempts, at least {MIN_CRITICAL}", percent(CRITICAL_SHARE)),
-                format!(
-                    "warning: {} or more, at least {MIN_MIXED}, or one without any success",
-                    percent(WARNING_SHARE)
-                ),
-                format!(
-                    "info: one beside {HEALTHY_CONNECTS} connections of that process name that worked; up to {STARTING_COUNT} within {} before the server worked; those after which another address of the same port worked at once (happy eyeballs)",
-                    duration(STARTING_NS)
-                ),
-            ],
-            limits: vec![
-                "a reset can come from the host, from a rule that rejects, or from a load balancer without backends"
-                    .into(),
-            ],
-            next: vec![
-                "see on the server whether anything listens on that port, then look for a rule that rejects".into(),
-            ],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let attempts = capture.attempts();
         let worked = |target: &Target| -> u64 {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::node::Resolver;
 
-use super::Detector;
-use crate::capture::{Asked, Capture, MIN_STEPS, Needs, NodePart, ProcId, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{SECOND, count, percent, share};
+use super::Rule;
+use crate::capture::{Asked, Capture, Needs, NodePart, ProcId, Target};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, share};
 
 /// Queries a second that need not be, from which on it is noticed.
 const WARNING_RATE: f64 = 20.0;
@@ -32,32 +33,16 @@ struct Account<'a> {
     resolver: Option<&'a Resolver>,
 }
 
-impl Detector for ResolverConfig {
-    fn id(&self) -> &'static str {
-        "dns.resolver_config"
-    }
+impl Rule for ResolverConfig {
+    const ID: &'static str = "dns.resolver_config";
+    const TEXT: &'static str = include_str!("../../kb/dns.resolver_config.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["udp"], lossless: true, dns: true, node: &[NodePart::Resolvers], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does the configuration of a resolver multiply its queries?",
-            decides: vec![
-                format!("`resolv.conf` has search domains and `ndots` of {MIN_NDOTS} or more, and the traffic shows it: {MIN_ROWS} or more rows of {MIN_STEPS} or more steps, each shorter than the one before and sent as the answer to that comes"),
-                format!("warning: {WARNING_RATE} or more queries a second that are for another name than the last of their row, and {} or more of all", percent(WARNING_SHARE)),
-                format!("info: {NOTE_RATE} or more a second; every pod of Kubernetes does it by default (`ndots:5` and three domains), so fewer are nothing"),
-            ],
-            limits: vec![
-                "payload is never read: the rows are known by the lengths and times of queries, and rows of several threads at once are not recognized".into(),
-                "a resolver that ignores `resolv.conf`, or that was given another one, is judged by the file all the same".into(),
-            ],
-            next: vec!["write names with a dot at their end, or lower `ndots` in the pod's `dnsConfig`".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(Target, u32), Account<'_>> = BTreeMap::new();
         let netns = netns_by_asker(capture);
         for ((proc, server), asked) in &capture.lookups.by_asker {

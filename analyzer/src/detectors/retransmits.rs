@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::tcp::TcpState;
 
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{count, percent, share};
 
 /// Data: from this share of segments on, loss is noticed.
@@ -45,34 +46,16 @@ struct Account<'a> {
     members: Vec<&'a Connection>,
 }
 
-impl Detector for Retransmits {
-    fn id(&self) -> &'static str {
-        "tcp.retransmits"
-    }
+impl Rule for Retransmits {
+    const ID: &'static str = "tcp.retransmits";
+    const TEXT: &'static str = include_str!("../../kb/tcp.retransmits.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "are TCP segments sent again, and what does the state say about why?",
-            decides: vec![
-                "data: segments sent again as a share of segments sent, by process and remote end, from the counters at close or in the socket tables, else those that came with the last retransmit; tail loss probes count, they are how the last segment of a burst is sent again".into(),
-                format!("data: warning from {} on, critical from {} on with {MIN_CRITICAL} or more", percent(WARNING_SHARE), percent(CRITICAL_SHARE)),
-                format!("SYN (`SYN_SENT`): nothing answers the client; SYN-ACK (`SYN_RECV`): the client's ACK does not come back; warning from {} of the connections on", percent(HANDSHAKE_SHARE)),
-                format!("each form needs {MIN_AGAIN} segments sent again"),
-            ],
-            limits: vec![
-                "a segment sent again was not always lost: its acknowledgement may have been late".into(),
-                "loss of what the other end sends shows at the other end".into(),
-                "SYNs sent again are listed under `tcp.connect_timeout` or `connect.slow` where those explain them".into(),
-            ],
-            next: vec!["compare interface and qdisc drop counters on both ends of the path, then look at its bottleneck".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<(Form, Target), Account<'_>> = BTreeMap::new();
         for c in &capture.connections {
             let target = target(capture, c);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 
-use super::{Detector, group, steps};
+use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::finding::{Finding, Severity, Signal, Step};
+use crate::kb::NoThresholds;
 use crate::units::{count, duration, percentile, share};
 
 /// From this median on a path is slow.
@@ -19,38 +20,16 @@ const MIN_SEGMENTS: u64 = 10;
 /// See the module.
 pub(super) struct RttHigh;
 
-impl Detector for RttHigh {
-    fn id(&self) -> &'static str {
-        "tcp.rtt_high"
-    }
+impl Rule for RttHigh {
+    const ID: &'static str = "tcp.rtt_high";
+    const TEXT: &'static str = include_str!("../../kb/tcp.rtt_high.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do round trips of established connections take long?",
-            decides: vec![
-                format!(
-                    "the kernel's smoothed round trip time at close, or in the last socket table, of connections that sent {MIN_SEGMENTS} segments or more"
-                ),
-                format!(
-                    "warning: the median by process and remote end is {} or longer; info: {} or longer",
-                    duration(QUEUEING_US * 1000),
-                    duration(HIGH_US * 1000)
-                ),
-            ],
-            limits: vec![
-                "it includes the time until the other end acknowledges, up to 40 ms or more when it waits to do so"
-                    .into(),
-                "a far away peer is no fault: info is a fact, not an alarm".into(),
-            ],
-            next: vec!["compare with an idle ping: the same means distance, much less means a queue".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<Target, Vec<(u64, &Connection)>> = BTreeMap::new();
         for c in &capture.connections {
             let enough = c.segments().is_some_and(|(segs, _)| segs >= MIN_SEGMENTS);

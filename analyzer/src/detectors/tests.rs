@@ -10,11 +10,12 @@ use ktrace_bundle::workload::{Home, Workload};
 use super::*;
 use crate::capture::tests::{capture, capture_with};
 use crate::finding::Severity;
+use crate::kb::release;
 
 const WEB: &str = "10.0.0.5:8080";
 
 fn findings(capture: &Capture) -> Vec<Finding> {
-    ranked(&run(capture))
+    ranked(&run(capture, &release()).unwrap())
 }
 
 fn told(events: impl IntoIterator<Item = EventBuilder>) -> Vec<(&'static str, Severity)> {
@@ -51,7 +52,7 @@ fn every_rule_is_found_by_its_own_name() {
 
 #[test]
 fn a_capture_of_nothing_is_clear() {
-    assert!(run(&capture([])).iter().all(|(_, outcome)| *outcome == Outcome::Clear));
+    assert!(run(&capture([]), &release()).unwrap().iter().all(|(_, outcome)| *outcome == Outcome::Clear));
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn thousands_of_findings_fit_into_a_document_that_counts_the_rest() {
     let events =
         (0..900_u64).flat_map(|n| refused(50 * n, n).map(|e| e.to(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1))));
     let c = capture(events);
-    let report = crate::report::Report::new(&c, "b.tgz");
+    let report = crate::report::Report::new(&c, &release(), "b.tgz").unwrap();
     let mut out = Vec::new();
     crate::report::json::write(&mut out, &report, false).unwrap();
     let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
@@ -262,7 +263,7 @@ fn thousands_of_findings_fit_into_a_document_that_counts_the_rest() {
 #[test]
 fn dns_is_not_judged_where_queries_went_to_an_end_that_is_not_known() {
     let why = |c: &Capture, rule: &str| {
-        run(c).into_iter().find(|(d, _)| d.id() == rule).and_then(|(_, o)| match o {
+        run(c, &release()).unwrap().into_iter().find(|(d, _)| d.id() == rule).and_then(|(_, o)| match o {
             Outcome::Inconclusive { why, by_plan: false } => Some(why),
             _ => None,
         })
@@ -283,7 +284,7 @@ fn dns_is_not_judged_where_queries_went_to_an_end_that_is_not_known() {
 fn a_receive_without_its_sender_or_a_send_without_a_destination_leaves_dns_judged() {
     let nowhere = an_event().udp_send().to("*").error("EDESTADDRREQ");
     let events = [an_event().udp_send().at_ms(1), an_event().udp_recv().to("*").at_ms(2), nowhere.at_ms(3)];
-    assert!(run(&capture(events)).iter().all(|(_, outcome)| *outcome == Outcome::Clear));
+    assert!(run(&capture(events), &release()).unwrap().iter().all(|(_, outcome)| *outcome == Outcome::Clear));
 }
 
 /// The report in words of a capture by this plan.
@@ -295,7 +296,7 @@ fn text_by_plan(events: impl IntoIterator<Item = EventBuilder>, plan: &[(&str, s
         }
     });
     let mut out = Vec::new();
-    crate::report::text::write(&mut out, &crate::report::Report::new(&c, "b.tgz"), false).unwrap();
+    crate::report::text::write(&mut out, &crate::report::Report::new(&c, &release(), "b.tgz").unwrap(), false).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -333,7 +334,7 @@ fn a_hook_that_is_missing_comes_with_the_last_reason() {
         }
     });
     let text = "hook `connect` could not be attached here: `kprobe` is\\u{1b} not permitted";
-    let why = |rule| run(&c).into_iter().find(|(d, _)| d.id() == rule).map(|(_, outcome)| outcome);
+    let why = |rule| run(&c, &release()).unwrap().into_iter().find(|(d, _)| d.id() == rule).map(|(_, outcome)| outcome);
     assert_eq!(why("tcp.unreachable"), Some(Outcome::Inconclusive { why: text.to_owned(), by_plan: false }));
     assert_eq!(findings(&c)[0].title, format!("this bundle does not tell everything: {text}"));
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Errno;
 
 use super::races::Races;
-use super::{Detector, group, refused, steps};
+use super::{Rule, group, refused, steps};
 use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
-use crate::units::{count, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step};
+use crate::kb::NoThresholds;
+use crate::units::{count, share};
 
 /// From this share of failed attempts on, nothing gets through.
 const CRITICAL_SHARE: f64 = 0.9;
@@ -19,29 +20,16 @@ const WARNING_SHARE: f64 = 0.01;
 /// See the module.
 pub(super) struct Unreachable;
 
-impl Detector for Unreachable {
-    fn id(&self) -> &'static str {
-        "tcp.unreachable"
-    }
+impl Rule for Unreachable {
+    const ID: &'static str = "tcp.unreachable";
+    const TEXT: &'static str = include_str!("../../kb/tcp.unreachable.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "connect"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "are connection attempts turned down as unreachable, or on this machine?",
-            decides: vec![
-                "an attempt counts when it ends with an error other than refused and timed out: `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`, `EPERM` and the like, also one seen on the way (ICMP)".into(),
-                format!("critical: {} or more of the attempts, at least {MIN_CRITICAL}", percent(CRITICAL_SHARE)),
-                format!("warning: {} or more; info below, and where another address of the same port worked at once (happy eyeballs)", percent(WARNING_SHARE)),
-            ],
-            limits: vec!["which router or which rule said so is not known".into()],
-            next: vec!["see the route and the neighbour entry, then look for rules that reject".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let mut found = Vec::new();
         for (target, members) in &capture.attempts() {

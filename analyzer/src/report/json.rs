@@ -3,6 +3,7 @@
 //! At most 32 KiB unless all is asked for: the least important findings are left out first, and counted. Objects that
 //! repeat strings of the captured machine say so with `"untrusted":true`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -29,6 +30,8 @@ struct Document<'a> {
     inconclusive: Vec<Unjudged<'a>>,
     clear: &'a [&'static str],
     not_measured: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<String, f64>,
     omitted_count: usize,
 }
 
@@ -211,6 +214,7 @@ fn render(report: &Report<'_>, rows: &[Row<'_>]) -> io::Result<Vec<u8>> {
         inconclusive: report.inconclusive.iter().map(|u| Unjudged { rule: u.rule, why: &u.why }).collect(),
         clear: &report.clear,
         not_measured: &capture.coverage.not_measured,
+        settings: report.settings.iter().map(|s| (format!("{}.{}", s.rule, s.name), s.value)).collect(),
         omitted_count: report.findings.len() - rows.len(),
     };
     Ok(serde_json::to_vec(&document)?)

@@ -10,6 +10,7 @@ pub mod text;
 use crate::capture::Capture;
 use crate::detectors::{self, Detector};
 use crate::finding::{Finding, Outcome, Severity};
+use crate::kb::{Kb, KbError, Setting};
 
 /// What it all comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +61,17 @@ pub struct Report<'a> {
     pub inconclusive: Vec<Unjudged>,
     /// Rules that found nothing and would have.
     pub clear: Vec<&'static str>,
+    /// Thresholds that are not those of the release.
+    pub settings: Vec<Setting>,
 }
 
 impl<'a> Report<'a> {
     /// Runs every rule over a capture.
-    pub fn new(capture: &'a Capture, source: &'a str) -> Self {
-        let outcomes = detectors::run(capture);
+    ///
+    /// # Errors
+    /// [`KbError::Entry`] if a rule cannot read its thresholds.
+    pub fn new(capture: &'a Capture, kb: &Kb, source: &'a str) -> Result<Self, KbError> {
+        let outcomes = detectors::run(capture, kb)?;
         let findings = detectors::ranked(&outcomes);
         let mut inconclusive = Vec::new();
         let mut clear = Vec::new();
@@ -86,7 +92,7 @@ impl<'a> Report<'a> {
             Some(Severity::Info) | None if unsure => Verdict::Inconclusive,
             Some(Severity::Info) | None => Verdict::Ok,
         };
-        Self { capture, source, verdict, findings, inconclusive, clear }
+        Ok(Self { capture, source, verdict, findings, inconclusive, clear, settings: kb.settings() })
     }
 
     /// The worst severity among the findings.

@@ -24,6 +24,10 @@ pub fn write(out: &mut dyn Write, report: &Report<'_>, all: bool) -> io::Result<
     head(out, report.capture)?;
     writeln!(out)?;
     wrapped(out, "verdict: ", &verdict(report), "         ")?;
+    for s in &report.settings {
+        let set = format!("{}.{} is {} instead of {}", s.rule, s.name, s.shown, s.default);
+        wrapped(out, "         ", &set, "         ")?;
+    }
     let in_full = if all { usize::MAX } else { IN_FULL };
     let in_short = if all { usize::MAX } else { IN_SHORT };
     for (n, finding) in report.findings.iter().enumerate().take(in_full) {

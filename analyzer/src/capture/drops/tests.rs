@@ -122,7 +122,7 @@ fn drops_of_a_flood_are_found_without_the_client_s_port() {
 
 #[test]
 fn what_does_not_fit_is_coverage() {
-    let mut builder = Builder::with_max_flows(1);
+    let mut builder = Builder { max_flows: 1, ..Builder::default() };
     for n in 0..3 {
         let drop = forwarded(CLIENT, &format!("10.0.0.9:{}", 80 + n), 1000).build();
         builder.push(Record::Event(drop));

@@ -4,9 +4,10 @@ use ktrace_bundle::tracking::Table;
 
 use super::{gained, highest, name, steps, without_entry};
 use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
-use crate::detectors::{Detector, nat};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::detectors::{Rule, nat};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::share;
 
 /// From this part of its limit on a table is nearly full.
 const NEAR_SHARE: f64 = 0.95;
@@ -16,32 +17,16 @@ const LOSSES: [&str; 3] = ["drop", "insert_failed", "early_drop"];
 /// See the module.
 pub(in crate::detectors) struct Full;
 
-impl Detector for Full {
-    fn id(&self) -> &'static str {
-        "conntrack.full"
-    }
+impl Rule for Full {
+    const ID: &'static str = "conntrack.full";
+    const TEXT: &'static str = include_str!("../../../kb/conntrack.full.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { tracking: TrackingNeed::Tables, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "is a table of connection tracking full?",
-            decides: vec![
-                format!("a table is full at {} or more of `nf_conntrack_max`, by the most entries that were seen, and where entries were thrown out for others (`early_drop`)", percent(NEAR_SHARE)),
-                format!("critical: it is full, and `{}` rose", LOSSES.join("` or `")),
-                "warning: it is full, and nothing was refused yet".into(),
-            ],
-            limits: vec![
-                "entries are counted now and then: a table that is full for a moment only is seen by its counters".into(),
-                "whose packets were refused is not counted by the kernel: clients without an answer of whose flows there is no entry are taken for them".into(),
-            ],
-            next: vec!["see what fills the table before raising `nf_conntrack_max`: a client that opens a connection for each request, or timeouts that are too long".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let uses = nat::uses(capture);
         let full = capture.coverage.tracking.tables().filter_map(|t| Some((t, is_full(t)?)));
         full.map(|(table, (count, max))| finding(table, count, max, || without_entry(&uses, table))).collect()

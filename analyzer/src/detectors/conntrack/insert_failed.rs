@@ -5,8 +5,9 @@ use ktrace_bundle::tracking::Table;
 use super::full::is_full;
 use super::{gained, name, steps};
 use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{SECOND, duration};
 
 /// From so many a second on, it is noticed.
@@ -17,28 +18,16 @@ const MIN_WARNING: u64 = 50;
 /// See the module.
 pub(in crate::detectors) struct InsertFailed;
 
-impl Detector for InsertFailed {
-    fn id(&self) -> &'static str {
-        "conntrack.insert_failed"
-    }
+impl Rule for InsertFailed {
+    const ID: &'static str = "conntrack.insert_failed";
+    const TEXT: &'static str = include_str!("../../../kb/conntrack.insert_failed.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { tracking: TrackingNeed::Counters, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does connection tracking lose packets because it cannot take their flows in?",
-            decides: vec![
-                "`insert_failed` of a table rose in the window, and the table was not full (`conntrack.full`)".into(),
-                format!("warning: {WARNING_RATE} a second or more, at least {MIN_WARNING}; info below, as resolvers that ask for A and AAAA at once do this every day"),
-            ],
-            limits: vec!["whose packets they were is not counted by the kernel".into()],
-            next: vec!["look for clients that send two first packets of one flow at once, and for many flows from one address to one destination (`nat.port_exhaustion`)".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let tables = capture.coverage.tracking.tables().filter(|t| is_full(t).is_none());
         tables.filter_map(|table| finding(table, capture.duration_ns)).collect()
     }

@@ -1,13 +1,11 @@
 //! `net.neighbour_failed`: the next hop does not answer to ARP or neighbour discovery, so packets to it are thrown away.
 
-use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Strangers, blame, found, found_strange, state,
-    words,
-};
+use super::{Account, Blame, Kind, MAX_FINDINGS, Strangers, blame, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Step, Subject};
-use crate::units::{count, percent};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::count;
 
 /// The kernel's names for it.
 const REASONS: [&str; 4] = ["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_CREATEFAIL", "NEIGH_DEAD"];
@@ -21,35 +19,17 @@ fn is_it(row: &DropRow) -> bool {
     if row.reason.is_some() { REASONS.contains(&row.reason()) } else { SYMBOLS.contains(&row.symbol()) }
 }
 
-impl Detector for NeighbourFailed {
-    fn id(&self) -> &'static str {
-        "net.neighbour_failed"
-    }
+impl Rule for NeighbourFailed {
+    const ID: &'static str = "net.neighbour_failed";
+    const TEXT: &'static str = include_str!("../../../kb/net.neighbour_failed.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        let reasons = REASONS.map(|name| format!("`{name}`")).join(", ");
-        Explanation {
-            question: "does the next hop towards a destination not answer to ARP or neighbour discovery?",
-            decides: vec![
-                format!("the kernel names the reason of packets that wait for a neighbour in vain: {reasons}"),
-                format!("critical: {} or more of the attempts, queries or flows to a destination failed, and packets of them waited in vain; warning: fewer", percent(CRITICAL_SHARE)),
-                format!("info: {MIN_STRANGE} packets or more that belong to no socket of this node"),
-            ],
-            limits: vec![
-                "which neighbour it is follows from the route: the destination itself, or the router towards it".into(),
-                "a host that answers to ARP and to nothing else is not told of".into(),
-                "`NEIGH_QUEUEFULL` alone is also a burst while the neighbour was being asked: it counts only where the flow failed".into(),
-            ],
-            next: vec!["see the route and the state of the neighbour, then whether that host, or the network between, is up".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let Blame { accounts, strangers } = blame(capture, is_it);
         let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
         let others = strangers.values().filter_map(|them| strange(capture, them));

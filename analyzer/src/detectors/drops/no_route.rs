@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Errno;
 
-use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_STRANGE, Outcome, Strangers, blame, found, found_strange,
-    state, words,
-};
+use super::{Account, Blame, Kind, MAX_FINDINGS, Outcome, Strangers, blame, found, found_strange, state, words};
 use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target};
 use crate::detectors::nat::Socket;
 use crate::detectors::races::Races;
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Step, Subject};
-use crate::units::{count, percent};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Severity, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::count;
 
 /// The error of who has no route.
 const ERROR: &str = "ENETUNREACH";
@@ -30,35 +28,17 @@ struct Errors<'a> {
     local: u64,
 }
 
-impl Detector for NoRoute {
-    fn id(&self) -> &'static str {
-        "net.no_route"
-    }
+impl Rule for NoRoute {
+    const ID: &'static str = "net.no_route";
+    const TEXT: &'static str = include_str!("../../../kb/net.no_route.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "connect", "udp"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        let reasons = REASONS.map(|name| format!("`{name}`")).join(", ");
-        Explanation {
-            question: "does a process fail to reach a destination because there is no route to it?",
-            decides: vec![
-                format!("connects and sends that fail with `{ERROR}`: here if nothing was sent before, else by a router's ICMP message"),
-                format!("failed attempts, queries or flows of which packets were dropped for want of a route: {reasons}"),
-                format!("critical: {} or more of those to a destination; warning: fewer; not told where another address of the same port worked at once (happy eyeballs on a machine without IPv6)", percent(CRITICAL_SHARE)),
-                format!("info: {MIN_STRANGE} such packets or more that belong to no socket of this node"),
-            ],
-            limits: vec![
-                "routes of type `unreachable`, `prohibit` and `blackhole` fail with other errors: `tcp.unreachable`".into(),
-                "`IP_INADDRERRORS` is also a packet to be forwarded where forwarding is off".into(),
-            ],
-            next: vec!["see the routes and rules of the network namespace that is named, and whether its default route is there".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let Blame { accounts, strangers } = blame(capture, |row| REASONS.contains(&row.reason()));
         let errors = errors(capture);
         let by_error = errors.iter().filter(|(key, _)| !accounts.contains_key(*key));

@@ -1,13 +1,11 @@
 //! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
 
-use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, counter, found,
-    found_strange, state, words,
-};
+use super::{Account, Blame, Kind, MAX_FINDINGS, Strangers, blame, counter, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Step, Subject};
-use crate::units::{count, percent};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Severity, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::count;
 
 /// What connection tracking counts when it drops packets itself.
 const TRACKING_LOSSES: [&str; 2] = ["drop", "insert_failed"];
@@ -82,38 +80,17 @@ impl Agent {
     }
 }
 
-impl Detector for PolicyDrop {
-    fn id(&self) -> &'static str {
-        "policy.drop"
-    }
+impl Rule for PolicyDrop {
+    const ID: &'static str = "policy.drop";
+    const TEXT: &'static str = include_str!("../../../kb/policy.drop.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        let reasons: Vec<String> = REASONS.iter().map(|(name, _)| format!("`{name}`")).collect();
-        Explanation {
-            question: "does a rule of this node throw away what a process sends, or the answers to it?",
-            decides: vec![
-                format!("the kernel names the reason of each dropped packet; these are decisions of somebody's rules: {}", reasons.join(", ")),
-                "packets belong to a connection or UDP flow by both ends, in either order, in any network namespace, before and after translation, and by time".into(),
-                format!("critical: {} or more of the attempts, queries or flows to a destination failed and lost packets this way", percent(CRITICAL_SHARE)),
-                format!("warning: fewer, or a connection that stands and loses {MIN_AILING} packets or more while it sends {MIN_AILING} or more segments again; critical if that is so much that `tcp.retransmits` is"),
-                format!("info: {MIN_STRANGE} packets or more at one place that belong to no socket of this node, such as those of an unwanted guest; failures after which another address worked at once"),
-            ],
-            limits: vec![
-                "which rule it was is not known by the packet: rules that drop there and whose counters rose stand beside it where they could be read; where drops were not seen, such a rule alone is a note".into(),
-                "a full table of connection tracking, or one that has the same flow already, drops with netfilter's reason, too".into(),
-                "a rule that was made on purpose looks the same as one that was not".into(),
-                "rules on other machines are not seen".into(),
-            ],
-            next: vec!["look for the rule in the network namespace that is named, and ask whose it is".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let Blame { accounts, strangers } = blame(capture, |row| agent(row).is_some());
         let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
         let others = strangers.values().filter_map(|them| strange(capture, them));

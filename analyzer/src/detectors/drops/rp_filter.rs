@@ -1,13 +1,11 @@
 //! `net.rp_filter`: packets that arrive at an interface by which the kernel would not answer their sender.
 
-use super::{
-    Account, Blame, CRITICAL_SHARE, Kind, MAX_FINDINGS, MIN_AILING, MIN_STRANGE, Strangers, blame, found,
-    found_strange, state, words,
-};
+use super::{Account, Blame, Kind, MAX_FINDINGS, MIN_AILING, Strangers, blame, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Step, Subject};
-use crate::units::{count, percent};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::count;
 
 /// The kernel's name for it.
 const REASON: &str = "IP_RPFILTER";
@@ -15,33 +13,17 @@ const REASON: &str = "IP_RPFILTER";
 /// See the module.
 pub(in crate::detectors) struct RpFilter;
 
-impl Detector for RpFilter {
-    fn id(&self) -> &'static str {
-        "net.rp_filter"
-    }
+impl Rule for RpFilter {
+    const ID: &'static str = "net.rp_filter";
+    const TEXT: &'static str = include_str!("../../../kb/net.rp_filter.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "udp"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does reverse path filtering throw away what arrives by another way than the answer would take?",
-            decides: vec![
-                format!("the kernel names the reason: `{REASON}`"),
-                format!("critical: {} or more of the attempts, queries or flows to a destination failed and lost packets this way; warning: fewer", percent(CRITICAL_SHARE)),
-                format!("for packets of nobody whose sockets were seen here, {MIN_STRANGE} or more at one place: warning if {MIN_AILING} or more are of one flow, which then was tried again; info below, as of forged ones"),
-            ],
-            limits: vec![
-                "the netfilter match `rpfilter` does the same and is `policy.drop`".into(),
-                "before Linux 5.18 the kernel does not name this reason".into(),
-            ],
-            next: vec!["compare the route back to the sender with the interface at which it arrives, then decide: route both ways alike, or set `rp_filter` to 2 (loose) there".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let Blame { accounts, strangers } = blame(capture, |row| row.reason() == REASON);
         let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
         let others = strangers.values().filter_map(|them| strange(capture, them));

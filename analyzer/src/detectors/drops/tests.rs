@@ -5,11 +5,12 @@ use ktrace_bundle::testing::{EventBuilder, an_event};
 use crate::capture::tests::capture;
 use crate::detectors::{ranked, run};
 use crate::finding::{Finding, Severity};
+use crate::kb::release;
 
 const WEB: &str = "10.0.0.5:8080";
 
 fn found(events: impl IntoIterator<Item = EventBuilder>) -> Vec<Finding> {
-    ranked(&run(&capture(events)))
+    ranked(&run(&capture(events), &release()).unwrap())
 }
 
 fn on(socket: u64, ms: u64) -> EventBuilder {

@@ -8,9 +8,10 @@ use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, Service};
 
 use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Services, Tally, Use, covered, services, uses, words};
 use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::share;
 
 /// Fewer failures of a backend are an accident.
 const MIN_FAILED: u64 = 2;
@@ -27,37 +28,17 @@ const MIN_UNREPLIED: u64 = 3;
 /// See the module.
 pub(in crate::detectors) struct BackendDead;
 
-impl Detector for BackendDead {
-    fn id(&self) -> &'static str {
-        "nat.backend_dead"
-    }
+impl Rule for BackendDead {
+    const ID: &'static str = "nat.backend_dead";
+    const TEXT: &'static str = include_str!("../../../kb/nat.backend_dead.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does one backend of a VIP fail while the others answer?",
-            decides: vec![
-                "who got what was sent to a VIP is known from connection tracking or, where a program in the kernel sent the socket elsewhere, from what was asked".into(),
-                "TCP counts attempts that were refused, unreachable, timed out or given up; DNS queries without an answer; other UDP flows to which nothing came back".into(),
-                format!("critical: {} or more of a backend's uses failed, at least {MIN_FAILED}, and {FACTOR} times the share of the VIP's other backends, of which at least one answered", percent(DEAD_SHARE)),
-                format!("warning: the same from {} on, at least {MIN_ILL}", percent(ILL_SHARE)),
-                format!("VIPs that no client of this node asked are judged by the flows that pass it, at least {MIN_UNREPLIED} without an answer, with less confidence"),
-                "a VIP with one backend is not judged here, for lack of a comparison: `nat.unreplied`, `tcp.refused` and the like tell of it".into(),
-            ],
-            limits: vec![
-                "why the backend fails is not known: it can be down, unreachable from this node, or behind a rule".into(),
-                "a UDP flow that was sent to one backend first and to another one later counts for neither".into(),
-                "flows that pass this node are known by connection tracking only, so not those that a program in the kernel sends elsewhere".into(),
-            ],
-            next: vec!["try the backend's own address from the client, then see why it is still a backend: its readiness probe, or stale rules on this node".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let all = uses(capture);
         let services = services(capture, &all);
         let dead = judge(&services);

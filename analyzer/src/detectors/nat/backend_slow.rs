@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Endpoint;
 
 use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Socket, Use, subject_of, uses, words};
-use crate::capture::{Capture, Evidence, MAX_SAMPLES, Needs, Target, TrackingNeed};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{MILLI, duration, percentile};
 
 /// The median of a slow backend is so many times that of the others,
@@ -36,32 +37,17 @@ impl Times<'_> {
 
 type ByBackend<'a> = BTreeMap<Endpoint, Times<'a>>;
 
-impl Detector for BackendSlow {
-    fn id(&self) -> &'static str {
-        "nat.backend_slow"
-    }
+impl Rule for BackendSlow {
+    const ID: &'static str = "nat.backend_slow";
+    const TEXT: &'static str = include_str!("../../../kb/nat.backend_slow.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does one backend of a VIP answer much later than the others?",
-            decides: vec![
-                "TCP: the handshake; DNS: from query to reply, where one query was outstanding".into(),
-                format!("warning: the median of at least {MIN_SAMPLES} is {FACTOR} times that of another backend of the same VIP, and {} longer", duration(FLOOR_NS)),
-            ],
-            limits: vec![
-                "a handshake is answered by the backend's kernel: a program that takes long to answer requests is not seen".into(),
-                format!("a backend that is far away by design looks the same; of a long UDP flow {MAX_SAMPLES} replies at most are compared"),
-            ],
-            next: vec!["compare the backends' addresses from the client, then look at load and network of the slow one".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let uses = uses(capture);
         let mut found = Vec::new();
         for ((kind, vip), backends) in &services(&uses) {

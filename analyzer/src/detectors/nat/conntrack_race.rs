@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::words;
-use crate::capture::{Capture, Evidence, Needs, PAIR_NS, RETRY_CLUSTER_NS, Target, TrackingNeed, UdpFlow};
+use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed, UdpFlow};
 use crate::detectors::conntrack::{full::is_full, gained};
-use crate::detectors::{Detector, group, steps};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::detectors::{Rule, group, steps};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{count, duration, share};
 use ktrace_bundle::event::Proto;
 use ktrace_bundle::tracking::Table;
@@ -17,38 +18,17 @@ const MAX_LOST_PER_STALL: u64 = 10;
 /// See the module.
 pub(in crate::detectors) struct ConntrackRace;
 
-impl Detector for ConntrackRace {
-    fn id(&self) -> &'static str {
-        "dns.conntrack_race"
-    }
+impl Rule for ConntrackRace {
+    const ID: &'static str = "dns.conntrack_race";
+    const TEXT: &'static str = include_str!("../../../kb/dns.conntrack_race.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let tracking = TrackingNeed::FlowsAndCounters;
         Needs { hooks: &["udp"], lossless: true, dns: true, tracking, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do lookups take 5 s because connection tracking drops one of two queries that are sent at once?",
-            decides: vec![
-                format!(
-                    "a resolver sends two queries (A and AAAA) from one socket within {} to a VIP, gets no answer to one of them, and asks again after {} to {}",
-                    duration(PAIR_NS),
-                    duration(*RETRY_CLUSTER_NS.start()),
-                    duration(*RETRY_CLUSTER_NS.end())
-                ),
-                "and `insert_failed` rose in the window, in the node's table or that of the client's namespace, which is not full".into(),
-                "warning: one such lookup, if the VIP answers otherwise".into(),
-            ],
-            limits: vec![
-                "the kernel does not count whose packet it dropped: a query that was lost elsewhere at the same time looks the same".into(),
-                "resolvers with another timeout than 5 s are not recognized".into(),
-            ],
-            next: vec!["a DNS cache on the node (NodeLocal DNSCache) or `options single-request-reopen` in the pod's resolv.conf avoids it".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let targets = capture.dns_by_target();
         targets.iter().filter_map(|(target, flows)| finding(capture, target, flows)).collect()
     }

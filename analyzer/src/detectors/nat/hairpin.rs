@@ -6,9 +6,9 @@ use ktrace_bundle::event::Endpoint;
 
 use super::{Kind, MAX_FINDINGS, Tally, Use, covered, uses, words};
 use crate::capture::{Capture, Needs, Target, TrackingNeed};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::percent;
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 
 /// So many failed attempts are no accident.
 const MIN_CRITICAL: u64 = 2;
@@ -18,30 +18,17 @@ const FAILED_SHARE: f64 = 0.9;
 /// See the module.
 pub(in crate::detectors) struct Hairpin;
 
-impl Detector for Hairpin {
-    fn id(&self) -> &'static str {
-        "nat.hairpin"
-    }
+impl Rule for Hairpin {
+    const ID: &'static str = "nat.hairpin";
+    const TEXT: &'static str = include_str!("../../../kb/nat.hairpin.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does a client fail to reach itself through a VIP?",
-            decides: vec![
-                "the entry of a flow has the client's own address as the backend's, and the sender's address is not rewritten: nothing came back".into(),
-                format!("critical: {} or more of these attempts or queries failed without an answer, at least {MIN_CRITICAL}; warning: one did", percent(FAILED_SHARE)),
-                "what is refused is not counted: it was answered".into(),
-            ],
-            limits: vec!["where the packet is dropped is not known: by the bridge, which does not send it back where it came from, or by the client's kernel, to which its own address is no sender".into()],
-            next: vec!["such flows need a masquerade, and a bridge that sends packets back (hairpin mode)".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let all = uses(capture);
         let mut groups: BTreeMap<(Kind, Target, Endpoint, Endpoint), Tally<'_>> = BTreeMap::new();
         for it in all.iter().filter(|it| it.is_hairpin()) {

@@ -9,10 +9,11 @@ use ktrace_bundle::nat::NatKind;
 
 use super::{MAX_FINDINGS, Socket, Tally, Use, covered, subject_of, uses, words};
 use crate::capture::{Capture, Needs, TrackingNeed};
-use crate::detectors::Detector;
+use crate::detectors::Rule;
 use crate::detectors::conntrack::{full::is_full, gained};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::share;
 
 /// From this part of its ports on a range is used up: the kernel tries some ports, not all.
 const USED_SHARE: f64 = 0.9;
@@ -41,34 +42,17 @@ struct Group<'a> {
 
 type Groups<'a> = BTreeMap<(Proto, IpAddr, Endpoint), Group<'a>>;
 
-impl Detector for PortExhaustion {
-    fn id(&self) -> &'static str {
-        "nat.port_exhaustion"
-    }
+impl Rule for PortExhaustion {
+    const ID: &'static str = "nat.port_exhaustion";
+    const TEXT: &'static str = include_str!("../../../kb/nat.port_exhaustion.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let (hooks, tracking) = (&["tcp_state", "udp"], TrackingNeed::FlowsAndCounters);
         Needs { hooks, lossless: true, tracking, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "has a masquerade used up its source ports for one destination?",
-            decides: vec![
-                format!("the source ports of flows that one address stands for towards one destination and port are {} or more of a range", percent(USED_SHARE)),
-                format!("the range is taken from the flows: the ports lie side by side, at least {MIN_PORTS}, or all are ports of clients ({} to {}), or else 1024 to 65535", CLIENT_PORTS.start(), CLIENT_PORTS.end()),
-                format!("critical: and {MIN_SILENT} or more attempts to get there have no answer and no entry, while `{}` rose", LOSSES.join("` or `")),
-                "warning: the ports of a whole range are used, and nothing failed; a smaller range counts only with failures".into(),
-            ],
-            limits: vec![
-                "ports used one after the other look like ports used at once, though an entry outlives its connection by two minutes (`TIME_WAIT`)".into(),
-                "only flows of this node's sockets are known; what other machines send through it uses ports, too".into(),
-            ],
-            next: vec!["keep connections open and use them again; else more source addresses, or more destinations".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let all = uses(capture);
         let mut groups = Groups::new();
         for it in &all {

@@ -8,12 +8,13 @@ use crate::capture::Capture;
 use crate::capture::tests::{capture, capture_with};
 use crate::detectors::{ranked, run};
 use crate::finding::{Finding, Outcome, Severity};
+use crate::kb::release;
 
 const CLIENT: &str = "10.244.1.2:40000";
 const VIP: &str = "10.96.0.80:80";
 
 fn findings(capture: &Capture) -> Vec<Finding> {
-    ranked(&run(capture))
+    ranked(&run(capture, &release()).unwrap())
 }
 
 /// Attempts of this client that this backend of the VIP gets, of which the first ones are refused.
@@ -123,9 +124,13 @@ fn without_connection_tracking_the_rules_say_why_and_the_verdict_stays() {
             m.head.sources.push(SourceReport { name, outcome, error, ..SourceReport::default() });
         })
     };
-    let verdict = |c: &Capture| crate::report::Report::new(c, "b").verdict.as_str();
+    let verdict = |c: &Capture| crate::report::Report::new(c, &release(), "b").unwrap().verdict.as_str();
     let inactive = c("absent", "inactive in every network namespace");
-    let unjudged = run(&inactive).into_iter().filter(|(_, o)| matches!(o, Outcome::Inconclusive { .. })).count();
+    let unjudged = run(&inactive, &release())
+        .unwrap()
+        .into_iter()
+        .filter(|(_, o)| matches!(o, Outcome::Inconclusive { .. }))
+        .count();
     assert_eq!((unjudged, verdict(&inactive)), (8, "ok"));
     assert_eq!(verdict(&c("failed", "CAP_NET_ADMIN")), "inconclusive");
 }

@@ -6,9 +6,10 @@ use ktrace_bundle::event::{Endpoint, EventKind};
 
 use super::{Kind, MAX_FINDINGS, Tally, Use, covered, uses, words};
 use crate::capture::{Capture, Needs, TrackingNeed};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{count, percent, share};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{count, share};
 
 /// Fewer flows are an accident.
 const MIN_FLOWS: u64 = 2;
@@ -49,33 +50,17 @@ impl Account<'_> {
     }
 }
 
-impl Detector for Unreplied {
-    fn id(&self) -> &'static str {
-        "nat.unreplied"
-    }
+impl Rule for Unreplied {
+    const ID: &'static str = "nat.unreplied";
+    const TEXT: &'static str = include_str!("../../../kb/nat.unreplied.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does anything come back for what is sent to a VIP and translated?",
-            decides: vec![
-                "a flow counts when its destination was rewritten, its entry in the table of connection tracking saw no reply, and its client got none".into(),
-                format!("critical: {} or more of the attempts or queries to the VIP, in at least {MIN_FLOWS} flows", percent(CRITICAL_SHARE)),
-                format!("warning: {} or more; info for UDP other than DNS, whose protocol may have no answers", percent(WARNING_SHARE)),
-            ],
-            limits: vec![
-                "the translation worked; where the packet, or its answer, was lost is not known".into(),
-                "an answer that takes another way, past the table, looks the same".into(),
-            ],
-            next: vec!["follow the packets to the backend that the entry names, and look whether its answers take the way back through this node".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let all = uses(capture);
         let mut accounts = accounts(&all);
         let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);

@@ -7,8 +7,9 @@ use ktrace_bundle::node::Cgroup;
 use super::pressure::rounded;
 use super::{keys_of, of_cgroup, whose};
 use crate::capture::{Capture, Evidence, Needs, Node, NodePart, ProcId, Waiting};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{SECOND, count, percent, share};
 
 /// Share of the window in which some task waited for memory: from here on it is noticed.
@@ -31,32 +32,16 @@ struct Lack {
     confidence: f64,
 }
 
-impl Detector for MemoryPressure {
-    fn id(&self) -> &'static str {
-        "host.memory_pressure"
-    }
+impl Rule for MemoryPressure {
+    const ID: &'static str = "host.memory_pressure";
+    const TEXT: &'static str = include_str!("../../../kb/host.memory_pressure.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Memory, NodePart::Cgroups], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "is the machine, or a pod, short of memory?",
-            decides: vec![
-                "critical: the kernel ended a process for lack of memory (`oom_kill` of `/proc/vmstat`, or of a pod's `memory.events`)".into(),
-                format!("critical: all tasks waited for memory for {} or more of the window (`full` of `/proc/pressure/memory`, or of a pod's `memory.pressure`)", percent(CRITICAL_FULL_SHARE)),
-                format!("warning: some task waited for {} or more", percent(WARNING_SHARE)),
-                format!("where the kernel has no PSI: warning, if {STALL_RATE} or more allocations a second had to wait (`allocstall` of `/proc/vmstat`)"),
-                format!("warning: less than {} of the machine's memory is available", percent(AVAILABLE_SHARE)),
-                "info: a pod was at its limit (`max` or `high` of `memory.events`) and none of the above: caches fill a limit, too".into(),
-            ],
-            limits: vec!["only cgroups of processes whose sockets were seen are read".into()],
-            next: vec!["see who uses the memory; for a pod compare its limit with its use".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let host = of_host(&capture.node, capture.duration_ns)
             .map(|lack| finding("the machine", Subject::default(), lack, Vec::new()));
         let cgroups = capture.node.cgroups.values().filter_map(|looks| looks.over_window());

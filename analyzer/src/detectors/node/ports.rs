@@ -7,9 +7,10 @@ use ktrace_bundle::node::Ports;
 
 use super::place;
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, NodePart, Target, UdpFlow};
-use crate::detectors::{Detector, group, refused, steps};
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{count, percent, share};
+use crate::detectors::{Rule, group, refused, steps};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{count, share};
 
 /// From this share of failed attempts on, little works.
 const CRITICAL_SHARE: f64 = 0.5;
@@ -45,34 +46,17 @@ impl Usage<'_> {
     }
 }
 
-impl Detector for PortsExhausted {
-    fn id(&self) -> &'static str {
-        "net.ephemeral_ports_exhausted"
-    }
+impl Rule for PortsExhausted {
+    const ID: &'static str = "net.ephemeral_ports_exhausted";
+    const TEXT: &'static str = include_str!("../../../kb/net.ephemeral_ports_exhausted.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "connect"];
         Needs { hooks, lossless: true, node: &[NodePart::Ports], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do connects fail because no local port is left?",
-            decides: vec![
-                "an attempt counts when it ends with `EADDRNOTAVAIL`; with IPv6, where that can mean that there is no address, only if the range was nearly full when it was looked at".into(),
-                "datagrams count that could not be sent with `EAGAIN` or `EADDRNOTAVAIL` while the range was nearly full".into(),
-                format!("critical: {} or more of the attempts, at least {MIN_CRITICAL}; warning: fewer", percent(CRITICAL_SHARE)),
-                format!("info: no attempt failed, but {} or more of the range are taken towards one destination", percent(FULL_SHARE)),
-            ],
-            limits: vec![
-                "ports are counted when the window opens and when it closes: a range that is full for a moment in between shows by what fails".into(),
-                "a port can be taken by several connections to different destinations: a range that is in use is not a range that is used up".into(),
-            ],
-            next: vec!["find out why so many connections to one destination are opened: keep them open and use them again, before widening the range".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let found: Vec<Finding> =
             failed_connects(capture).chain(failed_sends(capture)).map(|f| finding(capture, f)).collect();
         // that nothing failed is said only where that would have been seen

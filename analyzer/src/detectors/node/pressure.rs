@@ -1,8 +1,9 @@
 //! `host.pressure`: tasks of the machine wait for a CPU, for the hypervisor, or for storage.
 
 use crate::capture::{Capture, Evidence, Needs, Node, NodePart, Waiting};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::percent;
 
 /// Share of the window in which some task waited for a CPU: from here on it is noticed, and from here on little runs.
@@ -32,49 +33,16 @@ struct Lack {
     confidence: f64,
 }
 
-impl Detector for HostPressure {
-    fn id(&self) -> &'static str {
-        "host.pressure"
-    }
+impl Rule for HostPressure {
+    const ID: &'static str = "host.pressure";
+    const TEXT: &'static str = include_str!("../../../kb/host.pressure.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Cpu], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        let both =
-            |shares: (f64, f64)| format!("warning from {}, critical from {}", percent(shares.0), percent(shares.1));
-        Explanation {
-            question: "is the machine short of CPU, or of storage throughput?",
-            decides: vec![
-                format!(
-                    "CPU: share of the window in which some task waited for one (`/proc/pressure/cpu`): {}; and no more than {} or {} of the CPUs' time idle; critical only at a load of {} or more for each CPU",
-                    both(CPU_SHARES),
-                    percent(IDLE_SHARES.0),
-                    percent(IDLE_SHARES.1),
-                    LOADS.1
-                ),
-                format!(
-                    "storage: the same of `/proc/pressure/io`: {}; and all tasks waiting for {} or {}",
-                    both(IO_SHARES),
-                    percent(IO_FULL_SHARES.0),
-                    percent(IO_FULL_SHARES.1)
-                ),
-                format!("steal, time that the hypervisor gave to others: {} of the CPUs' time", both(STEAL_SHARES)),
-                format!(
-                    "where the kernel has no PSI: idle time as above, and a load of {} (warning) or {} (critical) for each CPU; storage is not judged then",
-                    LOADS.0, LOADS.1
-                ),
-            ],
-            limits: vec![
-                "one busy CPU among many is not seen".into(),
-                "which process uses it up is not recorded".into(),
-            ],
-            next: vec!["see what runs; look at the neighbours of a virtual machine if its time is stolen".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let node = &capture.node;
         [cpu(node), io(node), steal(node)].into_iter().flatten().map(finding).collect()
     }

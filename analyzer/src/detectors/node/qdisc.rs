@@ -8,9 +8,10 @@ use ktrace_bundle::node::Qdisc;
 use super::thrown::{Thrown, is_at_qdisc, thrown_by};
 use super::{MAX_COVERED, key_of, place};
 use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
-use crate::detectors::Detector;
+use crate::detectors::Rule;
 use crate::escape::shown;
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{percent, share};
 
 /// From this share of packets on, it is noticed: as much loss slows TCP down.
@@ -27,34 +28,16 @@ const MIN_DROPS: u64 = 10;
 /// See the module.
 pub(in crate::detectors) struct QdiscDrops;
 
-impl Detector for QdiscDrops {
-    fn id(&self) -> &'static str {
-        "net.qdisc_drops"
-    }
+impl Rule for QdiscDrops {
+    const ID: &'static str = "net.qdisc_drops";
+    const TEXT: &'static str = include_str!("../../../kb/net.qdisc_drops.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Qdiscs], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does an interface drop packets because its queue is full, or because it is shaped?",
-            decides: vec![
-                "`drops` of a queueing discipline rose in the window; of several on one interface the one with the most counts, since a parent counts what its children drop".into(),
-                format!("critical: {} or more of the packets, warning: {} or more, each {MIN_DROPS} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
-                format!("critical: {MIN_DROPS} or more, and the connections whose packets the `drop` hook saw dropped there had to send {} or more of their segments again", percent(CRITICAL_LOSS)),
-                format!("warning: {MIN_DROPS} or more packets that the `drop` hook saw dropped at an interface whose counters were not read at both looks"),
-                format!("info: {MIN_DROPS} or more, but less than {}: how `fq_codel` and the like tell TCP to slow down", percent(WARNING_SHARE)),
-            ],
-            limits: vec![
-                "without the `drop` hook, whose packets were dropped is taken from the routes of the table `main`".into(),
-                "an interface that was made within the window is judged by the `drop` hook only".into(),
-            ],
-            next: vec!["compare the rate of the interface, or of its shaper, with what is sent through it".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut seen = thrown_by(capture, |row| {
             let dev = row.dev.as_deref().filter(|_| is_at_qdisc(row))?;
             Some((row.netns, dev.to_owned()))

@@ -2,9 +2,10 @@
 
 use super::thrown::{is_at_backlog, thrown_by};
 use crate::capture::{Capture, Needs, NodePart};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::share;
 
 /// From this share of received packets on, little works.
 const CRITICAL_SHARE: f64 = 0.01;
@@ -14,32 +15,16 @@ const MIN_WARNING: u64 = 10;
 /// See the module.
 pub(in crate::detectors) struct SoftnetDrops;
 
-impl Detector for SoftnetDrops {
-    fn id(&self) -> &'static str {
-        "net.softnet_drops"
-    }
+impl Rule for SoftnetDrops {
+    const ID: &'static str = "net.softnet_drops";
+    const TEXT: &'static str = include_str!("../../../kb/net.softnet_drops.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Softnet], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does the node drop received packets because its CPUs do not take them in fast enough?",
-            decides: vec![
-                "`dropped` of `/proc/net/softnet_stat` rose in the window: a CPU's receive queue held `net.core.netdev_max_backlog` packets".into(),
-                format!("critical: {} or more of the packets that came, and {MIN_WARNING} or more", percent(CRITICAL_SHARE)),
-                format!("warning: {MIN_WARNING} or more; info: fewer"),
-            ],
-            limits: vec![
-                "this queue takes what comes over veth, loopback and receive packet steering; a NIC that polls has rings of its own, whose drops are counted by its driver".into(),
-                "the kernel does not count whose packets they were; the `drop` hook tells it (`CPU_BACKLOG`)".into(),
-            ],
-            next: vec!["see which CPU drops, then spread the load over more of them before making the queue longer".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         finding(capture).into_iter().collect()
     }
 }

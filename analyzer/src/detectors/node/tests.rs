@@ -7,6 +7,7 @@ use super::super::{ranked, run};
 use crate::capture::Capture;
 use crate::capture::tests::{capture, capture_on};
 use crate::finding::{Finding, Outcome, Severity};
+use crate::kb::release;
 
 const SHOP: &str = "203.0.113.8:443";
 
@@ -15,7 +16,7 @@ fn on(events: impl IntoIterator<Item = EventBuilder>, records: impl IntoIterator
 }
 
 fn findings(c: &Capture) -> Vec<Finding> {
-    ranked(&run(c))
+    ranked(&run(c, &release()).unwrap())
 }
 
 fn told(c: &Capture) -> Vec<(&'static str, Severity)> {
@@ -138,7 +139,7 @@ fn a_queue_first_seen_within_the_window_is_not_clear_if_it_ever_dropped_packets(
         if let Item::Qdisc(q) = &mut record.item {
             (q.counters, q.rose) = (counters(&[("drops", drops)]), Counters::new());
         }
-        let outcomes = run(&on([], [record]));
+        let outcomes = run(&on([], [record]), &release()).unwrap();
         outcomes.into_iter().find(|(d, _)| d.id() == "net.qdisc_drops").map(|(_, o)| o).unwrap()
     };
     assert_eq!(outcome(0), Outcome::Clear);
@@ -231,11 +232,14 @@ fn an_address_that_is_no_pods_is_not_probed() {
 #[test]
 fn where_the_node_was_not_looked_at_its_rules_say_so_and_the_verdict_stays() {
     let c = capture_on([], |m| m.head.sources.retain(|s| s.name == "conntrack"), Vec::new());
-    let unjudged =
-        run(&c).into_iter().filter(|(_, o)| matches!(o, Outcome::Inconclusive { by_plan: true, .. })).count();
+    let unjudged = run(&c, &release())
+        .unwrap()
+        .into_iter()
+        .filter(|(_, o)| matches!(o, Outcome::Inconclusive { by_plan: true, .. }))
+        .count();
     let needing = super::super::DETECTORS.iter().filter(|d| !d.needs().node.is_empty()).count();
     assert_eq!((unjudged, needing), (needing, 7));
-    assert_eq!(crate::report::Report::new(&c, "b").verdict.as_str(), "ok");
+    assert_eq!(crate::report::Report::new(&c, &release(), "b").unwrap().verdict.as_str(), "ok");
 }
 
 #[test]

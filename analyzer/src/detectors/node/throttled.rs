@@ -6,8 +6,9 @@ use ktrace_bundle::node::Cgroup;
 
 use super::{keys_of, of_cgroup, whose};
 use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, ProcId};
-use crate::detectors::Detector;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step};
+use crate::detectors::Rule;
+use crate::finding::{Finding, Severity, Signal, Step};
+use crate::kb::NoThresholds;
 use crate::units::{duration, percent, share};
 
 /// From this share of periods on, it is noticed.
@@ -20,32 +21,16 @@ const MIN_PERIODS: u64 = 20;
 /// See the module.
 pub(in crate::detectors) struct CpuThrottled;
 
-impl Detector for CpuThrottled {
-    fn id(&self) -> &'static str {
-        "pod.cpu_throttled"
-    }
+impl Rule for CpuThrottled {
+    const ID: &'static str = "pod.cpu_throttled";
+    const TEXT: &'static str = include_str!("../../../kb/pod.cpu_throttled.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Cgroups], ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "is a pod held back by its CPU limit?",
-            decides: vec![
-                format!("`nr_throttled` as a share of `nr_periods` of the pod's cgroup (`cpu.stat`) over the window, of at least {MIN_PERIODS} periods in which it ran"),
-                format!("critical: {} or more, warning: {} or more", percent(CRITICAL_SHARE), percent(WARNING_SHARE)),
-            ],
-            limits: vec![
-                "only cgroups of processes whose sockets were seen are read".into(),
-                "a cgroup that was first seen within the window is judged by its whole life, as a warning at most".into(),
-                "a single thread that is held back for a moment counts as the whole pod".into(),
-            ],
-            next: vec!["raise or remove the CPU limit, or use fewer threads: with many of them the limit of a period is used up in a few ms".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         capture.node.cgroups.values().filter_map(|looks| finding(capture, looks)).collect()
     }
 }

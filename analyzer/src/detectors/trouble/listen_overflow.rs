@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ktrace_bundle::event::Endpoint;
 
 use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target};
-use crate::detectors::{Detector, steps};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::detectors::{Rule, steps};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{MILLI, count, duration, share};
 
 /// Fewer connections turned away are a moment's crowd.
@@ -33,35 +34,17 @@ struct Clients {
     keys: BTreeSet<Key>,
 }
 
-impl Detector for ListenOverflow {
-    fn id(&self) -> &'static str {
-        "tcp.listen_overflow"
-    }
+impl Rule for ListenOverflow {
+    const ID: &'static str = "tcp.listen_overflow";
+    const TEXT: &'static str = include_str!("../../../kb/tcp.listen_overflow.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does a listener turn connections away for want of room in its queue?",
-            decides: vec![
-                "the kernel counts, for each listener, SYNs and last segments of handshakes that it throws away".into(),
-                "critical: its accept queue was full, and connects to it from this node failed".into(),
-                format!("warning: {MIN_TURNED_AWAY} or more were turned away; info: fewer"),
-                format!("connects to it that fail, or take {} or longer, are explained by it if its accept queue was full", duration(SLOW_NS)),
-            ],
-            limits: vec![
-                "what is turned away is tried again by the client's kernel after 1 s, 3 s and so on: clients elsewhere see slow or failed connects, and that is not seen here".into(),
-                "how many different clients it were is not known: one that tries three times counts three times".into(),
-                "with `net.ipv4.tcp_abort_on_overflow` clients are reset instead".into(),
-            ],
-            next: vec!["see why the process accepts so slowly (one thread, all workers busy, no CPU), then raise the backlog that it asks for, which `net.core.somaxconn` limits".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut overflows: Vec<&Overflow> = capture.overflows.iter().collect();
         overflows.sort_by_key(|o| (std::cmp::Reverse(o.turned_away), o.netns, o.local));
         let addresses = addresses(capture);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{MAX_FINDINGS, target_of};
 use crate::capture::{Capture, Connection, DropRow, Evidence, Needs, Target};
-use crate::detectors::{Detector, group, steps};
+use crate::detectors::{Rule, group, steps};
 use crate::escape;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{SECOND, count, duration, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, duration, share};
 
 /// The kernel's name for a packet that is larger than the next link takes.
 const REASON: &str = "PKT_TOO_BIG";
@@ -50,35 +51,17 @@ enum Proof {
     Alike,
 }
 
-impl Detector for MtuHole {
-    fn id(&self) -> &'static str {
-        "net.mtu_hole"
-    }
+impl Rule for MtuHole {
+    const ID: &'static str = "net.mtu_hole";
+    const TEXT: &'static str = include_str!("../../../kb/net.mtu_hole.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_retransmit", "tcp_state", "drop"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "do connections stand still because large packets are lost and the sender is not told?",
-            decides: vec![
-                format!("a connection stands still when its handshake worked and {MIN_AGAIN} or more segments in a row are sent again over {} or longer, while nothing new is sent", duration(MIN_STILL_NS)),
-                format!("sure: a packet of it was dropped on this node as too large (`{REASON}`); critical from {} of the connections to that end on, else warning", percent(CRITICAL_SHARE)),
-                format!("likely (warning): it stands still within its first {MAX_FRESH_SEGS} segments, and other handshakes with the same end work meanwhile"),
-                format!("possible (info): {MIN_STANDING} or more connections stand still within their first {MAX_FRESH_SEGS} segments"),
-            ],
-            limits: vec![
-                "without the dropped packet a peer, or a path, that goes away in mid-connection looks the same".into(),
-                "the length of segments is not recorded: that they are large is concluded".into(),
-                "large packets that do not reach this node show at their sender only".into(),
-            ],
-            next: vec!["find the largest packet that gets through, then set the MTU of the interface or the overlay to it, or let ICMP \"fragmentation needed\" and \"packet too big\" pass".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<Target, Account<'_>> = BTreeMap::new();
         for c in capture.connections.iter().filter(|c| is_made(c)) {
             let is_hit = still(c).is_some();

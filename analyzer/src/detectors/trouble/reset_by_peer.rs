@@ -7,10 +7,11 @@ use ktrace_bundle::tcp::TcpState;
 
 use super::{MAX_FINDINGS, target_of};
 use crate::capture::{Capture, Connection, Evidence, Mark, Needs, Target};
-use crate::detectors::{Detector, group, steps};
+use crate::detectors::{Rule, group, steps};
 use crate::escape;
-use crate::finding::{Explanation, Finding, Severity, Signal, Step, Subject};
-use crate::units::{SECOND, count, duration, percent, share};
+use crate::finding::{Finding, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
+use crate::units::{SECOND, count, duration, share};
 
 /// From this share of the connections that ended on, resets are noticed.
 const WARNING_SHARE: f64 = 0.05;
@@ -48,35 +49,17 @@ struct Account<'a> {
 /// Why sockets of this node sent a reset, by the other end as they see it.
 type Reasons<'a> = BTreeMap<Endpoint, &'a str>;
 
-impl Detector for ResetByPeer {
-    fn id(&self) -> &'static str {
-        "tcp.reset_by_peer"
-    }
+impl Rule for ResetByPeer {
+    const ID: &'static str = "tcp.reset_by_peer";
+    const TEXT: &'static str = include_str!("../../../kb/tcp.reset_by_peer.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_reset", "tcp_state"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "are connections that stood cut off by a reset of the other end?",
-            decides: vec![
-                "a client's connection counts when a reset comes while it is `ESTABLISHED`, or `CLOSE_WAIT`: the server closed, and what was sent after that is answered with a reset".into(),
-                format!("warning: {MIN_RESETS} or more, and {} or more of the connections to that destination that ended; info below", percent(WARNING_SHARE)),
-                format!("critical: {} or more, at least {MIN_CRITICAL}, half of them within {}", percent(CRITICAL_SHARE), duration(AT_ONCE_NS)),
-                format!("a server's connection counts when data has moved and it stood for {} or longer: clients in a hurry, such as health checks, leave with a reset; info: {MIN_OF_SERVER} or more of one client, and {} or more of its connections", duration(AT_ONCE_NS), percent(NOTE_SHARE)),
-            ],
-            limits: vec![
-                "a reset is not always the peer's: a firewall, a NAT or a load balancer on the way can make one up".into(),
-                "when data last moved is not recorded: that a connection was idle is concluded from lifetimes that are alike".into(),
-                "a connect that is answered with a reset is `tcp.refused`".into(),
-            ],
-            next: vec!["look at the other end's log at that time; where lifetimes are alike, let keep-alives or the client's own idle timeout be shorter".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(bool, Target), Account<'_>> = BTreeMap::new();
         let mut reasons = Reasons::new();
         for c in &capture.connections {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_FINDINGS, lifetime, target_of};
 use crate::capture::{Capture, Connection, Evidence, Needs, ProcId, Target, Waited};
-use crate::detectors::{Detector, group, steps};
-use crate::finding::{Explanation, Finding, Key, Severity, Signal, Step, Subject};
+use crate::detectors::{Rule, group, steps};
+use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
+use crate::kb::NoThresholds;
 use crate::units::{SECOND, count, duration, percent, share};
 
 /// Less is what flow control is for.
@@ -37,34 +38,17 @@ struct Account<'a> {
     evidence: Evidence,
 }
 
-impl Detector for SlowReader {
-    fn id(&self) -> &'static str {
-        "tcp.slow_reader"
-    }
+impl Rule for SlowReader {
+    const ID: &'static str = "tcp.slow_reader";
+    const TEXT: &'static str = include_str!("../../../kb/tcp.slow_reader.toml");
+    type Thresholds = NoThresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn explain(&self) -> Explanation {
-        Explanation {
-            question: "does a process not read what is sent to it?",
-            decides: vec![
-                "a sender waits while the receive window of the other end has no room (zero window); a receiver's own socket shows what has arrived and was not read".into(),
-                format!("warning: a connection waited for {} or more, and for {} or more of the time that it stood, or for {}", duration(MIN_WAITED_NS), percent(MIN_SHARE), duration(LONG_NS)),
-                "where both ends are on this node, it is told of the reader, and the sender's waiting is its symptom".into(),
-                "a full send buffer alone is how a fast sender looks on a slow path, and no finding".into(),
-            ],
-            limits: vec![
-                "a reader may be slow on purpose: a pause, a limit of its own, a consumer that waits for something else".into(),
-                "a peer on another node is known by its address only".into(),
-            ],
-            next: vec!["see what the reader's threads do instead of reading: wait for a disk or another service, or for CPU".into()],
-        }
-    }
-
-    fn detect(&self, capture: &Capture) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(Reader, Target), Account<'_>> = BTreeMap::new();
         for c in &capture.connections {
             for reader in [Reader::Own, Reader::Peer] {

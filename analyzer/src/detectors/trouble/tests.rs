@@ -5,11 +5,12 @@ use ktrace_bundle::testing::{EventBuilder, an_event};
 use crate::capture::tests::capture;
 use crate::detectors::by_id;
 use crate::finding::{Finding, Severity};
+use crate::kb::release;
 
 const WEB: &str = "10.0.0.5:8080";
 
 fn found(rule: &str, events: impl IntoIterator<Item = EventBuilder>) -> Vec<Finding> {
-    by_id(rule).unwrap().detect(&capture(events))
+    by_id(rule).unwrap().detect(&capture(events), &release()).unwrap()
 }
 
 fn told(rule: &str, events: impl IntoIterator<Item = EventBuilder>) -> Vec<Severity> {

@@ -15,6 +15,7 @@ mod incomplete;
 mod lossy;
 mod nat;
 mod node;
+mod patterns;
 mod probe_failing;
 mod races;
 mod rank;
@@ -100,6 +101,9 @@ impl<R: Rule> Detector for R {
 pub static DETECTORS: &[&dyn Detector] = &[
     &dns_no_reply::DnsNoReply,
     &dns_slow::DnsSlow,
+    &patterns::server_dead::ServerDead,
+    &patterns::slow_for_one::SlowForOne,
+    &patterns::retry_5s::Retry5s,
     &connect_timeout::ConnectTimeout,
     &refused::Refused,
     &unreachable::Unreachable,
@@ -107,6 +111,13 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &retransmits::Retransmits,
     &connect_slow::ConnectSlow,
     &rtt_high::RttHigh,
+    &patterns::bad_peer::BadPeer,
+    &patterns::bad_path::BadPath,
+    &patterns::retry_storm::RetryStorm,
+    &patterns::half_open::HalfOpen,
+    &patterns::keepalive_race::KeepaliveRace,
+    &patterns::churn::Churn,
+    &patterns::slow_accept::SlowAccept,
     &trouble::listen_overflow::ListenOverflow,
     &trouble::reset_by_peer::ResetByPeer,
     &trouble::slow_reader::SlowReader,
@@ -131,6 +142,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &node::throttled::CpuThrottled,
     &node::pressure::HostPressure,
     &node::memory::MemoryPressure,
+    &patterns::top_talkers::TopTalkers,
     &lossy::Lossy,
     &incomplete::Incomplete,
 ];

@@ -70,11 +70,62 @@ const EXPLAINS: &[(Form, Form)] = &[
     (PROBE, UNREACHABLE),
     (PROBE, SLOW_CONNECT),
     (PROBE, LOST_SYN),
+    (BAD_PATH, BAD_PEER),
+    (BAD_PATH, TIMEOUT),
+    (BAD_PATH, UNREACHABLE),
+    (BAD_PATH, SYN_AGAIN),
+    (BAD_PATH, LOST_SYN),
+    (BAD_PATH, STORM),
+    (DEAD, BAD_PEER),
+    (UNREPLIED, BAD_PEER),
+    (HAIRPIN, BAD_PEER),
+    (OVERFLOW, BAD_PEER),
+    (PROBE, BAD_PEER),
+    (BAD_PEER, TIMEOUT),
+    (BAD_PEER, REFUSED),
+    (BAD_PEER, UNREACHABLE),
+    (BAD_PEER, SYN_AGAIN),
+    (BAD_PEER, LOST_SYN),
+    (BAD_PEER, STORM),
+    (DEAD, STORM),
+    (PROBE, STORM),
+    (TIMEOUT, STORM),
+    (REFUSED, STORM),
+    (UNREACHABLE, STORM),
+    (NO_PORT, STORM),
+    (DEAD, SERVER_DEAD),
+    (UNREPLIED, SERVER_DEAD),
+    (FULL, SERVER_DEAD),
+    (HAIRPIN, SERVER_DEAD),
+    (EXHAUSTION, SERVER_DEAD),
+    (SERVER_DEAD, NO_REPLY),
+    (SERVER_DEAD, RETRY),
+    (RACE, RETRY),
+    (SLOW, RETRY),
+    (NO_REPLY, RETRY),
+    (DNS_SLOW, RETRY),
+    (SLOW, SLOW_FOR_ONE),
+    (RACE, SLOW_FOR_ONE),
+    (NO_REPLY, SLOW_FOR_ONE),
+    (THROTTLED, SLOW_FOR_ONE),
+    (SLOW_FOR_ONE, DNS_SLOW),
+    (SLOW_FOR_ONE, RETRY),
+    (MTU_HOLE, HALF_OPEN),
+    (HALF_OPEN, LOSS),
+    (LATE, RESET),
+    (OVERFLOW, SLOW_ACCEPT),
+    (THROTTLED, SLOW_ACCEPT),
 ];
 
 /// What throws packets away, and what each of these makes of it.
 const DROPPING: [Form; 4] = [POLICY, RP_FILTER, NO_ROUTE, NEIGHBOUR];
-const DROPPED: [Form; 12] = [
+const DROPPED: [Form; 18] = [
+    BAD_PATH,
+    BAD_PEER,
+    STORM,
+    HALF_OPEN,
+    SERVER_DEAD,
+    RETRY,
     PROBE,
     DEAD,
     UNREPLIED,
@@ -133,6 +184,16 @@ const THROTTLED: Form = ("pod.cpu_throttled", "throttled_period_share");
 const OOM: Form = ("host.memory_pressure", "oom_kill_count");
 const SHORT_OF_MEMORY: Form = ("host.memory_pressure", "memory_full_share");
 const PROBE: Form = ("kubelet.probe_failing", "failed_probe_share");
+const SERVER_DEAD: Form = ("dns.server_dead", "unanswered_client_count");
+const SLOW_FOR_ONE: Form = ("dns.slow_for_one", "slow_reply_share_of_one");
+const RETRY: Form = ("dns.retry_5s", "repeated_query_count");
+const BAD_PEER: Form = ("connect.bad_peer", "failed_peer_share");
+const BAD_PATH: Form = ("connect.bad_path", "unanswered_target_count");
+const STORM: Form = ("connect.retry_storm", "failed_connect_rate");
+const HALF_OPEN: Form = ("tcp.half_open", "timed_out_connection_count");
+const LATE: Form = ("tcp.keepalive_race", "late_request_count");
+const RESET: Form = ("tcp.reset_by_peer", "reset_share");
+const SLOW_ACCEPT: Form = ("tcp.slow_accept", "accept_queue_share");
 const NO_REPLY: Form = ("dns.no_reply", "unanswered_query_share");
 
 /// Worst first; a symptom moves into its cause. The order does not depend on the order that comes in.
@@ -165,11 +226,18 @@ fn causes_of(findings: &[Finding]) -> Vec<Option<usize>> {
     direct.iter().map(|cause| cause.map(root)).collect()
 }
 
-/// A mild cause does not hide a grave symptom.
+/// A mild cause does not hide a grave symptom. A finding about several subjects is a symptom where each of them has a
+/// cause; it then moves into that of the first.
 fn cause_of(f: &Finding, findings: &[Finding], by_form: &BTreeMap<(Form, Key), usize>) -> Option<usize> {
-    causes(form(f))
-        .filter_map(|cause| by_form.get(&(cause, f.subject.key())).copied())
-        .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
+    let cause_at = |key: &Key| {
+        causes(form(f))
+            .filter_map(|cause| by_form.get(&(cause, key.clone())).copied())
+            .find(|place| findings.get(*place).is_some_and(|cause| cause.severity >= f.severity))
+    };
+    match f.covers.as_deref() {
+        Some([first, rest @ ..]) if rest.iter().all(|key| cause_at(key).is_some()) => cause_at(first),
+        _ => cause_at(&f.subject.key()),
+    }
 }
 
 /// What makes this symptom.
@@ -184,6 +252,28 @@ fn causes(symptom: Form) -> impl Iterator<Item = Form> {
 #[cfg(test)]
 pub(super) fn explains(cause: Form, symptom: Form) -> bool {
     causes(symptom).any(|known| known == cause)
+}
+
+/// A form that is, over any number of steps, its own cause.
+#[cfg(test)]
+pub(super) fn circle() -> Option<Form> {
+    let all = EXPLAINS.iter().map(|(_, symptom)| *symptom).chain(DROPPED).chain(LOST);
+    let leads_back = |start: &Form| {
+        let (mut seen, mut open) = (Vec::new(), vec![*start]);
+        while let Some(form) = open.pop() {
+            for cause in causes(form) {
+                if cause == *start {
+                    return true;
+                }
+                if !seen.contains(&cause) {
+                    seen.push(cause);
+                    open.push(cause);
+                }
+            }
+        }
+        false
+    };
+    all.into_iter().find(leads_back)
 }
 
 const fn form(f: &Finding) -> Form {

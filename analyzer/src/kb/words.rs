@@ -56,6 +56,9 @@ fn weight(id: &str, entry: &Entry, word: &str) -> u32 {
     let named = word == id || has(id) || has(entry.layer.as_str()) || entry.words.iter().any(|w| has(w));
     let texts = [&entry.decides, &entry.cause, &entry.impact, &entry.limits, &entry.next, &entry.reads];
     let mut sum = 0;
+    if id.rsplit('.').next() == Some(word) {
+        sum += IN_NAME;
+    }
     if named {
         sum += IN_NAME;
     }

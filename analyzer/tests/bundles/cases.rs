@@ -8,6 +8,7 @@ use ktrace_bundle::tcp::TcpState;
 use crate::drop_cases::DROP_CASES;
 use crate::nat_cases::NAT_CASES;
 use crate::node_cases::NODE_CASES;
+use crate::pattern_cases::PATTERN_CASES;
 use crate::scene::Scene;
 use crate::stories::*;
 use crate::trouble_cases::TROUBLE_CASES;
@@ -19,6 +20,10 @@ pub enum Expect {
     Top { rule: &'static str, severity: &'static str, pid: u64, remote: Option<&'static str>, title: &'static str },
     /// Nothing worse than info, and this rule among those that are clear, or `None` if it may say info.
     Healthy { clear: Option<&'static str> },
+    /// This rule is explained by the first finding, which is this cause.
+    Under { rule: &'static str, cause: &'static str },
+    /// This rule found nothing, whatever others did.
+    Clear { rule: &'static str },
     /// This rule could not judge, and found nothing.
     Inconclusive { rule: &'static str },
 }
@@ -54,7 +59,7 @@ pub const fn unjudged(rule: &'static str) -> Expect {
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(NAT_CASES).chain(DROP_CASES).chain(TROUBLE_CASES).chain(NODE_CASES)
+    CASES.iter().chain(NAT_CASES).chain(DROP_CASES).chain(TROUBLE_CASES).chain(NODE_CASES).chain(PATTERN_CASES)
 }
 
 const CASES: &[Case] = &[

@@ -15,6 +15,8 @@ mod nat_cases;
 mod nat_stories;
 mod node_cases;
 mod node_stories;
+mod pattern_cases;
+mod pattern_stories;
 mod probe_stories;
 mod scene;
 mod stories;
@@ -59,6 +61,10 @@ const GOLDEN: &[&str] = &[
     "softnet-drops-seen",
     "cpu-throttled-fails-probes",
     "resolver-search-domains",
+    "bad-peer",
+    "bad-path-policy",
+    "dns-server-dead",
+    "keepalive-race",
 ];
 
 /// Where the fixtures of the project are.
@@ -123,6 +129,12 @@ fn check(case: &Case, report: &Value) {
                 assert!(rules(&report["clear"]).contains(&rule), "{name}: {report}");
             }
         }
+        Expect::Under { rule, cause } => {
+            assert_eq!(first["rule"].as_str(), Some(cause), "{name}: {}", report["findings"]);
+            assert!(rules(&first["symptoms"]).contains(&rule), "{name}: {first}");
+            assert!(!rules(&report["findings"]).contains(&rule), "{name}: {}", report["findings"]);
+        }
+        Expect::Clear { rule } => assert!(rules(&report["clear"]).contains(&rule), "{name}: {report}"),
         Expect::Inconclusive { rule } => {
             assert!(rules(&report["inconclusive"]).contains(&rule), "{name}: {report}");
             assert!(!rules(&report["findings"]).contains(&rule), "{name}: {report}");
@@ -157,13 +169,17 @@ fn every_rule_has_a_positive_a_near_miss_and_a_lossy_twin() {
     for rule in DETECTORS.iter().map(|d| d.id()).filter(|r| *r != "evidence.lossy") {
         let has =
             |matching: fn(&Expect) -> Option<&'static str>| cases::all().any(|c| matching(&c.expect) == Some(rule));
-        assert!(has(|e| if let Expect::Top { rule, .. } = e { Some(*rule) } else { None }), "{rule}");
+        let positive = |e: &Expect| match e {
+            Expect::Top { rule, .. } | Expect::Under { rule, .. } => Some(*rule),
+            _ => None,
+        };
+        assert!(has(positive), "{rule}");
         assert!(has(|e| if let Expect::Inconclusive { rule } = e { Some(*rule) } else { None }), "{rule}");
         let family = rule.rsplit_once('.').unwrap().1.split('_').next().unwrap();
         let near_miss = |c: &Case| match c.expect {
-            Expect::Healthy { clear: Some(clear) } => clear == rule,
+            Expect::Healthy { clear: Some(clear) } | Expect::Clear { rule: clear } => clear == rule,
             Expect::Healthy { clear: None } => c.name.starts_with(family),
-            Expect::Top { .. } | Expect::Inconclusive { .. } => false,
+            Expect::Top { .. } | Expect::Under { .. } | Expect::Inconclusive { .. } => false,
         };
         assert!(cases::all().any(near_miss), "{rule}");
     }

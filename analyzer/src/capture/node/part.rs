@@ -37,11 +37,13 @@ pub enum NodePart {
     Memory,
     /// `resolv.conf` of the processes.
     Resolvers,
+    /// How many connections wait at each listener.
+    Listeners,
 }
 
 impl NodePart {
     /// All of them.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Qdiscs,
         Self::Routes,
         Self::Neighbours,
@@ -52,6 +54,7 @@ impl NodePart {
         Self::Cpu,
         Self::Memory,
         Self::Resolvers,
+        Self::Listeners,
     ];
 
     /// What that is, in a sentence.
@@ -67,13 +70,16 @@ impl NodePart {
             Self::Cpu => "pressure on the CPUs, or their times",
             Self::Memory => "pressure on the memory, or its counters",
             Self::Resolvers => "`resolv.conf` of the processes",
+            Self::Listeners => "queues of listeners",
         }
     }
 
     /// Its source in the manifest, and what that looks at.
     const fn source(self) -> (&'static str, &'static str) {
         match self {
-            Self::Qdiscs | Self::Routes | Self::Neighbours | Self::Ports => ("node_network", "the node's network"),
+            Self::Qdiscs | Self::Routes | Self::Neighbours | Self::Ports | Self::Listeners => {
+                ("node_network", "the node's network")
+            }
             Self::Filters => ("node_filters", "packet filters"),
             Self::Softnet | Self::Cgroups | Self::Cpu | Self::Memory | Self::Resolvers => {
                 ("node_host", "the node's state")
@@ -94,6 +100,7 @@ impl NodePart {
             Self::Cpu => &["/proc/stat", "pressure/cpu"],
             Self::Memory => &["vmstat", "meminfo", "pressure/memory"],
             Self::Resolvers => &["resolv"],
+            Self::Listeners => &["listener", "sockets", "sock_diag"],
         }
     }
 
@@ -109,6 +116,7 @@ impl NodePart {
             Self::Qdiscs => any(|p| p.qdiscs.values().any(|q| q.over_window().is_some())),
             Self::Routes => any(|p| p.routes.latest().is_some()),
             Self::Neighbours => any(|p| p.netns.latest().is_some()),
+            Self::Listeners => any(|p| p.sockets.latest().is_some()),
             Self::Filters => any(|p| p.filters.values().any(|f| f.over_window().is_some())),
             Self::Ports => any(|p| p.ports.latest().is_some()),
             Self::Softnet => node.rose("softnet", "dropped").is_some(),

@@ -1,5 +1,7 @@
 use ktrace_bundle::manifest::SourceReport;
-use ktrace_bundle::node::{Address, CounterGroup, Counters, Filter, Neighbour, Netns, Ports, Qdisc, Route, System};
+use ktrace_bundle::node::{
+    Address, CounterGroup, Counters, Filter, Neighbour, Netns, Ports, Qdisc, Route, Sockets, System,
+};
 use ktrace_bundle::testing::{NETNS, a_head, in_network, of_host};
 
 use super::*;
@@ -22,7 +24,8 @@ pub(in crate::capture) fn a_node() -> Vec<NodeRecord> {
         .into_iter()
         .flat_map(|when| {
             let netns = Netns { is_node: true, ..Netns::default() };
-            let network = [Item::Netns(netns), Item::Ports(ports.clone())].map(|item| in_network(when, item));
+            let network = [Item::Netns(netns), Item::Ports(ports.clone()), Item::Sockets(Sockets::default())]
+                .map(|item| in_network(when, item));
             let groups = groups.map(counted).map(|item| of_host(when, item));
             let rest = [
                 NodeRecord { when, ..route(None, "eth0", 0) },

@@ -238,7 +238,7 @@ fn where_the_node_was_not_looked_at_its_rules_say_so_and_the_verdict_stays() {
         .filter(|(_, o)| matches!(o, Outcome::Inconclusive { by_plan: true, .. }))
         .count();
     let needing = super::super::DETECTORS.iter().filter(|d| !d.needs().node.is_empty()).count();
-    assert_eq!((unjudged, needing), (needing, 7));
+    assert_eq!((unjudged, needing), (needing, 8));
     assert_eq!(crate::report::Report::new(&c, &release(), "b").unwrap().verdict.as_str(), "ok");
 }
 

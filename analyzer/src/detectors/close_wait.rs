@@ -4,35 +4,36 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::{Endpoint, EventKind};
 use ktrace_bundle::tcp::TcpState;
+use serde::Deserialize;
 
 use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{SECOND, count, share};
-
-/// A socket that is in `CLOSE_WAIT` for less is about to be closed.
-const MIN_AGE_NS: u64 = 3 * SECOND;
-/// From so many on a server forgets to close.
-const WARNING_SERVER: u64 = 3;
-/// A client's connection pool notices closed connections late: so many are healthy.
-const WARNING_CLIENT: u64 = 10;
-/// From so many on the process is about to run out of descriptors.
-const CRITICAL: u64 = 100;
+use crate::kb::Ms;
+use crate::units::{count, share};
 
 /// See the module.
 pub(super) struct CloseWaitLeak;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    min_age_ms: Ms,
+    min_server: u64,
+    min_client: u64,
+    min_critical: u64,
+}
+
 impl Rule for CloseWaitLeak {
     const ID: &'static str = "tcp.close_wait_leak";
     const TEXT: &'static str = include_str!("../../kb/tcp.close_wait_leak.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<(bool, Target), Vec<&Connection>> = BTreeMap::new();
         let mut open: BTreeMap<(bool, Target), u64> = BTreeMap::new();
         for c in &capture.connections {
@@ -40,13 +41,13 @@ impl Rule for CloseWaitLeak {
                 continue;
             }
             let key = key(capture, c);
-            if leaks(capture, c) {
+            if leaks(capture, t, c) {
                 groups.entry(key.clone()).or_default().push(c);
             }
             *open.entry(key).or_default() += 1;
         }
         let of_all = |key: &(bool, Target)| open.get(key).copied().unwrap_or_default();
-        groups.iter().map(|(key, members)| finding(capture, key, members, of_all(key))).collect()
+        groups.iter().map(|(key, members)| finding(capture, t, key, members, of_all(key))).collect()
     }
 }
 
@@ -57,26 +58,26 @@ fn key(capture: &Capture, c: &Connection) -> (bool, Target) {
     (is_client, Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote })
 }
 
-fn leaks(capture: &Capture, c: &Connection) -> bool {
+fn leaks(capture: &Capture, t: &Thresholds, c: &Connection) -> bool {
     let proven = c.at_end.is_some() || capture.coverage.lost(&[EventKind::TcpState]) == 0;
     let age = match c.close_wait {
         Some(mark) => capture.window_end_ns.saturating_sub(mark.at),
         None if was_leaking(c) => capture.duration_ns,
         None => 0,
     };
-    proven && c.end_state() == Some(TcpState::CloseWait) && age >= MIN_AGE_NS
+    proven && c.end_state() == Some(TcpState::CloseWait) && age >= t.min_age_ms.ns()
 }
 
 fn was_leaking(c: &Connection) -> bool {
     c.at_start.as_ref().is_some_and(|s| s.state == Some(TcpState::CloseWait))
 }
 
-fn finding(capture: &Capture, key: &(bool, Target), members: &[&Connection], open: u64) -> Finding {
+fn finding(capture: &Capture, t: &Thresholds, key: &(bool, Target), members: &[&Connection], open: u64) -> Finding {
     let (is_client, target) = key;
     let n = members.len() as u64;
-    let threshold = if *is_client { WARNING_CLIENT } else { WARNING_SERVER };
+    let threshold = if *is_client { t.min_client } else { t.min_server };
     let severity = match n {
-        _ if n >= CRITICAL => Severity::Critical,
+        _ if n >= t.min_critical => Severity::Critical,
         _ if n >= threshold => Severity::Warning,
         _ => Severity::Info,
     };

@@ -3,36 +3,39 @@
 //! Judged by the handshake (`SYN_SENT` to `ESTABLISHED`), never by the system call: a non-blocking `connect(2)`
 //! returns at once.
 
+use serde::Deserialize;
+
 use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
+use crate::kb::Ms;
 use crate::units::{MILLI, count, duration, percentile, share};
 
-/// A handshake is slow from here on.
-const SLOW_NS: u64 = 500 * MILLI;
-/// A percentile says nothing about fewer handshakes.
-const MIN_HANDSHAKES: usize = 5;
 /// The percentile that must not be slow.
 const PERCENTILE: usize = 95;
-/// A SYN is sent again after 1 s; a handshake shorter than this did not wait for that.
-const WAITED_NS: u64 = 900 * MILLI;
-/// From this share of handshakes with a lost SYN on, it is noticed.
-const LOST_SYN_SHARE: f64 = 0.01;
 
 /// See the module.
 pub(super) struct ConnectSlow;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    slow_ms: Ms,
+    min_handshakes: usize,
+    waited_ms: Ms,
+    lost_syn_share: f64,
+}
+
 impl Rule for ConnectSlow {
     const ID: &'static str = "connect.slow";
     const TEXT: &'static str = include_str!("../../kb/connect.slow.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut found = Vec::new();
         for (target, members) in &capture.attempts() {
             let mut handshakes: Vec<(u64, &Connection)> = members
@@ -41,15 +44,15 @@ impl Rule for ConnectSlow {
                 .filter_map(|(c, _)| c.handshake_ns.map(|ns| (ns, *c)))
                 .collect();
             handshakes.sort_by_key(|(ns, _)| *ns);
-            found.extend(lost_syns(capture, target, &handshakes).or_else(|| slow(capture, target, &handshakes)));
+            found.extend(lost_syns(capture, t, target, &handshakes).or_else(|| slow(capture, t, target, &handshakes)));
         }
         found
     }
 }
 
-fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
+fn lost_syns(capture: &Capture, t: &Thresholds, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
     let waited: Vec<(u64, &Connection)> =
-        handshakes.iter().filter(|(ns, c)| *ns >= WAITED_NS && c.syns_sent_again() > 0).copied().collect();
+        handshakes.iter().filter(|(ns, c)| *ns >= t.waited_ms.ns() && c.syns_sent_again() > 0).copied().collect();
     let (worst, _) = waited.last().copied()?;
     let share = share(waited.len() as u64, handshakes.len() as u64);
     let subject = group::of_connections(capture, target, waited.iter().map(|(_, c)| *c));
@@ -65,9 +68,9 @@ fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection
     waited.iter().for_each(|(_, c)| evidence.merge(&c.retransmits.syn));
     Some(Finding {
         rule: "connect.slow",
-        severity: if share >= LOST_SYN_SHARE { Severity::Warning } else { Severity::Info },
+        severity: if share >= t.lost_syn_share { Severity::Warning } else { Severity::Info },
         title,
-        signal: Signal { name: "lost_syn_share", value: share * 100.0, unit: "percent", threshold: LOST_SYN_SHARE * 100.0 },
+        signal: Signal { name: "lost_syn_share", value: share * 100.0, unit: "percent", threshold: t.lost_syn_share * 100.0 },
         cause: "a SYN or its SYN-ACK was lost and sent again after 1 s, 3 s or 7 s: dropped on the way, or the server's accept queue was full"
             .to_owned(),
         impact: format!("the process waited up to {} to connect", duration(worst)),
@@ -81,13 +84,14 @@ fn lost_syns(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection
     })
 }
 
-fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
+fn slow(capture: &Capture, t: &Thresholds, target: &Target, handshakes: &[(u64, &Connection)]) -> Option<Finding> {
+    let slow_ns = t.slow_ms.ns();
     let times: Vec<u64> = handshakes.iter().map(|(ns, _)| *ns).collect();
     let p = percentile(&times, PERCENTILE)?;
-    if times.len() < MIN_HANDSHAKES || p < SLOW_NS {
+    if times.len() < t.min_handshakes || p < slow_ns {
         return None;
     }
-    let slow: Vec<(u64, &Connection)> = handshakes.iter().filter(|(ns, _)| *ns >= SLOW_NS).copied().collect();
+    let slow: Vec<(u64, &Connection)> = handshakes.iter().filter(|(ns, _)| *ns >= slow_ns).copied().collect();
     let subject = group::of_connections(capture, target, slow.iter().map(|(_, c)| *c));
     let title = format!(
         "{} connects slowly to {}: {} of {} took {} or longer",
@@ -95,7 +99,7 @@ fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -
         subject.whom(),
         slow.len(),
         count(times.len() as u64, "handshake", "handshakes"),
-        duration(SLOW_NS)
+        duration(slow_ns)
     );
     Some(Finding {
         rule: "connect.slow",
@@ -105,11 +109,11 @@ fn slow(capture: &Capture, target: &Target, handshakes: &[(u64, &Connection)]) -
             name: "handshake_p95",
             value: p as f64 / MILLI as f64,
             unit: "ms",
-            threshold: (SLOW_NS / MILLI) as f64,
+            threshold: slow_ns as f64 / MILLI as f64,
         },
         cause: "no SYN had to be sent again, so the path is long or queues: a far away or overloaded link or host"
             .to_owned(),
-        impact: format!("the process waits {} and more to connect", duration(SLOW_NS)),
+        impact: format!("the process waits {} and more to connect", duration(slow_ns)),
         next_steps: next_steps(&subject),
         share: share(slow.len() as u64, times.len() as u64),
         confidence: 0.85,

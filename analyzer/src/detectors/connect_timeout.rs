@@ -1,28 +1,30 @@
 //! `tcp.connect_timeout`: SYNs that nothing answers, whoever loses patience first.
 
 use ktrace_bundle::event::EventKind;
+use serde::Deserialize;
 
 use super::races::Races;
 use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{MILLI, SECOND, count, duration, share};
 
-/// From this share of unanswered attempts on, nothing gets through.
-const CRITICAL_SHARE: f64 = 0.9;
-/// Fewer unanswered attempts than `FEW` are noticed from this share on.
-const WARNING_SHARE: f64 = 0.01;
-const FEW: u64 = 3;
-/// An owner that leaves sooner, before any SYN was sent again, may have had its reasons.
+/// An owner that leaves sooner, before any SYN was sent again, may have had its reasons; other rules say so, too.
 pub(super) const IMPATIENT_NS: u64 = 250 * MILLI;
-/// So many impatient ones are no accident.
-const MIN_IMPATIENT: usize = 3;
-/// An attempt that hangs this long when the window closes counts.
+/// An attempt that hangs this long when the window closes counts; for other rules, too.
 const HANGING_NS: u64 = SECOND;
 
 /// See the module.
 pub(super) struct ConnectTimeout;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    warning_share: f64,
+    min_warning: u64,
+    min_impatient: usize,
+}
 
 /// What became of the attempts of one process name to one remote end.
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    fn of(capture: &Capture, races: &Races, members: &[(&'a Connection, Attempt)]) -> Self {
+    fn of(capture: &Capture, t: &Thresholds, races: &Races, members: &[(&'a Connection, Attempt)]) -> Self {
         let mut a = Self::default();
         let mut impatient = Vec::new();
         for (c, attempt) in members.iter().copied() {
@@ -51,7 +53,7 @@ impl<'a> Account<'a> {
             }
             a.attempts += 1;
         }
-        if impatient.len() >= MIN_IMPATIENT {
+        if impatient.len() >= t.min_impatient {
             a.gave_up.append(&mut impatient);
         }
         a
@@ -61,14 +63,14 @@ impl<'a> Account<'a> {
         (self.timed_out.len() + self.gave_up.len() + self.hanging.len()) as u64
     }
 
-    fn severity(&self) -> Option<Severity> {
+    fn severity(&self, t: &Thresholds) -> Option<Severity> {
         let (failed, share) = (self.failed(), share(self.failed(), self.attempts));
         if failed == 0 {
             return None;
         }
-        Some(if share >= CRITICAL_SHARE && (failed > 1 || !self.timed_out.is_empty()) {
+        Some(if share >= t.critical_share && (failed > 1 || !self.timed_out.is_empty()) {
             Severity::Critical
-        } else if failed >= FEW || share >= WARNING_SHARE {
+        } else if failed >= t.min_warning || share >= t.warning_share {
             Severity::Warning
         } else {
             Severity::Info
@@ -114,22 +116,28 @@ pub(super) fn hangs(capture: &Capture, c: &Connection, since: u64) -> bool {
 impl Rule for ConnectTimeout {
     const ID: &'static str = "tcp.connect_timeout";
     const TEXT: &'static str = include_str!("../../kb/tcp.connect_timeout.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let attempts = capture.attempts();
-        attempts.iter().filter_map(|(target, members)| finding(capture, &races, target, members)).collect()
+        attempts.iter().filter_map(|(target, members)| finding(capture, t, &races, target, members)).collect()
     }
 }
 
-fn finding(capture: &Capture, races: &Races, target: &Target, members: &[(&Connection, Attempt)]) -> Option<Finding> {
-    let account = Account::of(capture, races, members);
-    let severity = account.severity()?;
+fn finding(
+    capture: &Capture,
+    t: &Thresholds,
+    races: &Races,
+    target: &Target,
+    members: &[(&Connection, Attempt)],
+) -> Option<Finding> {
+    let account = Account::of(capture, t, races, members);
+    let severity = account.severity(t)?;
     let subject = group::of_connections(capture, target, account.members());
     let failed = account.failed();
     let share = share(failed, account.attempts);
@@ -148,7 +156,7 @@ fn finding(capture: &Capture, races: &Races, target: &Target, members: &[(&Conne
             name: "unanswered_connect_share",
             value: share * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
         cause: cause(&account),
         impact: impact(&account),

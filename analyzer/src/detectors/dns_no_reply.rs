@@ -1,24 +1,25 @@
 //! `dns.no_reply`: queries that no server answered, by process and server.
 
 use ktrace_bundle::event::{Errno, EventKind};
+use serde::Deserialize;
 
 use super::{Rule, group, steps};
 use crate::capture::{Capture, Evidence, Needs, RETRY_NS, Target, UdpFlow};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{SECOND, count, duration, share};
-
-/// From this share of failed queries on, nothing works.
-const CRITICAL_SHARE: f64 = 0.9;
-/// From this share of failed queries on, it is noticed.
-const WARNING_SHARE: f64 = 0.05;
-/// A single failed query is an accident, unless the client was seen waiting for it.
-const MIN_FAILED: u64 = 2;
-/// Waiting queries are only worth a word when the oldest is this old.
-const PENDING_AGE_NS: u64 = SECOND;
+use crate::kb::Ms;
+use crate::units::{count, duration, share};
 
 /// See the module.
 pub(super) struct DnsNoReply;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    warning_share: f64,
+    min_failed: u64,
+    pending_age_ms: Ms,
+}
 
 /// The account of one process name and one server.
 #[derive(Debug, Default)]
@@ -34,12 +35,14 @@ struct Account {
     pending_age_ns: u64,
     retries: u64,
     stalled_ns: u64,
+    /// Nothing can be judged yet, and queries wait for long already.
+    is_pending: bool,
     evidence: Evidence,
 }
 
 impl Account {
     /// `lost_replies` are receives that the capture itself lost: as many queries may have been answered.
-    fn of(flows: &[&UdpFlow], lost_replies: u64) -> Self {
+    fn of(t: &Thresholds, flows: &[&UdpFlow], lost_replies: u64) -> Self {
         let mut a = Self::default();
         for f in flows {
             a.sent = a.sent.saturating_add(f.sent);
@@ -59,6 +62,10 @@ impl Account {
             a.give_up_on(flows);
         }
         a.lost = a.lost.saturating_sub(lost_replies);
+        a.is_pending = a.judged() == 0
+            && a.answered == 0
+            && a.pending >= t.min_failed
+            && a.pending_age_ns >= t.pending_age_ms.ns();
         a
     }
 
@@ -85,45 +92,44 @@ impl Account {
         share(self.failed(), self.judged())
     }
 
-    fn severity(&self) -> Option<Severity> {
+    fn severity(&self, t: &Thresholds) -> Option<Severity> {
         let failed = self.failed();
         let proven =
-            failed >= MIN_FAILED || (failed > 0 && self.retries > 0) || (self.refused > 0 && self.answered == 0);
-        if proven && failed >= MIN_FAILED && self.share() >= CRITICAL_SHARE {
+            failed >= t.min_failed || (failed > 0 && self.retries > 0) || (self.refused > 0 && self.answered == 0);
+        if proven && failed >= t.min_failed && self.share() >= t.critical_share {
             Some(Severity::Critical)
-        } else if proven && self.share() >= WARNING_SHARE {
+        } else if proven && self.share() >= t.warning_share {
             Some(Severity::Warning)
-        } else if (failed > 0 && self.judged() == failed) || self.only_pending() {
+        } else if (failed > 0 && self.judged() == failed) || self.is_pending {
             Some(Severity::Info)
         } else {
             None
         }
-    }
-
-    const fn only_pending(&self) -> bool {
-        self.judged() == 0 && self.answered == 0 && self.pending >= MIN_FAILED && self.pending_age_ns >= PENDING_AGE_NS
     }
 }
 
 impl Rule for DnsNoReply {
     const ID: &'static str = "dns.no_reply";
     const TEXT: &'static str = include_str!("../../kb/dns.no_reply.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["udp"], lossless: true, dns: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);
         let targets = capture.dns_by_target();
         let found = targets.iter().filter_map(|(target, flows)| {
-            let account = Account::of(flows, lost_replies);
-            let severity = account.severity()?;
-            let others_answer = targets.iter().any(|(t, f)| {
-                t != target && t.comm == target.comm && t.netns == target.netns && f.iter().any(|f| f.answered > 0)
+            let account = Account::of(t, flows, lost_replies);
+            let severity = account.severity(t)?;
+            let others_answer = targets.iter().any(|(other, f)| {
+                other != target
+                    && other.comm == target.comm
+                    && other.netns == target.netns
+                    && f.iter().any(|f| f.answered > 0)
             });
-            Some(finding(capture, target, flows, account, severity, others_answer))
+            Some(finding(capture, t, target, flows, account, severity, others_answer))
         });
         found.collect()
     }
@@ -131,6 +137,7 @@ impl Rule for DnsNoReply {
 
 fn finding(
     capture: &Capture,
+    t: &Thresholds,
     target: &Target,
     flows: &[&UdpFlow],
     account: Account,
@@ -140,7 +147,7 @@ fn finding(
     let subject = group::of_flows(capture, target, flows);
     let (who, whom) = (subject.who(), subject.whom());
     let n = account.judged();
-    let title = if account.only_pending() {
+    let title = if account.is_pending {
         let age = duration(account.pending_age_ns);
         format!(
             "{who} was still waiting for {whom} when the window closed: {} unanswered for up to {age}",
@@ -164,7 +171,7 @@ fn finding(
             name: "unanswered_query_share",
             value: account.share() * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
         cause: cause(&account),
         impact: impact(&account, others_answer),
@@ -183,7 +190,7 @@ fn queries(n: u64) -> String {
 }
 
 fn cause(account: &Account) -> String {
-    if account.only_pending() {
+    if account.is_pending {
         return "the window closed before the usual 5 s were over, so this may still have been answered".to_owned();
     }
     if account.refused > account.lost {
@@ -207,7 +214,7 @@ fn cause(account: &Account) -> String {
 }
 
 fn impact(account: &Account, others_answer: bool) -> String {
-    if account.only_pending() {
+    if account.is_pending {
         return "lookups of this process wait".to_owned();
     }
     if account.retries > 0 && account.answered > 0 {

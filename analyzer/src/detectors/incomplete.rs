@@ -3,38 +3,41 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::audit::AuditEntry;
+use serde::Deserialize;
 
 use super::Rule;
 use crate::capture::{Capture, Evidence, Needs};
 use crate::escape;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::share;
 
-/// A smaller part of a counter is only mentioned: an operation in flight when the window opens or closes can be on
-/// one side only.
-const WARNING_SHARE: f64 = 0.001;
 /// Most counters that a sentence lists.
 const MAX_COUNTERS: usize = 9;
 
 /// See the module.
 pub(super) struct Incomplete;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    warning_share: f64,
+}
+
 impl Rule for Incomplete {
     const ID: &'static str = "evidence.incomplete";
     const TEXT: &'static str = include_str!("../../kb/evidence.incomplete.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { audit: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut by_netns: BTreeMap<u32, Vec<&AuditEntry>> = BTreeMap::new();
         for entry in capture.coverage.audit.iter().filter(|e| e.unexplained() > 0) {
             by_netns.entry(entry.netns).or_default().push(entry);
         }
-        by_netns.into_iter().filter_map(|(netns, entries)| finding(netns, &entries)).collect()
+        by_netns.into_iter().filter_map(|(netns, entries)| finding(t, netns, &entries)).collect()
     }
 }
 
@@ -55,7 +58,7 @@ fn in_words(entry: &AuditEntry) -> String {
     }
 }
 
-fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
+fn finding(t: &Thresholds, netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
     let worst = entries.iter().copied().max_by(|a, b| unexplained_share(a).total_cmp(&unexplained_share(b)))?;
     let part = unexplained_share(worst);
     let mut texts: Vec<String> = entries.iter().take(MAX_COUNTERS).map(|e| in_words(e)).collect();
@@ -69,7 +72,7 @@ fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
     };
     Some(Finding {
         rule: "evidence.incomplete",
-        severity: if part >= WARNING_SHARE { Severity::Warning } else { Severity::Info },
+        severity: if part >= t.warning_share { Severity::Warning } else { Severity::Info },
         title: format!(
             "the kernel's own counters and this bundle disagree in network namespace {netns}: {}",
             texts.join("; ")
@@ -78,7 +81,7 @@ fn finding(netns: u32, entries: &[&AuditEntry]) -> Option<Finding> {
             name: "unexplained_share",
             value: part * 100.0,
             unit: "percent",
-            threshold: WARNING_SHARE * 100.0,
+            threshold: t.warning_share * 100.0,
         },
         subject: Subject { netns: Some(netns), ..Subject::default() },
         cause: cause.to_owned(),

@@ -3,23 +3,27 @@
 use std::collections::BTreeSet;
 
 use ktrace_bundle::ledger::DropReason;
+use serde::Deserialize;
 
 use super::Rule;
 use crate::capture::{Capture, Coverage, Evidence, Needs};
 use crate::escape;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{MILLI, count, duration, percent, share};
+use crate::kb::Ms;
+use crate::units::{count, duration, percent, share};
 
-/// Missed events are an upper bound: below this share of all they are only mentioned.
-const MISSED_SHARE: f64 = 0.01;
-/// Lines that step back further than this make order within a flow doubtful.
-const DISORDER_NS: u64 = MILLI;
 /// Most sentences that are repeated.
 const MAX_REASONS: usize = 8;
 
 /// See the module.
 pub(super) struct Lossy;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    missed_share: f64,
+    disorder_ms: Ms,
+}
 
 /// What can be done about something that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,15 +63,15 @@ struct Gap {
 impl Rule for Lossy {
     const ID: &'static str = "evidence.lossy";
     const TEXT: &'static str = include_str!("../../kb/evidence.lossy.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let c = &capture.coverage;
-        let mut gaps: Vec<Gap> = [drops(c), hooks(c), damage(c), doubts(c)].into_iter().flatten().collect();
+        let mut gaps: Vec<Gap> = [drops(c), hooks(c), damage(c), doubts(t, c)].into_iter().flatten().collect();
         if gaps.iter().all(|g| g.severity < Severity::Warning) {
             gaps.extend(degraded(c));
         }
@@ -117,17 +121,17 @@ fn degraded(c: &Coverage) -> impl Iterator<Item = Gap> {
     })
 }
 
-fn doubts(c: &Coverage) -> Vec<Gap> {
+fn doubts(t: &Thresholds, c: &Coverage) -> Vec<Gap> {
     let mut out = Vec::new();
     if let Some(l) = &c.ledger {
         let missed = share(l.missed, l.observed.saturating_add(l.missed));
         if l.missed > 0 {
-            let severity = if missed >= MISSED_SHARE { Severity::Warning } else { Severity::Info };
+            let severity = if missed >= t.missed_share { Severity::Warning } else { Severity::Info };
             let when = c.losses.when_missed();
             let text = format!("up to {} missed by the hooks{when}", count(l.missed, "event was", "events were"));
             out.push(Gap { text, severity, remedy: Some(Remedy::LessTraffic) });
         }
-        if l.max_disorder_ns > DISORDER_NS {
+        if l.max_disorder_ns > t.disorder_ms.ns() {
             let text = format!("lines are out of order by up to {}", duration(l.max_disorder_ns));
             out.push(Gap { text, severity: Severity::Info, remedy: None });
         }

@@ -4,35 +4,35 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::workload::Home;
+use serde::Deserialize;
 
 use super::connect_timeout::hangs;
 use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::escape::shown;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{MILLI, SECOND, count, share};
+use crate::kb::Ms;
+use crate::units::{count, share};
 
 /// Who probes.
 const KUBELET: &str = "kubelet";
-/// From this share of failed probes on, the pod is taken for dead.
-const CRITICAL_SHARE: f64 = 0.5;
-/// As many in a row as make a container restart, or not ready, by default (`failureThreshold`).
-const MIN_CRITICAL: u64 = 3;
-/// From this share of failed probes on, it is noticed.
-const WARNING_SHARE: f64 = 0.1;
-/// A probe waits 1 s by default (`timeoutSeconds`); a connection that ends without an answer after nearly that long is one.
-const TIMEOUT_NS: u64 = 950 * MILLI;
-/// A handshake that takes so long leaves little of it.
-const SLOW_NS: u64 = 500 * MILLI;
-/// A pod that turns probes down for so long, and then answers, was only starting.
-const STARTING_NS: u64 = 30 * SECOND;
 
 /// What that means.
 const STARTING: &str = "the pod was starting, and did not listen on that port yet";
 
 /// See the module.
 pub(super) struct ProbeFailing;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    min_critical: u64,
+    warning_share: f64,
+    timeout_ms: Ms,
+    slow_ms: Ms,
+    starting_ms: Ms,
+}
 
 /// How a probe failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,59 +47,65 @@ enum How {
 impl Rule for ProbeFailing {
     const ID: &'static str = "kubelet.probe_failing";
     const TEXT: &'static str = include_str!("../../kb/kubelet.probe_failing.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "connect"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<Target, Vec<(&Connection, Option<How>)>> = BTreeMap::new();
         for c in &capture.connections {
             if let Some(owner) = capture.owner(c).filter(|p| p.comm == KUBELET)
-                && let Some(how) = judge(capture, c)
+                && let Some(how) = judge(capture, t, c)
             {
                 let target = Target { comm: Some(owner.comm.clone()), netns: c.netns, remote: c.remote };
                 groups.entry(target).or_default().push((c, how));
             }
         }
-        groups.iter().filter_map(|(target, probes)| finding(capture, target, probes)).collect()
+        groups.iter().filter_map(|(target, probes)| finding(capture, t, target, probes)).collect()
     }
 }
 
 /// What became of a probe: `Some(None)` if it worked, `None` if that is not known.
-fn judge(capture: &Capture, c: &Connection) -> Option<Option<How>> {
+fn judge(capture: &Capture, t: &Thresholds, c: &Connection) -> Option<Option<How>> {
     Some(match c.attempt(capture.window_end_ns)? {
         Attempt::Failed(Failure::Refused) => Some(How::Refused),
         Attempt::Failed(Failure::StillTrying(ns)) if !hangs(capture, c, ns) => return None,
         Attempt::Failed(Failure::TimedOut | Failure::GaveUp(_) | Failure::StillTrying(_)) => Some(How::Unanswered),
         Attempt::Failed(Failure::Unreachable(_)) => Some(How::Unreachable),
-        Attempt::Established if c.handshake_ns.is_some_and(|ns| ns >= SLOW_NS) => Some(How::Slow),
-        Attempt::Established => is_without_reply(c).then_some(How::NoReply),
+        Attempt::Established if c.handshake_ns.is_some_and(|ns| ns >= t.slow_ms.ns()) => Some(How::Slow),
+        Attempt::Established => is_without_reply(t, c).then_some(How::NoReply),
     })
 }
 
 /// It asked, and ended it without having heard anything.
-fn is_without_reply(c: &Connection) -> bool {
+fn is_without_reply(t: &Thresholds, c: &Connection) -> bool {
     let (Some(begun), Some(closed)) = (c.established, &c.closed) else { return false };
     let account = &closed.account;
     let took = closed.mark.at.saturating_sub(begun.at);
     account.rx_bytes == Some(0)
         && account.tx_bytes.is_some_and(|n| n > 0)
-        && took >= TIMEOUT_NS
+        && took >= t.timeout_ms.ns()
         && closed.from != TcpState::LastAck
 }
 
-fn finding(capture: &Capture, target: &Target, probes: &[(&Connection, Option<How>)]) -> Option<Finding> {
+fn finding(
+    capture: &Capture,
+    t: &Thresholds,
+    target: &Target,
+    probes: &[(&Connection, Option<How>)],
+) -> Option<Finding> {
     let failed: Vec<(&Connection, How)> = probes.iter().filter_map(|(c, how)| Some((*c, (*how)?))).collect();
     let pod = pod_of(capture, target, probes)?;
     let (n, all) = (failed.len() as u64, probes.len() as u64);
     let part = share(n, all);
+    let was_starting = was_starting(t, probes);
     let severity = match part {
         _ if n == 0 => return None,
-        _ if was_starting(probes) => Severity::Info,
-        CRITICAL_SHARE.. if n >= MIN_CRITICAL => Severity::Critical,
-        WARNING_SHARE.. => Severity::Warning,
+        _ if was_starting => Severity::Info,
+        _ if part >= t.critical_share && n >= t.min_critical => Severity::Critical,
+        _ if part >= t.warning_share => Severity::Warning,
         _ => Severity::Info,
     };
     let how = most(&failed)?;
@@ -119,12 +125,11 @@ fn finding(capture: &Capture, target: &Target, probes: &[(&Connection, Option<Ho
             name: "failed_probe_share",
             value: part * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
-        cause: if was_starting(probes) { STARTING } else { cause(how) }.to_owned(),
-        impact: format!(
-            "after {MIN_CRITICAL} failures in a row, by default, the pod gets no more traffic (readiness), or is restarted (liveness)"
-        ),
+        cause: if was_starting { STARTING } else { cause(how) }.to_owned(),
+        impact: "after 3 failures in a row, by default, the pod gets no more traffic (readiness), or is restarted (liveness)"
+            .to_owned(),
         next_steps: next_steps(&subject),
         share: part,
         confidence: if how == How::NoReply { 0.8 } else { 0.9 },
@@ -153,13 +158,13 @@ fn pod_of(capture: &Capture, target: &Target, probes: &[(&Connection, Option<How
 }
 
 /// All that failed came before all that worked, and within the time that a start takes.
-fn was_starting(probes: &[(&Connection, Option<How>)]) -> bool {
+fn was_starting(t: &Thresholds, probes: &[(&Connection, Option<How>)]) -> bool {
     let at = |c: &Connection| c.begun_at().unwrap_or(c.span.from);
     let bad = || probes.iter().filter(|(_, how)| how.is_some()).map(|(c, _)| at(c));
     let good = probes.iter().filter(|(_, how)| how.is_none()).map(|(c, _)| at(c)).min();
     let is_refused = probes.iter().all(|(_, how)| matches!(how, None | Some(How::Refused)));
     match (bad().min(), bad().max(), good) {
-        (Some(first), Some(last), Some(good)) => is_refused && last < good && last - first <= STARTING_NS,
+        (Some(first), Some(last), Some(good)) => is_refused && last < good && last - first <= t.starting_ms.ns(),
         _ => false,
     }
 }

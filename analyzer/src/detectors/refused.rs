@@ -1,41 +1,43 @@
 //! `tcp.refused`: connection attempts that the peer answers with a reset.
 
+use serde::Deserialize;
+
 use super::races::Races;
 use super::{Rule, group, steps};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step};
-use crate::kb::NoThresholds;
-use crate::units::{SECOND, count, share};
-
-/// From this share of refused attempts on, nothing gets through.
-const CRITICAL_SHARE: f64 = 0.9;
-const MIN_CRITICAL: usize = 3;
-/// From this share of refused attempts on, it is noticed.
-const WARNING_SHARE: f64 = 0.05;
-const MIN_MIXED: usize = 2;
-/// One refused attempt is an accident beside so many that worked, whatever they went to.
-const HEALTHY_CONNECTS: u64 = 20;
-/// A server that is refused so often, for so long, and then works, was only starting.
-const STARTING_COUNT: usize = 5;
-const STARTING_NS: u64 = 2 * SECOND;
+use crate::kb::Ms;
+use crate::units::{count, share};
 
 /// See the module.
 pub(super) struct Refused;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    min_critical: usize,
+    warning_share: f64,
+    min_warning: usize,
+    healthy_connects: u64,
+    max_starting: usize,
+    starting_ms: Ms,
+}
+
 impl Rule for Refused {
     const ID: &'static str = "tcp.refused";
     const TEXT: &'static str = include_str!("../../kb/tcp.refused.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let attempts = capture.attempts();
         let worked = |target: &Target| -> u64 {
-            let same = attempts.iter().filter(|(t, _)| t.comm == target.comm && t.netns == target.netns);
+            let same = attempts.iter().filter(|(other, _)| other.comm == target.comm && other.netns == target.netns);
             same.flat_map(|(_, m)| m).filter(|(_, a)| *a == Attempt::Established).count() as u64
         };
         let mut found = Vec::new();
@@ -44,8 +46,8 @@ impl Rule for Refused {
             if refused.is_empty() {
                 continue;
             }
-            let severity = severity(capture, &races, members, &refused, || worked(target));
-            found.extend(severity.map(|s| finding(capture, target, &refused, members.len() as u64, s)));
+            let severity = severity(capture, t, &races, members, &refused, || worked(target));
+            found.extend(severity.map(|s| finding(capture, t, target, (&refused, members.len() as u64), s)));
         }
         found
     }
@@ -57,6 +59,7 @@ fn is_refused(attempt: Attempt) -> bool {
 
 fn severity(
     capture: &Capture,
+    t: &Thresholds,
     races: &Races,
     members: &[(&Connection, Attempt)],
     refused: &[&Connection],
@@ -64,14 +67,14 @@ fn severity(
 ) -> Option<Severity> {
     let share = share(refused.len() as u64, members.len() as u64);
     let settled = refused.iter().all(|c| races.settled_elsewhere(c, Failure::Refused));
-    let accident = refused.len() == 1 && worked() >= HEALTHY_CONNECTS;
-    if settled || accident || was_starting(capture, members, refused) {
+    let accident = refused.len() == 1 && worked() >= t.healthy_connects;
+    if settled || accident || was_starting(capture, t, members, refused) {
         return Some(Severity::Info);
     }
     let without_success = refused.len() == members.len();
-    if share >= CRITICAL_SHARE && refused.len() >= MIN_CRITICAL {
+    if share >= t.critical_share && refused.len() >= t.min_critical {
         Some(Severity::Critical)
-    } else if without_success || (refused.len() >= MIN_MIXED && share >= WARNING_SHARE) {
+    } else if without_success || (refused.len() >= t.min_warning && share >= t.warning_share) {
         Some(Severity::Warning)
     } else {
         Some(Severity::Info)
@@ -79,17 +82,29 @@ fn severity(
 }
 
 /// Refused for a moment, and never again after the first success.
-fn was_starting(capture: &Capture, members: &[(&Connection, Attempt)], refused: &[&Connection]) -> bool {
+fn was_starting(
+    capture: &Capture,
+    t: &Thresholds,
+    members: &[(&Connection, Attempt)],
+    refused: &[&Connection],
+) -> bool {
     let times = || refused.iter().filter_map(|c| c.failed_at());
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return false };
     let established = members.iter().filter(|(c, _)| c.attempt(capture.window_end_ns) == Some(Attempt::Established));
     let first_success = established.filter_map(|(c, _)| c.established.map(|m| m.at)).min();
-    refused.len() <= STARTING_COUNT
-        && last.saturating_sub(first) <= STARTING_NS
+    refused.len() <= t.max_starting
+        && last.saturating_sub(first) <= t.starting_ms.ns()
         && first_success.is_some_and(|at| at > last)
 }
 
-fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts: u64, severity: Severity) -> Finding {
+/// `attempts` are all of that target, of which these were refused.
+fn finding(
+    capture: &Capture,
+    t: &Thresholds,
+    target: &Target,
+    (refused, attempts): (&[&Connection], u64),
+    severity: Severity,
+) -> Finding {
     let subject = group::of_connections(capture, target, refused.iter().copied());
     let share = share(refused.len() as u64, attempts);
     let title = format!(
@@ -99,7 +114,7 @@ fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts
         refused.len(),
         count(attempts, "attempt", "attempts")
     );
-    let cause = if share >= CRITICAL_SHARE {
+    let cause = if share >= t.critical_share {
         "the other end answers with a reset: nothing listens on that port, or a rule rejects the connection"
     } else {
         "the other end refuses some connections: its listener was away for a while, or only some backends have one"
@@ -116,7 +131,7 @@ fn finding(capture: &Capture, target: &Target, refused: &[&Connection], attempts
             name: "refused_connect_share",
             value: share * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
         subject,
         cause: cause.to_owned(),

@@ -4,26 +4,25 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::node::Resolver;
+use serde::Deserialize;
 
 use super::Rule;
 use crate::capture::{Asked, Capture, Needs, NodePart, ProcId, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{SECOND, count, share};
-
-/// Queries a second that need not be, from which on it is noticed.
-const WARNING_RATE: f64 = 20.0;
-/// ... and from which on it is worth a note.
-const NOTE_RATE: f64 = 1.0;
-/// A warning only if they are this share of all.
-const WARNING_SHARE: f64 = 0.5;
-/// Fewer rows of queries may be chance.
-const MIN_ROWS: u64 = 5;
-/// A name with fewer dots than this is asked for under the search domains first; 1 is the default.
-const MIN_NDOTS: u64 = 2;
 
 /// See the module.
 pub(super) struct ResolverConfig;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    warning_rate: f64,
+    note_rate: f64,
+    warning_share: f64,
+    min_rows: u64,
+    min_ndots: u64,
+}
 
 /// One process name that asks one server by one kind of configuration.
 #[derive(Default)]
@@ -36,18 +35,18 @@ struct Account<'a> {
 impl Rule for ResolverConfig {
     const ID: &'static str = "dns.resolver_config";
     const TEXT: &'static str = include_str!("../../kb/dns.resolver_config.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["udp"], lossless: true, dns: true, node: &[NodePart::Resolvers], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(Target, u32), Account<'_>> = BTreeMap::new();
         let netns = netns_by_asker(capture);
         for ((proc, server), asked) in &capture.lookups.by_asker {
             let Some(netns) = netns.get(&(*proc, *server)) else { continue };
-            let Some(resolver) = resolver_of(capture, *proc).filter(|r| multiplies(r)) else { continue };
+            let Some(resolver) = resolver_of(capture, *proc).filter(|r| multiplies(t, r)) else { continue };
             let comm = capture.processes.get(*proc).map(|p| p.comm.clone());
             let target = Target { comm, netns: *netns, remote: *server };
             let account = accounts.entry((target, resolver.mnt_ns)).or_default();
@@ -55,7 +54,7 @@ impl Rule for ResolverConfig {
             account.members.push(*proc);
             account.asked.merge(asked);
         }
-        accounts.iter().filter_map(|((target, _), account)| finding(capture, target, account)).collect()
+        accounts.iter().filter_map(|((target, _), account)| finding(capture, t, target, account)).collect()
     }
 }
 
@@ -69,21 +68,21 @@ fn resolver_of(capture: &Capture, proc: ProcId) -> Option<&Resolver> {
     capture.node.resolvers.get(&capture.processes.setting(proc).mnt_ns?)?.latest()
 }
 
-const fn multiplies(resolver: &Resolver) -> bool {
-    resolver.search_count > 0 && resolver.ndots >= MIN_NDOTS
+const fn multiplies(t: &Thresholds, resolver: &Resolver) -> bool {
+    resolver.search_count > 0 && resolver.ndots >= t.min_ndots
 }
 
-fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (asked, resolver) = (&account.asked, account.resolver?);
-    if asked.rows < MIN_ROWS {
+    if asked.rows < t.min_rows {
         return None;
     }
     let rate = asked.wasted as f64 / (capture.duration_ns.max(SECOND) as f64 / SECOND as f64);
-    if rate < NOTE_RATE {
+    if rate < t.note_rate {
         return None;
     }
     let part = share(asked.wasted, asked.queries);
-    let severity = if rate >= WARNING_RATE && part >= WARNING_SHARE { Severity::Warning } else { Severity::Info };
+    let severity = if rate >= t.warning_rate && part >= t.warning_share { Severity::Warning } else { Severity::Info };
     let subject = subject(capture, target, account);
     let domains = count(resolver.search_count, "search domain", "search domains");
     let title = format!(
@@ -100,7 +99,7 @@ fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<
         rule: "dns.resolver_config",
         severity,
         title,
-        signal: Signal { name: "search_query_rate", value: rate, unit: "queries/s", threshold: WARNING_RATE },
+        signal: Signal { name: "search_query_rate", value: rate, unit: "queries/s", threshold: t.warning_rate },
         cause: format!(
             "a name with fewer than {} dots is asked for under each search domain first, for A and for AAAA; only the last question is about the name itself",
             resolver.ndots

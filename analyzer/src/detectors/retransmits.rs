@@ -7,26 +7,30 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::tcp::TcpState;
+use serde::Deserialize;
 
 use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{count, percent, share};
 
-/// Data: from this share of segments on, loss is noticed.
-const WARNING_SHARE: f64 = 0.01;
-/// Data: from this share of segments on, little gets through.
-const CRITICAL_SHARE: f64 = 0.1;
-/// Fewer prove nothing.
-const MIN_AGAIN: u64 = 3;
-/// Critical needs more than a few.
-const MIN_CRITICAL: u64 = 10;
-/// SYN and SYN-ACK: from this share of connections on.
-const HANDSHAKE_SHARE: f64 = 0.05;
+/// From this share of segments sent again on, little gets through; for other rules.
+const HEAVY_SHARE: f64 = 0.1;
+/// Fewer of them are no heavy loss.
+const MIN_HEAVY: u64 = 10;
 
 /// See the module.
 pub(super) struct Retransmits;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    warning_share: f64,
+    critical_share: f64,
+    min_again: u64,
+    min_critical: u64,
+    handshake_share: f64,
+}
 
 /// What was sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,13 +53,13 @@ struct Account<'a> {
 impl Rule for Retransmits {
     const ID: &'static str = "tcp.retransmits";
     const TEXT: &'static str = include_str!("../../kb/tcp.retransmits.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_retransmit", "tcp_state"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<(Form, Target), Account<'_>> = BTreeMap::new();
         for c in &capture.connections {
             let target = target(capture, c);
@@ -65,7 +69,7 @@ impl Rule for Retransmits {
                 }
             }
         }
-        groups.iter().filter_map(|((form, target), account)| finding(capture, *form, target, account)).collect()
+        groups.iter().filter_map(|((form, target), account)| finding(capture, t, *form, target, account)).collect()
     }
 }
 
@@ -98,9 +102,9 @@ fn counts(c: &Connection, form: Form) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether so many segments of data sent again, of so many, mean that little gets through.
+/// Whether so many segments of data sent again, of so many, mean that little gets through: what other rules go by.
 pub(super) fn is_heavy_loss(again: u64, of: u64) -> bool {
-    share(again, of) >= CRITICAL_SHARE && again >= MIN_CRITICAL
+    share(again, of) >= HEAVY_SHARE && again >= MIN_HEAVY
 }
 
 /// A server's connections go by the client's address: its ports differ.
@@ -109,15 +113,15 @@ fn target(capture: &Capture, c: &Connection) -> Target {
     Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote }
 }
 
-fn finding(capture: &Capture, form: Form, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, form: Form, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let again = account.again;
     let share = share(again, account.of);
-    let least = if form == Form::Data { WARNING_SHARE } else { HANDSHAKE_SHARE };
-    if again < MIN_AGAIN || share < least {
+    let least = if form == Form::Data { t.warning_share } else { t.handshake_share };
+    if again < t.min_again || share < least {
         return None;
     }
-    let severity =
-        if form == Form::Data && is_heavy_loss(again, account.of) { Severity::Critical } else { Severity::Warning };
+    let is_critical = form == Form::Data && share >= t.critical_share && again >= t.min_critical;
+    let severity = if is_critical { Severity::Critical } else { Severity::Warning };
     let subject = group::of_connections(capture, target, account.members.iter().copied());
     let (who, whom) = (subject.who(), subject.whom());
     let (name, unit) = match form {
@@ -139,7 +143,7 @@ fn finding(capture: &Capture, form: Form, target: &Target, account: &Account<'_>
         ),
     };
     let value = if form == Form::Data { share * 100.0 } else { again as f64 };
-    let threshold = if form == Form::Data { least * 100.0 } else { MIN_AGAIN as f64 };
+    let threshold = if form == Form::Data { least * 100.0 } else { t.min_again as f64 };
     Some(Finding {
         rule: "tcp.retransmits",
         severity,
@@ -200,4 +204,16 @@ fn next_steps(form: Form, subject: &Subject) -> Vec<Step> {
 
 fn bracketed(addr: std::net::IpAddr) -> String {
     if addr.is_ipv6() { format!("[{addr}]") } else { addr.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kb::release;
+
+    #[test]
+    fn loss_is_heavy_for_other_rules_from_where_it_is_critical_here() {
+        let t: Thresholds = release().thresholds(Retransmits::ID).unwrap();
+        assert_eq!((t.critical_share, t.min_critical), (HEAVY_SHARE, MIN_HEAVY));
+    }
 }

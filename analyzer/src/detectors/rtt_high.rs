@@ -3,57 +3,66 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
+use serde::Deserialize;
 
 use super::{Rule, group, steps};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step};
-use crate::kb::NoThresholds;
-use crate::units::{count, duration, percentile, share};
-
-/// From this median on a path is slow.
-const HIGH_US: u64 = 300_000;
-/// From this median on no path is that long: something queues.
-const QUEUEING_US: u64 = 1_000_000;
-/// A connection counts when it has sent so many segments.
-const MIN_SEGMENTS: u64 = 10;
+use crate::kb::Ms;
+use crate::units::{MILLI, count, duration, percentile, share};
 
 /// See the module.
 pub(super) struct RttHigh;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    high_ms: Ms,
+    queueing_ms: Ms,
+    min_segments: u64,
+}
+
 impl Rule for RttHigh {
     const ID: &'static str = "tcp.rtt_high";
     const TEXT: &'static str = include_str!("../../kb/tcp.rtt_high.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "sockets"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut groups: BTreeMap<Target, Vec<(u64, &Connection)>> = BTreeMap::new();
         for c in &capture.connections {
-            let enough = c.segments().is_some_and(|(segs, _)| segs >= MIN_SEGMENTS);
+            let enough = c.segments().is_some_and(|(segs, _)| segs >= t.min_segments);
             if let (true, Some(srtt)) = (enough, c.srtt_us()) {
                 let remote = if c.is_client() { c.remote } else { Endpoint { addr: c.remote.addr, port: None } };
                 let target = Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote };
-                groups.entry(target).or_default().push((srtt, c));
+                groups.entry(target).or_default().push((srtt.saturating_mul(1000), c));
             }
         }
-        groups.into_iter().filter_map(|(target, members)| finding(capture, &target, members)).collect()
+        groups.into_iter().filter_map(|(target, members)| finding(capture, t, &target, members)).collect()
     }
 }
 
-fn finding(capture: &Capture, target: &Target, mut members: Vec<(u64, &Connection)>) -> Option<Finding> {
-    members.sort_by_key(|(us, _)| *us);
-    let times: Vec<u64> = members.iter().map(|(us, _)| *us).collect();
-    let median = percentile(&times, 50).filter(|m| *m >= HIGH_US)?;
-    let severity = if median >= QUEUEING_US { Severity::Warning } else { Severity::Info };
-    let slow: Vec<&Connection> = members.iter().filter(|(us, _)| *us >= HIGH_US).map(|(_, c)| *c).collect();
+/// `members` with their round trip times, ns.
+fn finding(
+    capture: &Capture,
+    t: &Thresholds,
+    target: &Target,
+    mut members: Vec<(u64, &Connection)>,
+) -> Option<Finding> {
+    let (high_ns, queueing_ns) = (t.high_ms.ns(), t.queueing_ms.ns());
+    members.sort_by_key(|(ns, _)| *ns);
+    let times: Vec<u64> = members.iter().map(|(ns, _)| *ns).collect();
+    let median = percentile(&times, 50).filter(|m| *m >= high_ns)?;
+    let severity = if median >= queueing_ns { Severity::Warning } else { Severity::Info };
+    let slow: Vec<&Connection> = members.iter().filter(|(ns, _)| *ns >= high_ns).map(|(_, c)| *c).collect();
     let subject = group::of_connections(capture, target, slow.iter().copied());
     let title = format!(
         "{} waits {} for a round trip to {} (median of {})",
         subject.who(),
-        duration(median.saturating_mul(1000)),
+        duration(median),
         subject.whom(),
         count(times.len() as u64, "connection", "connections")
     );
@@ -69,9 +78,9 @@ fn finding(capture: &Capture, target: &Target, mut members: Vec<(u64, &Connectio
         title,
         signal: Signal {
             name: "srtt_median",
-            value: median as f64 / 1000.0,
+            value: median as f64 / MILLI as f64,
             unit: "ms",
-            threshold: if severity == Severity::Warning { QUEUEING_US } else { HIGH_US } as f64 / 1000.0,
+            threshold: if severity == Severity::Warning { queueing_ns } else { high_ns } as f64 / MILLI as f64,
         },
         subject,
         cause: if severity == Severity::Warning {

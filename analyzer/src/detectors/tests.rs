@@ -379,3 +379,17 @@ fn each_kind_of_gap_has_its_own_next_step() {
     assert!(found[0].next_steps[0].text.starts_with("copy the bundle again"), "{found:?}");
     assert_eq!((found[0].next_steps.len(), found[0].signal.value), (1, 1.0));
 }
+
+#[test]
+fn a_threshold_that_is_set_decides() {
+    let thrice = capture((1..4).flat_map(|n| refused(1000 * n, n)));
+    let told = |kb: &Kb| {
+        let found = ranked(&run(&thrice, kb).unwrap());
+        found.iter().map(|f| (f.rule, f.severity, f.signal.threshold)).collect::<Vec<_>>()
+    };
+    let mut kb = release();
+    assert_eq!(told(&kb), [("tcp.refused", Severity::Critical, 90.0)]);
+    kb.set("tcp.refused.min_critical=4").unwrap();
+    kb.set("tcp.refused.warning_share=0.25").unwrap();
+    assert_eq!(told(&kb), [("tcp.refused", Severity::Warning, 25.0)]);
+}

@@ -3,33 +3,35 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Errno;
+use serde::Deserialize;
 
 use super::races::Races;
 use super::{Rule, group, refused, steps};
 use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
 use crate::finding::{Finding, Severity, Signal, Step};
-use crate::kb::NoThresholds;
 use crate::units::{count, share};
-
-/// From this share of failed attempts on, nothing gets through.
-const CRITICAL_SHARE: f64 = 0.9;
-const MIN_CRITICAL: u64 = 3;
-/// From this share of failed attempts on, it is noticed.
-const WARNING_SHARE: f64 = 0.01;
 
 /// See the module.
 pub(super) struct Unreachable;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    min_critical: u64,
+    warning_share: f64,
+}
+
 impl Rule for Unreachable {
     const ID: &'static str = "tcp.unreachable";
     const TEXT: &'static str = include_str!("../../kb/tcp.unreachable.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { hooks: &["tcp_state", "connect"], lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let races = Races::new(capture);
         let mut found = Vec::new();
         for (target, members) in &capture.attempts() {
@@ -40,27 +42,28 @@ impl Rule for Unreachable {
                 }
             }
             let attempts = members.len() as u64;
-            found.extend(by_errno.iter().map(|(e, failed)| finding(capture, &races, target, *e, failed, attempts)));
+            found
+                .extend(by_errno.iter().map(|(e, failed)| finding(capture, t, &races, target, (*e, failed, attempts))));
         }
         found
     }
 }
 
+/// `attempts` are all of that target, of which these failed with this error.
 fn finding(
     capture: &Capture,
+    t: &Thresholds,
     races: &Races,
     target: &Target,
-    errno: Errno,
-    failed: &[&Connection],
-    attempts: u64,
+    (errno, failed, attempts): (Errno, &[&Connection], u64),
 ) -> Finding {
     let n = failed.len() as u64;
     let share = share(n, attempts);
     let severity = if failed.iter().all(|c| races.settled_elsewhere(c, Failure::Unreachable(errno))) {
         Severity::Info
-    } else if share >= CRITICAL_SHARE && n >= MIN_CRITICAL {
+    } else if share >= t.critical_share && n >= t.min_critical {
         Severity::Critical
-    } else if share >= WARNING_SHARE {
+    } else if share >= t.warning_share {
         Severity::Warning
     } else {
         Severity::Info
@@ -84,7 +87,7 @@ fn finding(
             name: "unreachable_connect_share",
             value: share * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
         subject,
         cause: cause(errno).to_owned(),

@@ -4,22 +4,26 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ktrace_bundle::event::Endpoint;
+use serde::Deserialize;
 
 use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{MILLI, count, duration, share};
+use crate::kb::Ms;
+use crate::units::{count, duration, share};
 
-/// Fewer connections turned away are a moment's crowd.
-const MIN_TURNED_AWAY: u64 = 3;
-/// A handshake this long was turned away at first: clients send their SYN again after 1 s.
-const SLOW_NS: u64 = 900 * MILLI;
 /// Most findings: each looks at all connections, and somebody else may have made up the bundle.
 const MAX_FINDINGS: usize = 64;
 
 /// See the module.
 pub(in crate::detectors) struct ListenOverflow;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    min_turned_away: u64,
+    slow_ms: Ms,
+}
 
 /// What became of connects to a listener from this node.
 #[derive(Debug, Default)]
@@ -37,18 +41,18 @@ struct Clients {
 impl Rule for ListenOverflow {
     const ID: &'static str = "tcp.listen_overflow";
     const TEXT: &'static str = include_str!("../../../kb/tcp.listen_overflow.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut overflows: Vec<&Overflow> = capture.overflows.iter().collect();
         overflows.sort_by_key(|o| (std::cmp::Reverse(o.turned_away), o.netns, o.local));
         let addresses = addresses(capture);
-        overflows.into_iter().take(MAX_FINDINGS).map(|o| finding(capture, &addresses, o)).collect()
+        overflows.into_iter().take(MAX_FINDINGS).map(|o| finding(capture, t, &addresses, o)).collect()
     }
 }
 
@@ -69,7 +73,7 @@ fn is_at(o: &Overflow, addresses: &BTreeSet<(u32, IpAddr)>, from: u32, end: Endp
     }
 }
 
-fn clients(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow) -> Clients {
+fn clients(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow) -> Clients {
     let mut clients = Clients::default();
     let key = |c: &Connection, remote| {
         let comm = capture.owner(c).map(|p| p.comm.clone());
@@ -90,7 +94,7 @@ fn clients(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow)
         clients.tried += 1;
         let took = c.handshake_ns.unwrap_or(0);
         let is_failed = matches!(attempt, Attempt::Failed(_));
-        let is_slow = !is_failed && took >= SLOW_NS;
+        let is_slow = !is_failed && took >= t.slow_ms.ns();
         clients.failed += u64::from(is_failed);
         let again = c.retransmits.data.total().saturating_add(c.retransmits.probe.total());
         let is_unheard = !is_failed && again > 0 && capture.ends.server_of(c).is_none();
@@ -104,11 +108,11 @@ fn clients(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow)
     clients
 }
 
-fn finding(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow) -> Finding {
-    let clients = clients(capture, addresses, o);
+fn finding(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow) -> Finding {
+    let clients = clients(capture, t, addresses, o);
     let subject = subject(capture, o);
     let is_full = is_accept_queue(o);
-    let severity = match (is_full && clients.failed > 0, o.turned_away >= MIN_TURNED_AWAY) {
+    let severity = match (is_full && clients.failed > 0, o.turned_away >= t.min_turned_away) {
         (true, _) => Severity::Critical,
         (false, true) => Severity::Warning,
         (false, false) => Severity::Info,
@@ -132,7 +136,7 @@ fn finding(capture: &Capture, addresses: &BTreeSet<(u32, IpAddr)>, o: &Overflow)
             name: "turned_away_count",
             value: o.turned_away as f64,
             unit: "segments",
-            threshold: MIN_TURNED_AWAY as f64,
+            threshold: t.min_turned_away as f64,
         },
         cause: cause(o),
         impact: impact(&clients),

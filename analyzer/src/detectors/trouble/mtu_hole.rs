@@ -2,31 +2,32 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use super::{MAX_FINDINGS, target_of};
 use crate::capture::{Capture, Connection, DropRow, Evidence, Needs, Target};
 use crate::detectors::{Rule, group, steps};
 use crate::escape;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{SECOND, count, duration, share};
+use crate::kb::Ms;
+use crate::units::{count, duration, share};
 
 /// The kernel's name for a packet that is larger than the next link takes.
 const REASON: &str = "PKT_TOO_BIG";
-/// Segments sent again in a row without anything new.
-const MIN_AGAIN: u64 = 3;
-/// For so long; a lost packet and its probe are over sooner.
-const MIN_STILL_NS: u64 = SECOND;
-/// Without a dropped packet to prove it: a connection that had sent more by then has got large packets through.
-const MAX_FRESH_SEGS: u64 = 24;
-/// A connection that sends more than this after it stood still has recovered.
-const MAX_LATER_SEGS: u64 = 3;
-/// Connections that stand still, without any other witness.
-const MIN_STANDING: usize = 2;
-/// From this share of the connections on, nothing works.
-const CRITICAL_SHARE: f64 = 0.9;
 
 /// See the module.
 pub(in crate::detectors) struct MtuHole;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    min_again: u64,
+    min_still_ms: Ms,
+    max_fresh_segments: u64,
+    max_later_segments: u64,
+    min_standing: usize,
+    critical_share: f64,
+}
 
 /// Connections of one target.
 #[derive(Debug, Default)]
@@ -54,29 +55,29 @@ enum Proof {
 impl Rule for MtuHole {
     const ID: &'static str = "net.mtu_hole";
     const TEXT: &'static str = include_str!("../../../kb/net.mtu_hole.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_retransmit", "tcp_state", "drop"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<Target, Account<'_>> = BTreeMap::new();
         for c in capture.connections.iter().filter(|c| is_made(c)) {
-            let is_hit = still(c).is_some();
+            let is_hit = still(t, c).is_some();
             let hits = if is_hit { capture.drops.of_connection(c, capture.services.as_ref()) } else { Vec::new() };
             let account = accounts.entry(target_of(capture, c)).or_default();
             account.made += 1;
             account.last_made_at = account.last_made_at.max(c.established.map_or(0, |m| m.at));
             let too_big = hits.iter().find(|hit| hit.is_own && hit.row.reason() == REASON).map(|hit| hit.row);
             // another rule tells of other drops, and of a reader without room
-            let is_ours = too_big.is_some() || (hits.is_empty() && is_young(c) && !waits_for_reader(c));
+            let is_ours = too_big.is_some() || (hits.is_empty() && is_young(t, c) && !waits_for_reader(c));
             if is_hit && is_ours {
                 account.add(c, too_big);
             }
         }
-        let found = accounts.iter().filter_map(|(target, account)| finding(capture, target, account));
+        let found = accounts.iter().filter_map(|(target, account)| finding(capture, t, target, account));
         found.take(MAX_FINDINGS).collect()
     }
 }
@@ -87,16 +88,16 @@ fn is_made(c: &Connection) -> bool {
 }
 
 /// For how long it stood still, ns, if it did and did not recover.
-fn still(c: &Connection) -> Option<u64> {
+fn still(t: &Thresholds, c: &Connection) -> Option<u64> {
     let s = &c.trouble.as_deref()?.standstill;
     let for_ns = s.to.saturating_sub(s.from);
     let counts = c.closed.as_ref().and_then(|closed| closed.account.tx_segs_count.zip(closed.account.retrans_count));
     let later = counts.map_or(0, |(sent, again)| sent.saturating_sub(again).saturating_sub(s.fresh_segs));
-    (s.count >= MIN_AGAIN && for_ns >= MIN_STILL_NS && later <= MAX_LATER_SEGS).then_some(for_ns)
+    (s.count >= t.min_again && for_ns >= t.min_still_ms.ns() && later <= t.max_later_segments).then_some(for_ns)
 }
 
-fn is_young(c: &Connection) -> bool {
-    c.trouble.as_deref().is_some_and(|t| t.standstill.fresh_segs <= MAX_FRESH_SEGS)
+fn is_young(t: &Thresholds, c: &Connection) -> bool {
+    c.trouble.as_deref().is_some_and(|trouble| trouble.standstill.fresh_segs <= t.max_fresh_segments)
 }
 
 fn waits_for_reader(c: &Connection) -> bool {
@@ -117,7 +118,7 @@ impl<'a> Account<'a> {
         self.still.push(c);
     }
 
-    fn proof(&self) -> Option<Proof> {
+    fn proof(&self, t: &Thresholds) -> Option<Proof> {
         if self.still.is_empty() {
             None
         } else if self.too_big.is_some() {
@@ -125,7 +126,7 @@ impl<'a> Account<'a> {
         } else if self.last_made_at > self.since {
             Some(Proof::SmallOnesPass)
         } else {
-            (self.still.len() >= MIN_STANDING).then_some(Proof::Alike)
+            (self.still.len() >= t.min_standing).then_some(Proof::Alike)
         }
     }
 
@@ -134,11 +135,11 @@ impl<'a> Account<'a> {
     }
 }
 
-fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<Finding> {
-    let proof = account.proof()?;
+fn finding(capture: &Capture, t: &Thresholds, target: &Target, account: &Account<'_>) -> Option<Finding> {
+    let proof = account.proof(t)?;
     let subject = group::of_connections(capture, target, account.still.iter().copied());
     let (severity, confidence) = match proof {
-        Proof::Seen if account.share() >= CRITICAL_SHARE => (Severity::Critical, 0.97),
+        Proof::Seen if account.share() >= t.critical_share => (Severity::Critical, 0.97),
         Proof::Seen => (Severity::Warning, 0.97),
         Proof::SmallOnesPass => (Severity::Warning, 0.5),
         Proof::Alike => (Severity::Info, 0.3),
@@ -166,7 +167,7 @@ fn finding(capture: &Capture, target: &Target, account: &Account<'_>) -> Option<
             name: "standing_connection_share",
             value: account.share() * 100.0,
             unit: "percent",
-            threshold: if severity == Severity::Critical { CRITICAL_SHARE * 100.0 } else { 0.0 },
+            threshold: if severity == Severity::Critical { t.critical_share * 100.0 } else { 0.0 },
         },
         cause: cause(account),
         impact: "connections are made, and the first large request or answer never arrives: it hangs until somebody gives up"

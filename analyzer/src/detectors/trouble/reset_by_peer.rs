@@ -4,32 +4,33 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::{Endpoint, Errno};
 use ktrace_bundle::tcp::TcpState;
+use serde::Deserialize;
 
 use super::{MAX_FINDINGS, target_of};
 use crate::capture::{Capture, Connection, Evidence, Mark, Needs, Target};
 use crate::detectors::{Rule, group, steps};
 use crate::escape;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{SECOND, count, duration, share};
-
-/// From this share of the connections that ended on, resets are noticed.
-const WARNING_SHARE: f64 = 0.05;
-/// Fewer are an accident.
-const MIN_RESETS: usize = 2;
-/// From this share on, connections that are cut off within a moment are of no use.
-const CRITICAL_SHARE: f64 = 0.9;
-const MIN_CRITICAL: usize = 3;
-const AT_ONCE_NS: u64 = SECOND;
-/// A server's clients may leave as they like: so many, at this share, are worth a note.
-const MIN_OF_SERVER: usize = 3;
-const NOTE_SHARE: f64 = 0.2;
-/// Lifetimes that differ less than by this part were measured out by somebody, if they are this long.
-const ALIKE: f64 = 0.1;
-const MIN_TIMEOUT_NS: u64 = 5 * SECOND;
+use crate::kb::Ms;
+use crate::units::{count, duration, share};
 
 /// See the module.
 pub(in crate::detectors) struct ResetByPeer;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    warning_share: f64,
+    min_resets: usize,
+    critical_share: f64,
+    min_critical: usize,
+    at_once_ms: Ms,
+    min_of_server: usize,
+    note_share: f64,
+    min_alike: usize,
+    alike_share: f64,
+    min_timeout_ms: Ms,
+}
 
 /// A connection that was cut off, when, and how old it was.
 #[derive(Debug, Clone, Copy)]
@@ -52,53 +53,53 @@ type Reasons<'a> = BTreeMap<Endpoint, &'a str>;
 impl Rule for ResetByPeer {
     const ID: &'static str = "tcp.reset_by_peer";
     const TEXT: &'static str = include_str!("../../../kb/tcp.reset_by_peer.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_reset", "tcp_state"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(bool, Target), Account<'_>> = BTreeMap::new();
         let mut reasons = Reasons::new();
         for c in &capture.connections {
-            let cut = cut(c);
+            let cut = cut(t, c);
             if c.closed.as_ref().is_some_and(|closed| closed.from != TcpState::SynSent) || cut.is_some() {
                 let account = accounts.entry((c.is_client(), target_of(capture, c))).or_default();
                 account.ended += 1;
                 account.cut.extend(cut);
             }
-            if let Some(reason) = c.trouble.as_deref().and_then(|t| t.sent_reason.as_deref()) {
+            if let Some(reason) = c.trouble.as_deref().and_then(|trouble| trouble.sent_reason.as_deref()) {
                 reasons.insert(c.remote, reason);
             }
         }
         let found = accounts.iter().filter(|(_, account)| !account.cut.is_empty());
-        let found = found.filter_map(|((is_client, target), a)| finding(capture, &reasons, *is_client, target, a));
+        let found = found.filter_map(|((is_client, target), a)| finding(capture, t, &reasons, (*is_client, target), a));
         found.take(MAX_FINDINGS).collect()
     }
 }
 
 /// How this connection was cut off, if it was.
-fn cut(c: &Connection) -> Option<Cut<'_>> {
-    let by_reset = c.trouble.as_deref().and_then(|t| t.reset_received).map(|r| (r.mark, r.state));
+fn cut<'a>(t: &Thresholds, c: &'a Connection) -> Option<Cut<'a>> {
+    let by_reset = c.trouble.as_deref().and_then(|trouble| trouble.reset_received).map(|r| (r.mark, r.state));
     let is_reset = |errno: Errno| errno.name() == Some("ECONNRESET");
     let by_error = c.closed.as_ref().filter(|x| x.account.error.is_some_and(is_reset) && !x.account.soft_error);
     let (mark, state) = by_reset.or_else(|| by_error.map(|closed| (closed.mark, closed.from)))?;
     let age_ns = c.established.or(c.opened).map(|begun| mark.at.saturating_sub(begun.at));
     let counts = match (c.is_client(), state) {
         (true, TcpState::Established | TcpState::CloseWait) => true,
-        (false, TcpState::Established) => is_missed(c, mark),
+        (false, TcpState::Established) => is_missed(t, c, mark),
         _ => false,
     };
     counts.then_some(Cut { c, mark, age_ns })
 }
 
 /// Whether a server's connection was more than a look whether anybody is there.
-fn is_missed(c: &Connection, mark: Mark) -> bool {
+fn is_missed(t: &Thresholds, c: &Connection, mark: Mark) -> bool {
     let moved = |account: &ktrace_bundle::event::TcpClose| account.rx_bytes.unwrap_or(0) > 0;
     let has_moved = c.closed.as_ref().is_none_or(|closed| moved(&closed.account));
-    has_moved && mark.at.saturating_sub(c.span.from) >= AT_ONCE_NS
+    has_moved && mark.at.saturating_sub(c.span.from) >= t.at_once_ms.ns()
 }
 
 impl Account<'_> {
@@ -106,15 +107,15 @@ impl Account<'_> {
         share(self.cut.len() as u64, self.ended)
     }
 
-    fn severity(&self, is_client: bool) -> Option<Severity> {
+    fn severity(&self, t: &Thresholds, is_client: bool) -> Option<Severity> {
         let (n, share) = (self.cut.len(), self.share());
         if !is_client {
-            return (n >= MIN_OF_SERVER && share >= NOTE_SHARE).then_some(Severity::Info);
+            return (n >= t.min_of_server && share >= t.note_share).then_some(Severity::Info);
         }
-        let at_once = self.cut.iter().filter(|cut| cut.age_ns.is_some_and(|age| age <= AT_ONCE_NS)).count();
-        Some(if share >= CRITICAL_SHARE && n >= MIN_CRITICAL && at_once * 2 >= n {
+        let at_once = self.cut.iter().filter(|cut| cut.age_ns.is_some_and(|age| age <= t.at_once_ms.ns())).count();
+        Some(if share >= t.critical_share && n >= t.min_critical && at_once * 2 >= n {
             Severity::Critical
-        } else if n >= MIN_RESETS && share >= WARNING_SHARE {
+        } else if n >= t.min_resets && share >= t.warning_share {
             Severity::Warning
         } else {
             Severity::Info
@@ -128,24 +129,25 @@ impl Account<'_> {
     }
 
     /// The lifetime after which all of them were cut off, if it is one.
-    fn timeout(&self) -> Option<u64> {
+    fn timeout(&self, t: &Thresholds) -> Option<u64> {
         let (min, max) = self.ages()?;
-        let is_alike = (max - min) as f64 <= max as f64 * ALIKE;
-        (self.cut.len() >= MIN_CRITICAL && min >= MIN_TIMEOUT_NS && is_alike).then_some(max)
+        let is_alike = (max - min) as f64 <= max as f64 * t.alike_share;
+        (self.cut.len() >= t.min_alike && min >= t.min_timeout_ms.ns() && is_alike).then_some(max)
     }
 }
 
 fn finding(
     capture: &Capture,
+    t: &Thresholds,
     reasons: &Reasons<'_>,
-    is_client: bool,
-    target: &Target,
+    (is_client, target): (bool, &Target),
     account: &Account<'_>,
 ) -> Option<Finding> {
-    let severity = account.severity(is_client)?;
+    let severity = account.severity(t, is_client)?;
     let subject = group::of_connections(capture, target, account.cut.iter().map(|cut| cut.c));
+    let timeout = account.timeout(t);
     let each = if account.cut.len() > 1 { "each " } else { "" };
-    let when = match (account.timeout(), account.ages()) {
+    let when = match (timeout, account.ages()) {
         (Some(age), _) => format!(", each about {} after it was made", duration(age)),
         (None, Some((min, max))) if duration(min) != duration(max) => {
             format!(", {} to {} after they were made", duration(min), duration(max))
@@ -160,15 +162,15 @@ fn finding(
         account.cut.len(),
         count(account.ended, "connection", "connections"),
     );
-    let threshold = 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE };
+    let threshold = 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share };
     Some(Finding {
         rule: "tcp.reset_by_peer",
         severity,
         title,
         signal: Signal { name: "reset_share", value: account.share() * 100.0, unit: "percent", threshold },
-        cause: cause(account, reasons, &subject),
+        cause: cause(account, timeout, reasons, &subject),
         impact: "what was under way on these connections is lost; the process has to connect again".to_owned(),
-        next_steps: next_steps(&subject, account),
+        next_steps: next_steps(&subject, timeout.is_some()),
         share: account.share(),
         confidence: if is_client { 0.9 } else { 0.6 },
         evidence: Evidence::of(account.cut.iter().map(|cut| cut.mark.seq)),
@@ -178,12 +180,12 @@ fn finding(
     })
 }
 
-fn cause(account: &Account<'_>, reasons: &Reasons<'_>, subject: &Subject) -> String {
+fn cause(account: &Account<'_>, timeout: Option<u64>, reasons: &Reasons<'_>, subject: &Subject) -> String {
     let reason = subject.far.as_ref().and_then(|_| account.cut.iter().find_map(|cut| sent_reason(cut.c, reasons)));
     if let (Some(far), Some(reason)) = (&subject.far, reason) {
         return format!("the socket of {} sent it, for the reason `{}`", far.who(), escape::shown(reason));
     }
-    if let Some(age) = account.timeout() {
+    if let Some(age) = timeout {
         return format!(
             "all of them were cut off at the same age, {}: an idle timeout of the other end, or of a load balancer, NAT or \
              firewall on the way, which forgets the connection",
@@ -207,10 +209,10 @@ fn sent_reason<'a>(c: &Connection, reasons: &Reasons<'a>) -> Option<&'a str> {
     reasons.get(&client).copied()
 }
 
-fn next_steps(subject: &Subject, account: &Account<'_>) -> Vec<Step> {
+fn next_steps(subject: &Subject, is_timeout: bool) -> Vec<Step> {
     let mut out: Vec<Step> =
         steps::sockets(subject, "see the connections that stand, and their timers", "-tnoi").into_iter().collect();
-    if account.timeout().is_some() {
+    if is_timeout {
         let command = "sysctl net.ipv4.tcp_keepalive_time net.netfilter.nf_conntrack_tcp_timeout_established";
         out.push(Step::run("compare with the timeouts of this machine", steps::inside(subject, command)));
         out.push(Step::think("then let the client's own idle timeout, or its keep-alives, be shorter than that age"));

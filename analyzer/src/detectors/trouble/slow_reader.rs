@@ -2,21 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
+
 use super::{MAX_FINDINGS, lifetime, target_of};
 use crate::capture::{Capture, Connection, Evidence, Needs, ProcId, Target, Waited};
 use crate::detectors::{Rule, group, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
+use crate::kb::Ms;
 use crate::units::{SECOND, count, duration, percent, share};
-
-/// Less is what flow control is for.
-const MIN_WAITED_NS: u64 = 2 * SECOND;
-/// From this part of a connection's time on, or if it is this long.
-const MIN_SHARE: f64 = 0.2;
-const LONG_NS: u64 = 10 * SECOND;
 
 /// See the module.
 pub(in crate::detectors) struct SlowReader;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    min_waited_ms: Ms,
+    waited_share: f64,
+    long_ms: Ms,
+}
 
 /// Who does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,18 +45,18 @@ struct Account<'a> {
 impl Rule for SlowReader {
     const ID: &'static str = "tcp.slow_reader";
     const TEXT: &'static str = include_str!("../../../kb/tcp.slow_reader.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_wait"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut accounts: BTreeMap<(Reader, Target), Account<'_>> = BTreeMap::new();
         for c in &capture.connections {
             for reader in [Reader::Own, Reader::Peer] {
-                accounts.entry((reader, target_of(capture, c))).or_default().add(capture, reader, c);
+                accounts.entry((reader, target_of(capture, c))).or_default().add(capture, t, reader, c);
             }
         }
         accounts.retain(|_, account| !account.waiting.is_empty());
@@ -60,7 +64,7 @@ impl Rule for SlowReader {
         let found = accounts.iter().map(|((reader, target), account)| {
             let readers = account.waiting.iter().map(|c| (c.netns, c.owner()));
             let covers: BTreeSet<Key> = readers.filter_map(|it| senders.get(&it)).flatten().cloned().collect();
-            finding(capture, *reader, target, account, covers)
+            finding(capture, t, (*reader, target), account, covers)
         });
         found.take(MAX_FINDINGS).collect()
     }
@@ -75,11 +79,11 @@ fn waited(c: &Connection, reader: Reader) -> Option<&Waited> {
 }
 
 impl<'a> Account<'a> {
-    fn add(&mut self, capture: &Capture, reader: Reader, c: &'a Connection) {
+    fn add(&mut self, capture: &Capture, t: &Thresholds, reader: Reader, c: &'a Connection) {
         self.all += 1;
         let Some(waited) = waited(c, reader) else { return };
         let part = share(waited.total_ns, lifetime(capture, c).max(waited.total_ns));
-        if waited.total_ns < MIN_WAITED_NS || (part < MIN_SHARE && waited.total_ns < LONG_NS) {
+        if waited.total_ns < t.min_waited_ms.ns() || (part < t.waited_share && waited.total_ns < t.long_ms.ns()) {
             return;
         }
         self.waiting.push(c);
@@ -109,8 +113,8 @@ fn senders(
 
 fn finding(
     capture: &Capture,
-    reader: Reader,
-    target: &Target,
+    t: &Thresholds,
+    (reader, target): (Reader, &Target),
     account: &Account<'_>,
     covers: BTreeSet<Key>,
 ) -> Finding {
@@ -142,7 +146,7 @@ fn finding(
             name: if reader == Reader::Own { "unread_time" } else { "zero_window_time" },
             value: account.longest_ns as f64 / SECOND as f64,
             unit: "s",
-            threshold: MIN_WAITED_NS as f64 / SECOND as f64,
+            threshold: t.min_waited_ms.ns() as f64 / SECOND as f64,
         },
         cause: cause(reader, account.queued_bytes),
         impact: "who sends waits, and what it sends comes late; its own buffers fill in turn".to_owned(),

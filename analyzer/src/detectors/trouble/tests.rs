@@ -155,3 +155,13 @@ fn a_listener_with_room_may_drop_for_another_reason() {
     assert_eq!(found[0].covers, Some(vec![found[0].subject.key()]));
     assert!(found[0].title.ends_with("were dropped, 3 waited to be accepted where 128 may"), "{}", found[0].title);
 }
+
+#[test]
+fn a_threshold_that_is_set_decides() {
+    let alone = capture(standing(1, 1000));
+    let hole = by_id("net.mtu_hole").unwrap();
+    let mut kb = release();
+    assert_eq!(hole.detect(&alone, &kb).unwrap(), []);
+    kb.set("net.mtu_hole.min_standing=1").unwrap();
+    assert_eq!(hole.detect(&alone, &kb).unwrap().len(), 1);
+}

@@ -57,3 +57,6 @@ pub(super) fn steps(table: &Table) -> Vec<Step> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests;

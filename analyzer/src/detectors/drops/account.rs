@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
 
-use super::CRITICAL_SHARE;
+use super::Thresholds;
 use crate::capture::{Capture, DropRow, Evidence, Hit, Target};
 use crate::detectors::nat::{Socket, evidence_of, subject_of};
 use crate::detectors::retransmits::is_heavy_loss;
@@ -81,10 +81,10 @@ impl<'a> Account<'a> {
     }
 
     /// How bad it is: whether anything gets through, and whether that was missed.
-    pub(super) fn severity(&self) -> Severity {
+    pub(super) fn severity(&self, t: &Thresholds) -> Severity {
         if self.ailing == 0 && self.settled == self.sockets.len() as u64 {
             Severity::Info
-        } else if self.share() >= CRITICAL_SHARE || self.is_choked() {
+        } else if self.share() >= t.critical_share || self.is_choked() {
             Severity::Critical
         } else {
             Severity::Warning

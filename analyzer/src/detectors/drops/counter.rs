@@ -2,7 +2,7 @@
 
 use ktrace_bundle::node::Filter;
 
-use super::{MIN_STRANGE, state, words};
+use super::{Thresholds, state, words};
 use crate::capture::{Capture, Evidence};
 use crate::detectors::steps;
 use crate::escape;
@@ -10,17 +10,17 @@ use crate::finding::{Finding, Severity, Signal, Step, Subject};
 use crate::units::count;
 
 /// A note for each namespace, about the rule that rose most; at most `max`.
-pub(super) fn findings(capture: &Capture, max: usize) -> Vec<Finding> {
+pub(super) fn findings(capture: &Capture, t: &Thresholds, max: usize) -> Vec<Finding> {
     if capture.coverage.attached("drop") {
         return Vec::new();
     }
     let places = capture.node.places.iter();
     let risen = places.filter_map(|(netns, place)| Some((*netns, place.dropping_filters().next()?)));
-    let many = risen.filter(|(_, (_, rose))| *rose >= MIN_STRANGE);
-    many.map(|(netns, rule)| finding(capture, netns, rule)).take(max).collect()
+    let many = risen.filter(|(_, (_, rose))| *rose >= t.min_strange);
+    many.map(|(netns, rule)| finding(capture, t, netns, rule)).take(max).collect()
 }
 
-fn finding(capture: &Capture, netns: u32, (filter, rose): (&Filter, u64)) -> Finding {
+fn finding(capture: &Capture, t: &Thresholds, netns: u32, (filter, rose): (&Filter, u64)) -> Finding {
     let subject =
         Subject { netns: Some(netns), pids: state::pid_in(capture, netns).into_iter().collect(), ..Subject::default() };
     let title = format!(
@@ -37,7 +37,7 @@ fn finding(capture: &Capture, netns: u32, (filter, rose): (&Filter, u64)) -> Fin
             name: "rule_packet_count",
             value: rose as f64,
             unit: "packets",
-            threshold: MIN_STRANGE as f64,
+            threshold: t.min_strange as f64,
         },
         cause: format!(
             "the counter of a rule with the verdict `{}` rose; packets that are dropped were not watched",

@@ -18,23 +18,29 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::{Endpoint, PacketDir};
+use serde::Deserialize;
 
 use super::nat::{Kind, Socket};
 use super::races::Races;
-use crate::capture::{Attempt, Capture, Connection, DropRow, Failure, Hit, Target, UdpFlow};
+use crate::capture::{Attempt, Capture, Connection, DropRow, Failure, Hit, Needs, Target, UdpFlow};
+use crate::finding::Finding;
 
 use account::{Account, Outcome, Strangers};
 use told::{found, found_strange};
 
-/// From this share of failed uses on, nothing gets through.
-const CRITICAL_SHARE: f64 = 0.9;
-/// A connection that works suffers when so many of its packets are dropped, and as many segments are sent again; segments that
-/// do not even leave are the same.
-const MIN_AILING: u64 = 3;
-/// Fewer packets of strangers are not worth a word.
-const MIN_STRANGE: u64 = 5;
+/// What a rule that goes by packets alone, not by errors, needs.
+const NEEDS: Needs = Needs { hooks: &["drop", "tcp_state", "udp"], lossless: true, ..Needs::NOTHING };
 /// Most findings of one rule: each looks at its sockets, and somebody else may have made up the bundle.
 const MAX_FINDINGS: usize = 256;
+
+/// The same for each rule, with values of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thresholds {
+    critical_share: f64,
+    min_ailing: u64,
+    min_strange: u64,
+}
 
 /// Where strangers' packets were dropped, and why.
 type Place<'a> = (u32, PacketDir, &'a str);
@@ -48,8 +54,22 @@ struct Blame<'a> {
     strangers: BTreeMap<Place<'a>, Strangers<'a>>,
 }
 
+/// What is found of the drops for which `is` holds: about clients by `ours`, then about strangers by `theirs`.
+fn findings(
+    capture: &Capture,
+    t: &Thresholds,
+    is: impl Fn(&DropRow) -> bool,
+    ours: fn(&Capture, &Thresholds, Kind, &Target, &Account<'_>) -> Option<Finding>,
+    theirs: fn(&Capture, &Thresholds, &Strangers<'_>) -> Option<Finding>,
+) -> Vec<Finding> {
+    let Blame { accounts, strangers } = blame(capture, t, is);
+    let ours = accounts.iter().filter_map(|((kind, target), account)| ours(capture, t, *kind, target, account));
+    let theirs = strangers.values().filter_map(|them| theirs(capture, t, them));
+    ours.chain(theirs).take(MAX_FINDINGS).collect()
+}
+
 /// The drops for which `is` holds, by whom they hit.
-fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
+fn blame<'a>(capture: &'a Capture, t: &Thresholds, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
     if !capture.drops.rows().iter().any(&is) {
         return Blame::default();
     }
@@ -68,7 +88,8 @@ fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
             continue;
         }
         let hits = capture.drops.of_connection(c, services);
-        add(Kind::Tcp, target_of(capture, c), Socket::Tcp(c), &|hits| of_connection(capture, &races, c, hits), hits);
+        let outcome = |hits: &[Hit<'_>]| of_connection(capture, t, &races, c, hits);
+        add(Kind::Tcp, target_of(capture, c), Socket::Tcp(c), &outcome, hits);
     }
     for (kind, flows) in [(Kind::Dns, &capture.dns), (Kind::Udp, &capture.udp)] {
         for f in flows {
@@ -79,7 +100,7 @@ fn blame<'a>(capture: &'a Capture, is: impl Fn(&DropRow) -> bool) -> Blame<'a> {
         }
     }
     accounts.retain(|_, account| account.is_hit());
-    Blame { accounts, strangers: strangers(capture, |place, row| is(row) && !known.contains(&place)) }
+    Blame { accounts, strangers: strangers(capture, t, |place, row| is(row) && !known.contains(&place)) }
 }
 
 /// A server's connections go by the client's address: its ports differ.
@@ -88,13 +109,14 @@ fn target_of(capture: &Capture, c: &Connection) -> Target {
     Target { comm: capture.owner(c).map(|p| p.comm.clone()), netns: c.netns, remote }
 }
 
-fn of_connection(capture: &Capture, races: &Races, c: &Connection, hits: &[Hit<'_>]) -> Outcome {
+fn of_connection(capture: &Capture, t: &Thresholds, races: &Races, c: &Connection, hits: &[Hit<'_>]) -> Outcome {
     let of = |is: fn(&Hit<'_>) -> bool| {
         hits.iter().filter(|hit| is(hit)).fold(0_u64, |n, hit| n.saturating_add(hit.row.packets))
     };
     let (packets, unsent) = (of(|_| true), of(|hit| hit.is_own && hit.row.dir == PacketDir::Sent));
     let again = c.retransmits.data.total().saturating_add(c.retransmits.probe.total());
-    let ailing = unsent >= MIN_AILING || (packets >= MIN_AILING && again >= MIN_AILING);
+    let is_many = |n: u64| n >= t.min_ailing;
+    let ailing = is_many(unsent) || (is_many(packets) && is_many(again));
     match c.attempt(capture.window_end_ns) {
         None => Outcome { ailing, ..Outcome::default() },
         Some(Attempt::Established) => Outcome { tried: 1, ailing, ..Outcome::default() },
@@ -120,13 +142,17 @@ fn of_udp(f: &UdpFlow, kind: Kind, hits: &[Hit<'_>]) -> Outcome {
     Outcome { tried, failed, ..Outcome::default() }
 }
 
-fn strangers<'a>(capture: &'a Capture, is: impl Fn(usize, &DropRow) -> bool) -> BTreeMap<Place<'a>, Strangers<'a>> {
+fn strangers<'a>(
+    capture: &'a Capture,
+    t: &Thresholds,
+    is: impl Fn(usize, &DropRow) -> bool,
+) -> BTreeMap<Place<'a>, Strangers<'a>> {
     let mut strangers: BTreeMap<Place<'_>, Strangers<'_>> = BTreeMap::new();
     let rows = capture.drops.rows().iter().enumerate();
     for (_, row) in rows.filter(|(place, row)| is(*place, row) && !is_to_many(row.to)) {
         strangers.entry((row.netns, row.dir, row.reason())).or_default().rows.push(row);
     }
-    strangers.retain(|_, them| them.packets() >= MIN_STRANGE);
+    strangers.retain(|_, them| them.packets() >= t.min_strange);
     strangers
 }
 

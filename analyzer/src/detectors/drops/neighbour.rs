@@ -1,10 +1,9 @@
 //! `net.neighbour_failed`: the next hop does not answer to ARP or neighbour discovery, so packets to it are thrown away.
 
-use super::{Account, Blame, Kind, MAX_FINDINGS, Strangers, blame, found, found_strange, state, words};
+use super::{Account, Kind, NEEDS, Strangers, Thresholds, findings, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::count;
 
 /// The kernel's names for it.
@@ -22,22 +21,18 @@ fn is_it(row: &DropRow) -> bool {
 impl Rule for NeighbourFailed {
     const ID: &'static str = "net.neighbour_failed";
     const TEXT: &'static str = include_str!("../../../kb/net.neighbour_failed.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
-        let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, ..Needs::NOTHING }
+        NEEDS
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        let Blame { accounts, strangers } = blame(capture, is_it);
-        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
-        let others = strangers.values().filter_map(|them| strange(capture, them));
-        ours.chain(others).take(MAX_FINDINGS).collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        findings(capture, t, is_it, finding, strange)
     }
 }
 
-fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (row, is_own) = account.worst()?;
     let subject = account.subject(capture, target);
     let title = format!(
@@ -50,11 +45,11 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
     );
     let mut next_steps = next_steps(capture, row, &subject);
     next_steps.extend(if kind == Kind::Tcp { steps::try_connect(&subject) } else { None });
-    let told = found("net.neighbour_failed", "no_neighbour_share", account, (subject, title));
+    let told = found(t, "net.neighbour_failed", "no_neighbour_share", account, (subject, title));
     Some(Finding { cause: cause(capture, row), next_steps, ..told })
 }
 
-fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+fn strange(capture: &Capture, t: &Thresholds, them: &Strangers<'_>) -> Option<Finding> {
     let row = *them.rows.iter().max_by_key(|row| row.packets)?;
     let title = format!(
         "the next hop of {} {} packets of {} does not answer in {}: {}",
@@ -65,7 +60,11 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         words::destinations(them),
     );
     let next_steps = next_steps(capture, row, &Subject::default());
-    Some(Finding { cause: cause(capture, row), next_steps, ..found_strange("net.neighbour_failed", them, row, title) })
+    Some(Finding {
+        cause: cause(capture, row),
+        next_steps,
+        ..found_strange(t, "net.neighbour_failed", them, row, title)
+    })
 }
 
 fn cause(capture: &Capture, row: &DropRow) -> String {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Errno;
 
-use super::{Account, Blame, Kind, MAX_FINDINGS, Outcome, Strangers, blame, found, found_strange, state, words};
+use super::{
+    Account, Blame, Kind, MAX_FINDINGS, Outcome, Strangers, Thresholds, blame, found, found_strange, state, words,
+};
 use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target};
 use crate::detectors::nat::Socket;
 use crate::detectors::races::Races;
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::count;
 
 /// The error of who has no route.
@@ -31,20 +32,21 @@ struct Errors<'a> {
 impl Rule for NoRoute {
     const ID: &'static str = "net.no_route";
     const TEXT: &'static str = include_str!("../../../kb/net.no_route.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["drop", "tcp_state", "connect", "udp"];
         Needs { hooks, lossless: true, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        let Blame { accounts, strangers } = blame(capture, |row| REASONS.contains(&row.reason()));
-        let errors = errors(capture);
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        let Blame { accounts, strangers } = blame(capture, t, |row| REASONS.contains(&row.reason()));
+        let errors = errors(capture, t);
         let by_error = errors.iter().filter(|(key, _)| !accounts.contains_key(*key));
-        let by_error = by_error.map(|((kind, target), e)| by_error_only(capture, *kind, target, e));
-        let by_drop = accounts.iter().filter_map(|((kind, target), account)| by_drop(capture, *kind, target, account));
-        let others = strangers.values().filter_map(|them| strange(capture, them));
+        let by_error = by_error.map(|((kind, target), e)| by_error_only(capture, t, *kind, target, e));
+        let by_drop =
+            accounts.iter().filter_map(|((kind, target), account)| by_drop(capture, t, *kind, target, account));
+        let others = strangers.values().filter_map(|them| strange(capture, t, them));
         by_drop.chain(by_error).chain(others).take(MAX_FINDINGS).collect()
     }
 }
@@ -54,7 +56,7 @@ fn is_error(errno: Errno) -> bool {
 }
 
 /// Who failed with the error; losers of a race that was won are left out.
-fn errors(capture: &Capture) -> BTreeMap<(Kind, Target), Errors<'_>> {
+fn errors<'a>(capture: &'a Capture, t: &Thresholds) -> BTreeMap<(Kind, Target), Errors<'a>> {
     let races = Races::new(capture);
     let mut by_target: BTreeMap<(Kind, Target), Errors<'_>> = BTreeMap::new();
     for (target, members) in capture.attempts() {
@@ -78,11 +80,11 @@ fn errors(capture: &Capture) -> BTreeMap<(Kind, Target), Errors<'_>> {
         errors.local = errors.local.saturating_add(failed);
         errors.account.fail(Socket::Udp(f), Outcome { tried: f.sent, failed, ..Outcome::default() });
     }
-    by_target.retain(|_, errors| errors.account.hit > 0 && errors.account.severity() != Severity::Info);
+    by_target.retain(|_, errors| errors.account.hit > 0 && errors.account.severity(t) != Severity::Info);
     by_target
 }
 
-fn by_error_only(capture: &Capture, kind: Kind, target: &Target, errors: &Errors<'_>) -> Finding {
+fn by_error_only(capture: &Capture, t: &Thresholds, kind: Kind, target: &Target, errors: &Errors<'_>) -> Finding {
     let account = &errors.account;
     let subject = account.subject(capture, target);
     let is_local = errors.local.saturating_mul(2) >= account.hit;
@@ -99,11 +101,11 @@ fn by_error_only(capture: &Capture, kind: Kind, target: &Target, errors: &Errors
     next_steps.push(Step::run("see all routes", steps::inside(&subject, "ip route show table all")));
     next_steps.push(Step::run("see which table is asked for whom", steps::inside(&subject, "ip rule show")));
     let confidence = if is_local { 0.97 } else { 0.8 };
-    let told = found("net.no_route", "no_route_share", account, (subject, title));
+    let told = found(t, "net.no_route", "no_route_share", account, (subject, title));
     Finding { cause: cause.to_owned(), next_steps, confidence, ..told }
 }
 
-fn by_drop(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn by_drop(capture: &Capture, t: &Thresholds, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (row, is_own) = account.worst()?;
     let subject = account.subject(capture, target);
     let title = format!(
@@ -115,11 +117,11 @@ fn by_drop(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
         words::extent(account, kind),
     );
     let next_steps = next_steps(capture, row, &subject);
-    let told = found("net.no_route", "no_route_share", account, (subject, title));
+    let told = found(t, "net.no_route", "no_route_share", account, (subject, title));
     Some(Finding { cause: cause(capture, row), next_steps, ..told })
 }
 
-fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+fn strange(capture: &Capture, t: &Thresholds, them: &Strangers<'_>) -> Option<Finding> {
     let row = *them.rows.iter().max_by_key(|row| row.packets)?;
     let title = format!(
         "{} has no route for {} {} packets of {}: {}",
@@ -130,7 +132,7 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         words::destinations(them),
     );
     let next_steps = next_steps(capture, row, &Subject::default());
-    Some(Finding { cause: cause(capture, row), next_steps, ..found_strange("net.no_route", them, row, title) })
+    Some(Finding { cause: cause(capture, row), next_steps, ..found_strange(t, "net.no_route", them, row, title) })
 }
 
 fn cause(capture: &Capture, row: &DropRow) -> String {

@@ -1,10 +1,11 @@
 //! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
 
-use super::{Account, Blame, Kind, MAX_FINDINGS, Strangers, blame, counter, found, found_strange, state, words};
+use super::{
+    Account, Kind, MAX_FINDINGS, NEEDS, Strangers, Thresholds, counter, findings, found, found_strange, state, words,
+};
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::count;
 
 /// What connection tracking counts when it drops packets itself.
@@ -83,27 +84,24 @@ impl Agent {
 impl Rule for PolicyDrop {
     const ID: &'static str = "policy.drop";
     const TEXT: &'static str = include_str!("../../../kb/policy.drop.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
-        let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, ..Needs::NOTHING }
+        NEEDS
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        let Blame { accounts, strangers } = blame(capture, |row| agent(row).is_some());
-        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
-        let others = strangers.values().filter_map(|them| strange(capture, them));
-        let alone = counter::findings(capture, MAX_FINDINGS);
-        ours.chain(others).chain(alone).take(MAX_FINDINGS).collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        let mut found = findings(capture, t, |row| agent(row).is_some(), finding, strange);
+        found.extend(counter::findings(capture, t, MAX_FINDINGS.saturating_sub(found.len())));
+        found
     }
 }
 
-fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (row, is_own) = account.worst()?;
     let agent = agent(row)?;
     let subject = account.subject(capture, target);
-    let verb = match (account.hit, account.severity()) {
+    let verb = match (account.hit, account.severity(t)) {
         (0, _) => "loses packets of connections to",
         (_, Severity::Critical) => "gets nothing through to",
         (_, Severity::Warning | Severity::Info) => "does not always get through to",
@@ -118,7 +116,7 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
         words::netns(capture, row.netns, &subject),
         words::extent(account, kind),
     );
-    let told = found("policy.drop", "blocked_share", account, (subject.clone(), title));
+    let told = found(t, "policy.drop", "blocked_share", account, (subject.clone(), title));
     Some(Finding {
         cause: cause(capture, row, agent),
         next_steps: next_steps(capture, row, agent, kind, &subject),
@@ -171,7 +169,7 @@ fn next_steps(capture: &Capture, row: &DropRow, agent: Agent, kind: Kind, subjec
 }
 
 /// Packets of which nobody here waits for an answer.
-fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+fn strange(capture: &Capture, t: &Thresholds, them: &Strangers<'_>) -> Option<Finding> {
     let row = *them.rows.first()?;
     let agent = agent(row)?;
     let place = words::netns(capture, row.netns, &Subject::default());
@@ -183,7 +181,7 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         count(them.rows.len() as u64, "flow", "flows"),
         words::destinations(them),
     );
-    let told = found_strange("policy.drop", them, row, title);
+    let told = found_strange(t, "policy.drop", them, row, title);
     let next_steps = vec![agent.step(capture, row, &Subject::default())];
     Some(Finding { cause: cause(capture, row, agent), next_steps, ..told })
 }

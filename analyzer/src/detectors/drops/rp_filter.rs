@@ -1,10 +1,9 @@
 //! `net.rp_filter`: packets that arrive at an interface by which the kernel would not answer their sender.
 
-use super::{Account, Blame, Kind, MAX_FINDINGS, MIN_AILING, Strangers, blame, found, found_strange, state, words};
+use super::{Account, Kind, NEEDS, Strangers, Thresholds, findings, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::Rule;
 use crate::finding::{Finding, Severity, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::count;
 
 /// The kernel's name for it.
@@ -16,22 +15,18 @@ pub(in crate::detectors) struct RpFilter;
 impl Rule for RpFilter {
     const ID: &'static str = "net.rp_filter";
     const TEXT: &'static str = include_str!("../../../kb/net.rp_filter.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
-        let hooks = &["drop", "tcp_state", "udp"];
-        Needs { hooks, lossless: true, ..Needs::NOTHING }
+        NEEDS
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        let Blame { accounts, strangers } = blame(capture, |row| row.reason() == REASON);
-        let ours = accounts.iter().filter_map(|((kind, target), account)| finding(capture, *kind, target, account));
-        let others = strangers.values().filter_map(|them| strange(capture, them));
-        ours.chain(others).take(MAX_FINDINGS).collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        findings(capture, t, |row| row.reason() == REASON, finding, strange)
     }
 }
 
-fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, kind: Kind, target: &Target, account: &Account<'_>) -> Option<Finding> {
     let (row, is_own) = account.worst()?;
     let subject = account.subject(capture, target);
     let title = format!(
@@ -46,11 +41,11 @@ fn finding(capture: &Capture, kind: Kind, target: &Target, account: &Account<'_>
     Some(Finding {
         cause: cause(capture, row),
         next_steps,
-        ..found("net.rp_filter", "filtered_share", account, (subject, title))
+        ..found(t, "net.rp_filter", "filtered_share", account, (subject, title))
     })
 }
 
-fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
+fn strange(capture: &Capture, t: &Thresholds, them: &Strangers<'_>) -> Option<Finding> {
     let row = *them.rows.iter().max_by_key(|row| row.packets)?;
     let title = format!(
         "reverse path filtering drops {} {} packets of {} in {}: {}",
@@ -60,13 +55,13 @@ fn strange(capture: &Capture, them: &Strangers<'_>) -> Option<Finding> {
         words::netns(capture, row.netns, &Subject::default()),
         words::destinations(them),
     );
-    let is_tried_again = row.packets >= MIN_AILING;
+    let is_tried_again = row.packets >= t.min_ailing;
     Some(Finding {
         severity: if is_tried_again { Severity::Warning } else { Severity::Info },
         cause: cause(capture, row),
         impact: "whoever sent them gets no answer".to_owned(),
         next_steps: next_steps(capture, row, &Subject::default()),
-        ..found_strange("net.rp_filter", them, row, title)
+        ..found_strange(t, "net.rp_filter", them, row, title)
     })
 }
 

@@ -48,6 +48,15 @@ fn a_few_drops_do_not_hide_heavy_loss_that_has_another_cause() {
 }
 
 #[test]
+fn how_many_drops_a_connection_suffers_from_can_be_set() {
+    let mut kb = release();
+    kb.set("policy.drop.min_ailing=5").unwrap();
+    let found = ranked(&run(&capture(lossy(4 * 1500)), &kb).unwrap());
+    let told: Vec<_> = found.iter().map(|f| (f.rule, f.severity)).collect();
+    assert_eq!(told, [("tcp.retransmits", Severity::Critical)]);
+}
+
+#[test]
 fn no_more_queries_are_lost_to_a_rule_than_packets_were_dropped() {
     let query = |ms| an_event().udp_send().bytes(40 + ms / 1000).socket(7).at_ms(ms);
     let drop = an_event().socket(7).at_ms(1000).dropped(Proto::Udp, PacketDir::Sent, "NETFILTER_DROP", 2);

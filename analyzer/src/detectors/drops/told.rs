@@ -1,21 +1,22 @@
 //! What findings about drops have in common; each rule adds its words.
 
-use super::{Account, CRITICAL_SHARE, MIN_AILING, MIN_STRANGE, Strangers};
+use super::{Account, Strangers, Thresholds};
 use crate::capture::DropRow;
 use crate::finding::{Finding, Severity, Signal, Subject};
 
 /// A rule's account of one client and one destination, less what it says of it in words.
 pub(super) fn found(
+    t: &Thresholds,
     rule: &'static str,
     signal: &'static str,
     account: &Account<'_>,
     (subject, title): (Subject, String),
 ) -> Finding {
-    let severity = account.severity();
+    let severity = account.severity(t);
     let is_share = account.hit > 0;
     let threshold = match (is_share, severity) {
-        (false, _) => MIN_AILING as f64,
-        (true, Severity::Critical) => CRITICAL_SHARE * 100.0,
+        (false, _) => t.min_ailing as f64,
+        (true, Severity::Critical) => t.critical_share * 100.0,
         (true, _) => 0.0,
     };
     let (value, unit) =
@@ -38,7 +39,13 @@ pub(super) fn found(
 }
 
 /// The same of strangers.
-pub(super) fn found_strange(rule: &'static str, them: &Strangers<'_>, row: &DropRow, title: String) -> Finding {
+pub(super) fn found_strange(
+    t: &Thresholds,
+    rule: &'static str,
+    them: &Strangers<'_>,
+    row: &DropRow,
+    title: String,
+) -> Finding {
     Finding {
         rule,
         severity: Severity::Info,
@@ -47,7 +54,7 @@ pub(super) fn found_strange(rule: &'static str, them: &Strangers<'_>, row: &Drop
             name: "strange_packet_count",
             value: them.packets() as f64,
             unit: "packets",
-            threshold: MIN_STRANGE as f64,
+            threshold: t.min_strange as f64,
         },
         cause: String::new(),
         impact: "none that shows on this node: whoever sent them is elsewhere, or gone".to_owned(),

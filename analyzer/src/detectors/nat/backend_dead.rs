@@ -5,48 +5,47 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::{Endpoint, Proto};
 use ktrace_bundle::tracking::{Backend, MAX_BACKENDS, Service};
+use serde::Deserialize;
 
 use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Services, Tally, Use, covered, services, uses, words};
 use crate::capture::{Capture, Evidence, Needs, TrackingNeed};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::share;
-
-/// Fewer failures of a backend are an accident.
-const MIN_FAILED: u64 = 2;
-/// From this share of failures on a backend is dead.
-const DEAD_SHARE: f64 = 0.9;
-/// From this share on it is ill, if it fails this often.
-const ILL_SHARE: f64 = 0.3;
-const MIN_ILL: u64 = 5;
-/// It fails so many times as often as the others.
-const FACTOR: f64 = 5.0;
-/// Of what others sent through this node: so many flows without an answer.
-const MIN_UNREPLIED: u64 = 3;
 
 /// See the module.
 pub(in crate::detectors) struct BackendDead;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    min_failed: u64,
+    dead_share: f64,
+    ill_share: f64,
+    min_ill: u64,
+    factor: f64,
+    min_unreplied: u64,
+}
+
 impl Rule for BackendDead {
     const ID: &'static str = "nat.backend_dead";
     const TEXT: &'static str = include_str!("../../../kb/nat.backend_dead.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let all = uses(capture);
         let services = services(capture, &all);
-        let dead = judge(&services);
+        let dead = judge(t, &services);
         let mut found: Vec<Finding> = dead
             .iter()
-            .map(|((kind, backend), vips)| finding(capture, &all, &services, &dead, *kind, *backend, vips))
+            .map(|((kind, backend), vips)| finding(capture, t, (&all, &services, &dead), (*kind, *backend), vips))
             .collect();
-        found.extend(passing(capture, &services));
+        found.extend(passing(capture, t, &services));
         found
     }
 }
@@ -54,16 +53,16 @@ impl Rule for BackendDead {
 /// Backends that fail, each with the VIPs of which it is one.
 type Dead = BTreeMap<(Kind, Endpoint), BTreeSet<Endpoint>>;
 
-fn judge(services: &Services<'_>) -> Dead {
+fn judge(t: &Thresholds, services: &Services<'_>) -> Dead {
     let mut dead = Dead::new();
     for ((kind, vip), backends) in services {
         let mut best: Vec<(Endpoint, u64, u64)> = backends.iter().map(|(b, t)| (*b, t.tried, t.failed)).collect();
         best.sort_by_key(|(b, tried, failed)| (Reverse(tried.saturating_sub(*failed)), *b));
         best.truncate(MAX_COMPARED);
-        for (backend, tally) in backends.iter().filter(|(_, t)| t.failed >= MIN_FAILED) {
+        for (backend, tally) in backends.iter().filter(|(_, tally)| tally.failed >= t.min_failed) {
             let others = best.iter().filter(|(b, ..)| b != backend).map(|(_, tried, failed)| (*tried, *failed));
             let is_told = dead.contains_key(&(*kind, *backend)) || dead.len() < MAX_FINDINGS;
-            if is_told && severity((tally.tried, tally.failed), others, MIN_FAILED).is_some() {
+            if is_told && severity(t, (tally.tried, tally.failed), others, t.min_failed).is_some() {
                 dead.entry((*kind, *backend)).or_default().insert(*vip);
             }
         }
@@ -74,16 +73,21 @@ fn judge(services: &Services<'_>) -> Dead {
 /// How bad a backend's failures are beside those of the healthy ones among the others, as (tried, failed).
 ///
 /// Others that fail as it does are no comparison: of four backends two can be dead.
-fn severity(own: (u64, u64), others: impl Iterator<Item = (u64, u64)>, min_failed: u64) -> Option<Severity> {
+fn severity(
+    t: &Thresholds,
+    own: (u64, u64),
+    others: impl Iterator<Item = (u64, u64)>,
+    min_failed: u64,
+) -> Option<Severity> {
     let (tried, failed) = own;
     let own_share = share(failed, tried);
-    let healthy = others.filter(|(t, f)| *t > 0 && share(*f, *t) * FACTOR <= own_share);
-    let worked = healthy.fold(0_u64, |n, (t, f)| n.saturating_add(t.saturating_sub(f)));
+    let healthy = others.filter(|(all, f)| *all > 0 && share(*f, *all) * t.factor <= own_share);
+    let worked = healthy.fold(0_u64, |n, (all, f)| n.saturating_add(all.saturating_sub(f)));
     if worked == 0 || failed < min_failed {
         None
-    } else if own_share >= DEAD_SHARE {
+    } else if own_share >= t.dead_share {
         Some(Severity::Critical)
-    } else if own_share >= ILL_SHARE && failed >= MIN_ILL {
+    } else if own_share >= t.ill_share && failed >= t.min_ill {
         Some(Severity::Warning)
     } else {
         None
@@ -104,20 +108,18 @@ fn others(services: &Services<'_>, kind: Kind, backend: Endpoint, vips: &BTreeSe
 
 fn finding(
     capture: &Capture,
-    all: &[Use<'_>],
-    services: &Services<'_>,
-    dead: &Dead,
-    kind: Kind,
-    backend: Endpoint,
+    t: &Thresholds,
+    (all, services, dead): (&[Use<'_>], &Services<'_>, &Dead),
+    (kind, backend): (Kind, Endpoint),
     vips: &BTreeSet<Endpoint>,
 ) -> Finding {
     let of = |b: &Endpoint, vip: &Endpoint| services.get(&(kind, *vip)).and_then(|backends| backends.get(b));
     let mut tally = Tally::default();
-    vips.iter().filter_map(|vip| of(&backend, vip)).for_each(|t| tally.merge(t));
+    vips.iter().filter_map(|vip| of(&backend, vip)).for_each(|its| tally.merge(its));
     // what a client does not get from two dead backends is explained by both
     let of_these = dead.iter().filter(|((k, _), theirs)| *k == kind && !theirs.is_disjoint(vips));
     let covers = covered(all, of_these.flat_map(|((_, b), theirs)| theirs.iter().filter_map(move |vip| of(b, vip))));
-    let severity = if tally.share() >= DEAD_SHARE { Severity::Critical } else { Severity::Warning };
+    let severity = if tally.share() >= t.dead_share { Severity::Critical } else { Severity::Warning };
     let (subject, more) = tally.subject(capture);
     let listed: Vec<Endpoint> = vips.iter().copied().collect();
     let subject = Subject { vip: vips.first().copied(), backend: Some(backend), ..subject };
@@ -134,14 +136,14 @@ fn finding(
         rule: "nat.backend_dead",
         severity,
         title,
-        signal: signal(tally.share(), severity),
+        signal: signal(t, tally.share(), severity),
         cause: cause(&tally),
         impact:
             "what is sent to the VIP and given to this backend fails; the next attempt may get another one and work"
                 .to_owned(),
         next_steps: next_steps(&subject, kind.proto(), backend),
         share: tally.share(),
-        confidence: if tally.tried >= MIN_ILL { 0.97 } else { 0.85 },
+        confidence: if tally.tried >= t.min_ill { 0.97 } else { 0.85 },
         evidence: tally.evidence(),
         symptoms: Vec::new(),
         covers: Some(covers),
@@ -149,8 +151,8 @@ fn finding(
     }
 }
 
-fn signal(share: f64, severity: Severity) -> Signal {
-    let threshold = 100.0 * if severity == Severity::Critical { DEAD_SHARE } else { ILL_SHARE };
+fn signal(t: &Thresholds, share: f64, severity: Severity) -> Signal {
+    let threshold = 100.0 * if severity == Severity::Critical { t.dead_share } else { t.ill_share };
     Signal { name: "failed_use_share", value: share * 100.0, unit: "percent", threshold }
 }
 
@@ -187,13 +189,13 @@ fn next_steps(subject: &Subject, proto: Proto, backend: Endpoint) -> Vec<Step> {
 }
 
 /// Backends of VIPs that only others than this node's sockets asked, by what connection tracking saw pass.
-fn passing(capture: &Capture, own: &Services<'_>) -> Vec<Finding> {
+fn passing(capture: &Capture, t: &Thresholds, own: &Services<'_>) -> Vec<Finding> {
     let asked = |s: &Service| {
         let kinds = [Kind::Tcp, Kind::Dns, Kind::Udp];
         kinds.iter().any(|k| k.proto() == s.proto && own.contains_key(&(*k, s.vip)))
     };
     let services = capture.services.iter().flat_map(|s| &s.services).filter(|s| !asked(s));
-    services.flat_map(|s| silent_backends(capture, s)).take(MAX_FINDINGS).collect()
+    services.flat_map(|s| silent_backends(capture, t, s)).take(MAX_FINDINGS).collect()
 }
 
 /// Flows that passed to a backend, and those of them without an answer.
@@ -201,11 +203,11 @@ fn passed(b: &Backend) -> (u64, u64) {
     (b.tracked_count, b.unreplied_count.min(b.tracked_count))
 }
 
-fn silent_backends(capture: &Capture, service: &Service) -> impl Iterator<Item = Finding> {
+fn silent_backends(capture: &Capture, t: &Thresholds, service: &Service) -> impl Iterator<Item = Finding> {
     let backends = || service.backends.iter().take(MAX_BACKENDS);
     let dead = backends().filter(move |b| {
         let others = backends().filter(|o| o.end != b.end).map(passed);
-        severity(passed(b), others, MIN_UNREPLIED) == Some(Severity::Critical)
+        severity(t, passed(b), others, t.min_unreplied) == Some(Severity::Critical)
     });
     dead.map(move |b| {
         let (tracked, unreplied) = passed(b);
@@ -221,17 +223,22 @@ fn silent_backends(capture: &Capture, service: &Service) -> impl Iterator<Item =
             Kind::Udp.count(tracked),
             words::listed(others.into_iter(), ", "),
         );
-        of_passing(service.proto, service.vip, b.end, share(unreplied, tracked), title)
+        of_passing(t, (service.proto, service.vip, b.end), share(unreplied, tracked), title)
     })
 }
 
-fn of_passing(proto: Proto, vip: Endpoint, backend: Endpoint, share: f64, title: String) -> Finding {
+fn of_passing(
+    t: &Thresholds,
+    (proto, vip, backend): (Proto, Endpoint, Endpoint),
+    share: f64,
+    title: String,
+) -> Finding {
     let subject = Subject { remote: Some(vip), vip: Some(vip), backend: Some(backend), ..Subject::default() };
     Finding {
         rule: "nat.backend_dead",
         severity: Severity::Critical,
         title,
-        signal: signal(share, Severity::Critical),
+        signal: signal(t, share, Severity::Critical),
         cause: "connection tracking saw no packet come back from this backend, while others of the same VIP answer"
             .to_owned(),
         impact: "clients whose packets pass this node get no answer when they are given this backend".to_owned(),

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::event::Endpoint;
+use serde::Deserialize;
 
 use super::{Kind, MAX_COMPARED, MAX_FINDINGS, Socket, Use, subject_of, uses, words};
 use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
-use crate::units::{MILLI, duration, percentile};
-
-/// The median of a slow backend is so many times that of the others,
-const FACTOR: u64 = 5;
-/// and so much longer.
-const FLOOR_NS: u64 = 50 * MILLI;
-/// A median says nothing about fewer.
-const MIN_SAMPLES: usize = 5;
+use crate::kb::Ms;
+use crate::units::{duration, percentile};
 
 /// See the module.
 pub(in crate::detectors) struct BackendSlow;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    factor: f64,
+    longer_ms: Ms,
+    min_samples: usize,
+}
 
 /// How long a backend took, and whom.
 #[derive(Default)]
@@ -30,8 +32,8 @@ struct Times<'a> {
 }
 
 impl Times<'_> {
-    fn median(&self) -> Option<u64> {
-        percentile(&self.ns, 50).filter(|_| self.ns.len() >= MIN_SAMPLES)
+    fn median(&self, t: &Thresholds) -> Option<u64> {
+        percentile(&self.ns, 50).filter(|_| self.ns.len() >= t.min_samples)
     }
 }
 
@@ -40,23 +42,24 @@ type ByBackend<'a> = BTreeMap<Endpoint, Times<'a>>;
 impl Rule for BackendSlow {
     const ID: &'static str = "nat.backend_slow";
     const TEXT: &'static str = include_str!("../../../kb/nat.backend_slow.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let uses = uses(capture);
         let mut found = Vec::new();
         for ((kind, vip), backends) in &services(&uses) {
             let mut medians: Vec<(u64, Endpoint)> =
-                backends.iter().filter_map(|(b, t)| Some((t.median()?, *b))).collect();
+                backends.iter().filter_map(|(b, times)| Some((times.median(t)?, *b))).collect();
             medians.sort_unstable();
             medians.truncate(MAX_COMPARED);
-            let told =
-                backends.iter().filter_map(|(b, t)| finding(capture, (*kind, *vip), (*b, t), backends, &medians));
+            let told = backends
+                .iter()
+                .filter_map(|(b, times)| finding(capture, t, (*kind, *vip), (*b, times), backends, &medians));
             found.extend(told.take(MAX_FINDINGS));
         }
         found
@@ -85,14 +88,15 @@ fn services<'a>(uses: &[Use<'a>]) -> BTreeMap<(Kind, Endpoint), ByBackend<'a>> {
 /// `medians` are those of the fastest backends, rising.
 fn finding(
     capture: &Capture,
+    t: &Thresholds,
     (kind, vip): (Kind, Endpoint),
     (backend, times): (Endpoint, &Times<'_>),
     backends: &ByBackend<'_>,
     medians: &[(u64, Endpoint)],
 ) -> Option<Finding> {
-    let own = times.median()?;
+    let own = times.median(t)?;
     let others = || medians.iter().filter(|(_, b)| *b != backend);
-    let is_fast = |other: u64| other.saturating_mul(FACTOR) <= own && own.saturating_sub(other) >= FLOOR_NS;
+    let is_fast = |other: u64| other as f64 * t.factor <= own as f64 && own.saturating_sub(other) >= t.longer_ms.ns();
     let fastest = others().map(|(ns, _)| *ns).find(|ns| is_fast(*ns))?;
     let (target, samples) = times.by_target.iter().max_by(|(a, s), (b, t)| s.len().cmp(&t.len()).then(b.cmp(a)))?;
     let sockets: Vec<Socket<'_>> = samples.iter().map(|(_, socket)| *socket).collect();
@@ -116,9 +120,9 @@ fn finding(
         rule: "nat.backend_slow",
         severity: Severity::Warning,
         title,
-        signal: Signal { name: "median_ratio", value: ratio, unit: "times", threshold: FACTOR as f64 },
+        signal: Signal { name: "median_ratio", value: ratio, unit: "times", threshold: t.factor },
         cause: "the backend, or the way to it, is slower than the others of the same VIP: it is overloaded, or the network there queues".to_owned(),
-        impact: format!("whoever is given this backend waits {} longer than at another one", duration(own - fastest)),
+        impact: format!("whoever is given this backend waits {} longer than at another one", duration(own.saturating_sub(fastest))),
         next_steps: next_steps(&subject, kind, backend),
         share: crate::units::share(times.ns.len() as u64, backends.values().map(|t| t.ns.len() as u64).sum()),
         confidence: 0.9,

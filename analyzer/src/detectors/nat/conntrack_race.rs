@@ -2,55 +2,60 @@
 
 use std::collections::BTreeSet;
 
+use ktrace_bundle::event::Proto;
+use ktrace_bundle::tracking::Table;
+use serde::Deserialize;
+
 use super::words;
 use crate::capture::{Capture, Evidence, Needs, Target, TrackingNeed, UdpFlow};
 use crate::detectors::conntrack::{full::is_full, gained};
 use crate::detectors::{Rule, group, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{count, duration, share};
-use ktrace_bundle::event::Proto;
-use ktrace_bundle::tracking::Table;
-
-/// A table that lost more than so many packets for each lookup that stalled lost most of them for another reason.
-const MAX_LOST_PER_STALL: u64 = 10;
 
 /// See the module.
 pub(in crate::detectors) struct ConntrackRace;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    full_share: f64,
+    max_lost_per_stall: u64,
+}
+
 impl Rule for ConntrackRace {
     const ID: &'static str = "dns.conntrack_race";
     const TEXT: &'static str = include_str!("../../../kb/dns.conntrack_race.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let tracking = TrackingNeed::FlowsAndCounters;
         Needs { hooks: &["udp"], lossless: true, dns: true, tracking, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let targets = capture.dns_by_target();
-        targets.iter().filter_map(|(target, flows)| finding(capture, target, flows)).collect()
+        targets.iter().filter_map(|(target, flows)| finding(capture, t, target, flows)).collect()
     }
 }
 
 /// Tables through which these flows pass, and which lost packets without being full.
-fn losing<'c>(capture: &'c Capture, flows: &[&UdpFlow]) -> Vec<&'c Table> {
+fn losing<'c>(capture: &'c Capture, t: &Thresholds, flows: &[&UdpFlow]) -> Vec<&'c Table> {
     let said = flows.iter().filter_map(|f| f.way.nat.as_ref().map(|nat| nat.netns));
     let theirs: BTreeSet<u32> = flows.iter().map(|f| f.netns).chain(said).collect();
-    let tables = capture.coverage.tracking.tables().filter(|t| t.is_node || theirs.contains(&t.netns));
-    tables.filter(|t| is_full(t).is_none() && gained(t, "insert_failed") > 0).collect()
+    let tables = capture.coverage.tracking.tables().filter(|it| it.is_node || theirs.contains(&it.netns));
+    tables.filter(|it| is_full(it, t.full_share).is_none() && gained(it, "insert_failed") > 0).collect()
 }
 
-fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, target: &Target, flows: &[&UdpFlow]) -> Option<Finding> {
     let stalled: Vec<&UdpFlow> =
         flows.iter().copied().filter(|f| f.way.is_dnat() && f.pair_retries.total() > 0).collect();
     let stalls = stalled.iter().fold(0_u64, |n, f| n.saturating_add(f.pair_retries.total()));
     if stalls == 0 || !flows.iter().any(|f| f.answered > 0) {
         return None;
     }
-    let tables = losing(capture, &stalled);
-    let lost = tables.iter().fold(0_u64, |n, t| n.saturating_add(gained(t, "insert_failed")));
+    let tables = losing(capture, t, &stalled);
+    let lost = tables.iter().fold(0_u64, |n, table| n.saturating_add(gained(table, "insert_failed")));
     if lost == 0 {
         return None;
     }
@@ -81,13 +86,13 @@ fn finding(capture: &Capture, target: &Target, flows: &[&UdpFlow]) -> Option<Fin
         confidence: if lost >= stalls { 0.9 } else { 0.7 },
         evidence,
         symptoms: Vec::new(),
-        covers: Some(covers(target, &tables, stalls, lost)),
+        covers: Some(covers(target, &tables, lost <= stalls.saturating_mul(t.max_lost_per_stall))),
         subject,
     })
 }
 
-fn covers(target: &Target, tables: &[&Table], stalls: u64, lost: u64) -> Vec<Key> {
-    let is_all = lost <= stalls.saturating_mul(MAX_LOST_PER_STALL);
+/// `is_all`: these lookups account for what the tables lost.
+fn covers(target: &Target, tables: &[&Table], is_all: bool) -> Vec<Key> {
     let tables = tables.iter().filter(|_| is_all).map(|t| Key { netns: Some(t.netns), ..Key::default() });
     tables.chain([Key::from(target)]).collect()
 }

@@ -64,6 +64,16 @@ fn one_failure_or_one_backend_is_no_dead_backend() {
 }
 
 #[test]
+fn one_failure_is_a_dead_backend_for_who_says_so() {
+    let once = [attempts("curl", "10.0.0.5:80", 1, 1), attempts("curl", "10.0.0.6:80", 0, 30)];
+    let mut kb = release();
+    kb.set("nat.backend_dead.min_failed=1").unwrap();
+    let found = ranked(&run(&capture(once.into_iter().flatten()), &kb).unwrap());
+    let told: Vec<_> = found.iter().map(|f| (f.rule, f.severity)).collect();
+    assert_eq!(told, [("nat.backend_dead", Severity::Critical)]);
+}
+
+#[test]
 fn a_client_that_fails_elsewhere_too_keeps_its_own_finding() {
     let dead = || attempts("curl", "10.0.0.5:80", 4, 4);
     let fine = || attempts("curl", "10.0.0.6:80", 0, 10);

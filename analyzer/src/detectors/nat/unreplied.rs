@@ -3,23 +3,24 @@
 use std::collections::BTreeMap;
 
 use ktrace_bundle::event::{Endpoint, EventKind};
+use serde::Deserialize;
 
 use super::{Kind, MAX_FINDINGS, Tally, Use, covered, uses, words};
 use crate::capture::{Capture, Needs, TrackingNeed};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{count, share};
-
-/// Fewer flows are an accident.
-const MIN_FLOWS: u64 = 2;
-/// From this share of the attempts or queries on, nothing works.
-const CRITICAL_SHARE: f64 = 0.9;
-/// From this share on, it is noticed.
-const WARNING_SHARE: f64 = 0.05;
 
 /// See the module.
 pub(in crate::detectors) struct Unreplied;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    warning_share: f64,
+    critical_share: f64,
+    min_flows: u64,
+}
 
 /// What became of what was sent to one VIP.
 #[derive(Default)]
@@ -37,12 +38,12 @@ impl Account<'_> {
     }
 
     /// A protocol that nobody answers looks the same, but for TCP and DNS.
-    fn severity(&self, kind: Kind) -> Option<Severity> {
-        if self.flows < MIN_FLOWS || self.share() < WARNING_SHARE {
+    fn severity(&self, t: &Thresholds, kind: Kind) -> Option<Severity> {
+        if self.flows < t.min_flows || self.share() < t.warning_share {
             None
         } else if kind == Kind::Udp {
             Some(Severity::Info)
-        } else if self.share() >= CRITICAL_SHARE {
+        } else if self.share() >= t.critical_share {
             Some(Severity::Critical)
         } else {
             Some(Severity::Warning)
@@ -53,23 +54,23 @@ impl Account<'_> {
 impl Rule for Unreplied {
     const ID: &'static str = "nat.unreplied";
     const TEXT: &'static str = include_str!("../../../kb/nat.unreplied.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "udp"];
         Needs { hooks, lossless: true, tracking: TrackingNeed::Flows, ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let all = uses(capture);
         let mut accounts = accounts(&all);
         let lost_replies = capture.coverage.lost(&[EventKind::UdpRecv]);
         let udp = accounts.iter_mut().filter(|((kind, _), _)| *kind != Kind::Tcp);
         udp.for_each(|(_, account)| account.unreplied.forgive(lost_replies));
-        let judged = accounts.iter().filter_map(|((kind, vip), a)| Some((*kind, *vip, a, a.severity(*kind)?)));
+        let judged = accounts.iter().filter_map(|((kind, vip), a)| Some((*kind, *vip, a, a.severity(t, *kind)?)));
         judged
             .take(MAX_FINDINGS)
-            .map(|(kind, vip, account, severity)| finding(capture, &all, kind, vip, account, severity))
+            .map(|(kind, vip, account, severity)| finding(capture, t, &all, (kind, vip), account, severity))
             .collect()
     }
 }
@@ -92,9 +93,9 @@ fn accounts<'a>(all: &[Use<'a>]) -> BTreeMap<(Kind, Endpoint), Account<'a>> {
 
 fn finding(
     capture: &Capture,
+    t: &Thresholds,
     all: &[Use<'_>],
-    kind: Kind,
-    vip: Endpoint,
+    (kind, vip): (Kind, Endpoint),
     account: &Account<'_>,
     severity: Severity,
 ) -> Finding {
@@ -110,13 +111,13 @@ fn finding(
         kind.count(account.all),
         words::listed(backends, ", "),
     );
-    let threshold = 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE };
+    let threshold = 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share };
     Finding {
         rule: "nat.unreplied",
         severity,
         title,
         signal: Signal { name: "unreplied_share", value: account.share() * 100.0, unit: "percent", threshold },
-        cause: cause(account, only, kind),
+        cause: cause(t, account, only, kind),
         impact: "whoever asks this VIP from here waits in vain".to_owned(),
         next_steps: next_steps(&subject, kind, vip),
         share: account.share(),
@@ -128,10 +129,10 @@ fn finding(
     }
 }
 
-fn cause(account: &Account<'_>, only: Option<Endpoint>, kind: Kind) -> String {
+fn cause(t: &Thresholds, account: &Account<'_>, only: Option<Endpoint>, kind: Kind) -> String {
     let perhaps = if kind == Kind::Udp { ", unless this protocol has no answers" } else { "" };
     let rest = match only {
-        _ if account.share() < CRITICAL_SHARE => "some packets, or answers to them, are lost behind it".to_owned(),
+        _ if account.share() < t.critical_share => "some packets, or answers to them, are lost behind it".to_owned(),
         Some(backend) => format!("its backend {backend} is down or cannot be reached, or its answers take another way"),
         None => format!(
             "none of {} answers: look for what they have in common, such as the network between them and this node",

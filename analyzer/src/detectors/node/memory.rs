@@ -3,26 +3,26 @@
 use std::collections::BTreeSet;
 
 use ktrace_bundle::node::Cgroup;
+use serde::Deserialize;
 
 use super::pressure::rounded;
 use super::{keys_of, of_cgroup, whose};
 use crate::capture::{Capture, Evidence, Needs, Node, NodePart, ProcId, Waiting};
 use crate::detectors::Rule;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{SECOND, count, percent, share};
-
-/// Share of the window in which some task waited for memory: from here on it is noticed.
-const WARNING_SHARE: f64 = 0.1;
-/// Share of the window in which all tasks waited: from here on nothing else happens.
-const CRITICAL_FULL_SHARE: f64 = 0.2;
-/// Without PSI: allocations a second that had to wait for memory to be freed.
-const STALL_RATE: f64 = 10.0;
-/// Memory that is available is nearly none below this share.
-const AVAILABLE_SHARE: f64 = 0.03;
 
 /// See the module.
 pub(in crate::detectors) struct MemoryPressure;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    warning_share: f64,
+    critical_full_share: f64,
+    stall_rate: f64,
+    available_share: f64,
+}
 
 /// How short it is.
 struct Lack {
@@ -35,18 +35,18 @@ struct Lack {
 impl Rule for MemoryPressure {
     const ID: &'static str = "host.memory_pressure";
     const TEXT: &'static str = include_str!("../../../kb/host.memory_pressure.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Memory, NodePart::Cgroups], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        let host = of_host(&capture.node, capture.duration_ns)
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        let host = of_host(&capture.node, t, capture.duration_ns)
             .map(|lack| finding("the machine", Subject::default(), lack, Vec::new()));
         let cgroups = capture.node.cgroups.values().filter_map(|looks| looks.over_window());
         let pods = cgroups.filter_map(|cgroup| {
-            let lack = of_pod(&capture.node, cgroup)?;
+            let lack = of_pod(&capture.node, t, cgroup)?;
             let members: BTreeSet<ProcId> = capture.processes.in_cgroup(cgroup.cgroup_id).collect();
             let subject = of_cgroup(capture, &members);
             let covers = if lack.severity > Severity::Info { keys_of(capture, &members) } else { Vec::new() };
@@ -66,12 +66,12 @@ fn oom(kills: u64) -> Lack {
 }
 
 /// By PSI: `None` where there is none, or it says that all is well.
-fn by_pressure(node: &Node, cgroup: Option<u64>) -> Option<Lack> {
+fn by_pressure(node: &Node, t: &Thresholds, cgroup: Option<u64>) -> Option<Lack> {
     let Waiting { some, full } = node.waited(cgroup, "memory")?;
-    let full = full.filter(|full| *full >= CRITICAL_FULL_SHARE);
+    let full = full.filter(|full| *full >= t.critical_full_share);
     let (severity, name, value, threshold) = match full {
-        Some(full) => (Severity::Critical, "memory_full_share", full, CRITICAL_FULL_SHARE),
-        None if some >= WARNING_SHARE => (Severity::Warning, "memory_pressure_share", some, WARNING_SHARE),
+        Some(full) => (Severity::Critical, "memory_full_share", full, t.critical_full_share),
+        None if some >= t.warning_share => (Severity::Warning, "memory_pressure_share", some, t.warning_share),
         None => return None,
     };
     let who = if full.is_some() { "all tasks" } else { "some task" };
@@ -83,7 +83,7 @@ fn by_pressure(node: &Node, cgroup: Option<u64>) -> Option<Lack> {
     })
 }
 
-fn of_host(node: &Node, window_ns: u64) -> Option<Lack> {
+fn of_host(node: &Node, t: &Thresholds, window_ns: u64) -> Option<Lack> {
     // it counts those of each cgroup's limit, too
     let of_pods = node.cgroups.values().filter_map(|looks| looks.over_window());
     let of_pods = of_pods.filter_map(|cgroup| cgroup.rose.get("memory.oom_kill")).sum::<u64>();
@@ -96,16 +96,18 @@ fn of_host(node: &Node, window_ns: u64) -> Option<Lack> {
         return Some(Lack { what, confidence: 0.9, ..oom(kills) });
     }
     let has_psi = node.waited(None, "memory").is_some();
-    by_pressure(node, None).or_else(|| if has_psi { None } else { stalls(node, window_ns) }).or_else(|| scarce(node))
+    by_pressure(node, t, None)
+        .or_else(|| if has_psi { None } else { stalls(node, t, window_ns) })
+        .or_else(|| scarce(node, t))
 }
 
-fn stalls(node: &Node, window_ns: u64) -> Option<Lack> {
+fn stalls(node: &Node, t: &Thresholds, window_ns: u64) -> Option<Lack> {
     let risen = node.host().counters.get("vmstat").into_iter().flat_map(|vmstat| vmstat.risen());
     let n = risen.filter(|(name, _)| name.starts_with("allocstall")).fold(0_u64, |sum, (_, n)| sum.saturating_add(n));
     let rate = n as f64 / (window_ns.max(SECOND) as f64 / SECOND as f64);
-    (rate >= STALL_RATE).then(|| Lack {
+    (rate >= t.stall_rate).then(|| Lack {
         severity: Severity::Warning,
-        signal: Signal { name: "allocation_stall_rate", value: rate, unit: "allocations/s", threshold: STALL_RATE },
+        signal: Signal { name: "allocation_stall_rate", value: rate, unit: "allocations/s", threshold: t.stall_rate },
         what: format!(
             "is short of memory: {n} allocations had to wait until some was freed (this kernel tells no pressure)"
         ),
@@ -113,31 +115,31 @@ fn stalls(node: &Node, window_ns: u64) -> Option<Lack> {
     })
 }
 
-fn scarce(node: &Node) -> Option<Lack> {
+fn scarce(node: &Node, t: &Thresholds) -> Option<Lack> {
     let value = |name: &str| node.value("meminfo", name);
     let (available, total) = (value("MemAvailable")?, value("MemTotal").filter(|n| *n > 0)?);
     let part = share(available, total);
-    (part < AVAILABLE_SHARE).then(|| Lack {
+    (part < t.available_share).then(|| Lack {
         severity: Severity::Warning,
         signal: Signal {
             name: "available_memory_share",
             value: part * 100.0,
             unit: "percent",
-            threshold: AVAILABLE_SHARE * 100.0,
+            threshold: t.available_share * 100.0,
         },
         what: format!("has nearly no memory left: {} MiB of {} MiB are available", available >> 20, total >> 20),
         confidence: 0.85,
     })
 }
 
-fn of_pod(node: &Node, cgroup: &Cgroup) -> Option<Lack> {
+fn of_pod(node: &Node, t: &Thresholds, cgroup: &Cgroup) -> Option<Lack> {
     let rose = |counter: &str| cgroup.rose.get(counter).copied().unwrap_or(0);
     let kills = rose("memory.oom_kill");
     if kills > 0 {
         return Some(oom(kills));
     }
     let at_limit = rose("memory.max").saturating_add(rose("memory.high"));
-    by_pressure(node, Some(cgroup.cgroup_id)).or_else(|| {
+    by_pressure(node, t, Some(cgroup.cgroup_id)).or_else(|| {
         (at_limit > 0).then(|| Lack {
             severity: Severity::Info,
             signal: Signal { name: "memory_limit_count", value: at_limit as f64, unit: "times", threshold: 1.0 },

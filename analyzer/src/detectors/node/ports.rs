@@ -4,22 +4,24 @@ use std::collections::BTreeMap;
 
 use ktrace_bundle::event::{Endpoint, Errno};
 use ktrace_bundle::node::Ports;
+use serde::Deserialize;
 
 use super::place;
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, NodePart, Target, UdpFlow};
 use crate::detectors::{Rule, group, refused, steps};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{count, share};
-
-/// From this share of failed attempts on, little works.
-const CRITICAL_SHARE: f64 = 0.5;
-const MIN_CRITICAL: u64 = 3;
-/// From this share of the range on, it counts as used up.
-const FULL_SHARE: f64 = 0.95;
 
 /// See the module.
 pub(in crate::detectors) struct PortsExhausted;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    critical_share: f64,
+    min_critical: u64,
+    full_share: f64,
+}
 
 /// What failed for one process and destination.
 struct Failed<'a> {
@@ -49,21 +51,21 @@ impl Usage<'_> {
 impl Rule for PortsExhausted {
     const ID: &'static str = "net.ephemeral_ports_exhausted";
     const TEXT: &'static str = include_str!("../../../kb/net.ephemeral_ports_exhausted.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         let hooks = &["tcp_state", "connect"];
         Needs { hooks, lossless: true, node: &[NodePart::Ports], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let found: Vec<Finding> =
-            failed_connects(capture).chain(failed_sends(capture)).map(|f| finding(capture, f)).collect();
+            failed_connects(capture, t).chain(failed_sends(capture, t)).map(|f| finding(capture, t, f)).collect();
         // that nothing failed is said only where that would have been seen
         if !found.is_empty() || capture.coverage.gap(&self.needs()).is_some() {
             return found;
         }
-        capture.node.places.keys().filter_map(|netns| nearly(capture, *netns)).collect()
+        capture.node.places.keys().filter_map(|netns| nearly(capture, t, *netns)).collect()
     }
 }
 
@@ -89,13 +91,13 @@ fn usage(capture: &Capture, netns: u32, towards: Option<Endpoint>) -> Option<Usa
     seen.max_by(|a, b| a.share().total_cmp(&b.share()))
 }
 
-fn failed_connects(capture: &Capture) -> impl Iterator<Item = Failed<'_>> {
+fn failed_connects<'a>(capture: &'a Capture, t: &Thresholds) -> impl Iterator<Item = Failed<'a>> {
     capture.attempts().into_iter().filter_map(|(target, members)| {
         let is_full = |a: &Attempt| matches!(a, Attempt::Failed(Failure::Unreachable(errno)) if is_no_port(*errno));
         let failed: Vec<&Connection> = members.iter().filter(|(_, a)| is_full(a)).map(|(c, _)| *c).collect();
         let usage = usage(capture, target.netns, Some(target.remote));
         let is_v6 = target.remote.addr.is_some_and(|a| a.is_ipv6());
-        let is_measured = usage.is_some_and(|u| u.share() >= FULL_SHARE);
+        let is_measured = usage.is_some_and(|u| u.share() >= t.full_share);
         if failed.is_empty() || (is_v6 && !is_measured) {
             return None;
         }
@@ -111,7 +113,7 @@ fn failed_connects(capture: &Capture) -> impl Iterator<Item = Failed<'_>> {
     })
 }
 
-fn failed_sends(capture: &Capture) -> impl Iterator<Item = Failed<'_>> {
+fn failed_sends<'a>(capture: &'a Capture, t: &Thresholds) -> impl Iterator<Item = Failed<'a>> {
     let mut by_target: BTreeMap<Target, Vec<&UdpFlow>> = BTreeMap::new();
     let failing = |f: &&UdpFlow| f.failed.errno.is_some_and(|e| e.name() == Some("EAGAIN") || is_no_port(e));
     for flow in capture.dns.iter().chain(&capture.udp).filter(failing) {
@@ -119,7 +121,7 @@ fn failed_sends(capture: &Capture) -> impl Iterator<Item = Failed<'_>> {
         by_target.entry(Target { comm, netns: flow.netns, remote: flow.server }).or_default().push(flow);
     }
     by_target.into_iter().filter_map(|(target, flows)| {
-        let usage = usage(capture, target.netns, None).filter(|u| u.share() >= FULL_SHARE)?;
+        let usage = usage(capture, target.netns, None).filter(|u| u.share() >= t.full_share)?;
         let mut evidence = Evidence::default();
         flows.iter().for_each(|f| evidence.merge(&f.evidence));
         let sum = |of: fn(&UdpFlow) -> u64| flows.iter().fold(0_u64, |sum, f| sum.saturating_add(of(f)));
@@ -139,11 +141,11 @@ fn is_no_port(errno: Errno) -> bool {
     errno.name() == Some("EADDRNOTAVAIL")
 }
 
-fn finding(capture: &Capture, f: Failed<'_>) -> Finding {
+fn finding(capture: &Capture, t: &Thresholds, f: Failed<'_>) -> Finding {
     let part = share(f.failed, f.attempts);
     let severity =
-        if part >= CRITICAL_SHARE && f.failed >= MIN_CRITICAL { Severity::Critical } else { Severity::Warning };
-    let is_full = f.usage.is_some_and(|u| u.share() >= FULL_SHARE);
+        if part >= t.critical_share && f.failed >= t.min_critical { Severity::Critical } else { Severity::Warning };
+    let is_full = f.usage.is_some_and(|u| u.share() >= t.full_share);
     let (what, verb) = if f.is_udp {
         (count(f.attempts, "datagram", "datagrams"), "send to")
     } else {
@@ -200,12 +202,12 @@ fn in_words(usage: &Usage<'_>, is_udp: bool) -> String {
 }
 
 /// A range that is all but full towards one destination, and nothing failed.
-fn nearly(capture: &Capture, netns: u32) -> Option<Finding> {
+fn nearly(capture: &Capture, t: &Thresholds, netns: u32) -> Option<Finding> {
     let looks = &capture.node.place(netns)?.ports;
     let seen = [&looks.start, &looks.end].into_iter().flatten().filter(|p| p.busiest.is_some());
     let ports = seen.max_by_key(|p| p.busiest_count)?;
     let (part, busiest) = (share(ports.busiest_count, usable(ports)), ports.busiest?);
-    if part < FULL_SHARE {
+    if part < t.full_share {
         return None;
     }
     let subject = Subject { netns: Some(netns), remote: Some(busiest), ..Subject::default() };
@@ -220,7 +222,12 @@ fn nearly(capture: &Capture, netns: u32) -> Option<Finding> {
             usable(ports),
             place(capture, netns)
         ),
-        signal: Signal { name: "used_port_share", value: part * 100.0, unit: "percent", threshold: FULL_SHARE * 100.0 },
+        signal: Signal {
+            name: "used_port_share",
+            value: part * 100.0,
+            unit: "percent",
+            threshold: t.full_share * 100.0,
+        },
         cause: "so many connections to one destination are open, or ended within the last minute (`TIME_WAIT`)"
             .to_owned(),
         impact: "once none is left, connects to this destination fail".to_owned(),

@@ -1,26 +1,38 @@
 //! `host.pressure`: tasks of the machine wait for a CPU, for the hypervisor, or for storage.
 
+use serde::Deserialize;
+
 use crate::capture::{Capture, Evidence, Needs, Node, NodePart, Waiting};
 use crate::detectors::Rule;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::percent;
-
-/// Share of the window in which some task waited for a CPU: from here on it is noticed, and from here on little runs.
-const CPU_SHARES: (f64, f64) = (0.5, 0.8);
-/// ... if no more of the CPUs' time than this was idle.
-const IDLE_SHARES: (f64, f64) = (0.2, 0.05);
-/// Share of the CPUs' time that the hypervisor gave to others.
-const STEAL_SHARES: (f64, f64) = (0.1, 0.3);
-/// Share of the window in which some task waited for storage.
-const IO_SHARES: (f64, f64) = (0.4, 0.8);
-/// ... if for this share all tasks waited.
-const IO_FULL_SHARES: (f64, f64) = (0.1, 0.4);
-/// Tasks that run or wait, for each CPU; where there is no PSI they decide.
-const LOADS: (f64, f64) = (2.0, 4.0);
 
 /// See the module.
 pub(in crate::detectors) struct HostPressure;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    cpu_warning_share: f64,
+    cpu_critical_share: f64,
+    idle_warning_share: f64,
+    idle_critical_share: f64,
+    steal_warning_share: f64,
+    steal_critical_share: f64,
+    io_warning_share: f64,
+    io_critical_share: f64,
+    io_full_warning_share: f64,
+    io_full_critical_share: f64,
+    load_warning: f64,
+    load_critical: f64,
+}
+
+impl Thresholds {
+    /// What must be left of the CPUs' time: for a warning, and for what is critical.
+    const fn idle(&self) -> (f64, f64) {
+        (self.idle_warning_share, self.idle_critical_share)
+    }
+}
 
 /// What there is too little of.
 struct Lack {
@@ -36,15 +48,15 @@ struct Lack {
 impl Rule for HostPressure {
     const ID: &'static str = "host.pressure";
     const TEXT: &'static str = include_str!("../../../kb/host.pressure.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Cpu], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let node = &capture.node;
-        [cpu(node), io(node), steal(node)].into_iter().flatten().map(finding).collect()
+        [cpu(node, t), io(node, t), steal(node, t)].into_iter().flatten().map(finding).collect()
     }
 }
 
@@ -61,20 +73,21 @@ fn threshold(severity: Severity, pair: (f64, f64)) -> f64 {
     if severity == Severity::Critical { pair.1 } else { pair.0 }
 }
 
-fn cpu(node: &Node) -> Option<Lack> {
+fn cpu(node: &Node, t: &Thresholds) -> Option<Lack> {
     let idle = node.cpu_share("idle");
     let load = node.load();
     let words = load.map_or_else(String::new, |(load, cpus)| format!("; load {load:.1} on {cpus} CPUs"));
-    let Some(Waiting { some, .. }) = node.waited(None, "cpu") else { return cpu_without_psi(idle?, load?) };
-    let by_idle = idle.map_or(Some(Severity::Critical), |idle| grade(|least| idle <= least, IDLE_SHARES))?;
+    let Some(Waiting { some, .. }) = node.waited(None, "cpu") else { return cpu_without_psi(t, idle?, load?) };
+    let pair = (t.cpu_warning_share, t.cpu_critical_share);
+    let by_idle = idle.map_or(Some(Severity::Critical), |idle| grade(|least| idle <= least, t.idle()))?;
     // CPUs that are busy all the time are what many machines are for: it is grave only if many tasks wait for each
-    let is_crowded = load.is_none_or(|(load, cpus)| load / cpus as f64 >= LOADS.1);
+    let is_crowded = load.is_none_or(|(load, cpus)| load / cpus as f64 >= t.load_critical);
     let worst = if is_crowded { Severity::Critical } else { Severity::Warning };
-    let severity = grade(|least| some >= least, CPU_SHARES)?.min(by_idle).min(worst);
+    let severity = grade(|least| some >= least, pair)?.min(by_idle).min(worst);
     Some(Lack {
         signal: "cpu_pressure_share",
         part: some,
-        threshold: threshold(severity, CPU_SHARES),
+        threshold: threshold(severity, pair),
         severity,
         title: format!(
             "the machine is short of CPU: some task waited for one for {} of the time{words}",
@@ -85,15 +98,16 @@ fn cpu(node: &Node) -> Option<Lack> {
     })
 }
 
-fn cpu_without_psi(idle: f64, (load, cpus): (f64, u64)) -> Option<Lack> {
+fn cpu_without_psi(t: &Thresholds, idle: f64, (load, cpus): (f64, u64)) -> Option<Lack> {
     let each = load / cpus as f64;
-    let by_load = grade(|least| each >= least, LOADS)?;
-    let by_idle = grade(|least| idle <= least, IDLE_SHARES)?;
+    let pair = (t.load_warning, t.load_critical);
+    let by_load = grade(|least| each >= least, pair)?;
+    let by_idle = grade(|least| idle <= least, t.idle())?;
     let severity = by_load.min(by_idle);
     Some(Lack {
         signal: "load_per_cpu",
         part: each,
-        threshold: threshold(severity, LOADS),
+        threshold: threshold(severity, pair),
         severity,
         title: format!(
             "the machine is short of CPU: load {load:.1} on {cpus} CPUs, idle for {} of their time (this kernel tells no pressure)",
@@ -104,14 +118,16 @@ fn cpu_without_psi(idle: f64, (load, cpus): (f64, u64)) -> Option<Lack> {
     })
 }
 
-fn io(node: &Node) -> Option<Lack> {
+fn io(node: &Node, t: &Thresholds) -> Option<Lack> {
     let Waiting { some, full } = node.waited(None, "io")?;
-    let by_full = grade(|least| full.is_some_and(|full| full >= least), IO_FULL_SHARES)?;
-    let severity = grade(|least| some >= least, IO_SHARES)?.min(by_full);
+    let (pair, of_all) =
+        ((t.io_warning_share, t.io_critical_share), (t.io_full_warning_share, t.io_full_critical_share));
+    let by_full = grade(|least| full.is_some_and(|full| full >= least), of_all)?;
+    let severity = grade(|least| some >= least, pair)?.min(by_full);
     Some(Lack {
         signal: "io_pressure_share",
         part: some,
-        threshold: threshold(severity, IO_SHARES),
+        threshold: threshold(severity, pair),
         severity,
         title: format!(
             "the machine waits for storage: some task for {} of the time, all for {}",
@@ -123,13 +139,14 @@ fn io(node: &Node) -> Option<Lack> {
     })
 }
 
-fn steal(node: &Node) -> Option<Lack> {
+fn steal(node: &Node, t: &Thresholds) -> Option<Lack> {
     let stolen = node.cpu_share("steal")?;
-    let severity = grade(|least| stolen >= least, STEAL_SHARES)?;
+    let pair = (t.steal_warning_share, t.steal_critical_share);
+    let severity = grade(|least| stolen >= least, pair)?;
     Some(Lack {
         signal: "steal_share",
         part: stolen,
-        threshold: threshold(severity, STEAL_SHARES),
+        threshold: threshold(severity, pair),
         severity,
         title: format!("the hypervisor gave {} of this machine's CPU time to others (steal)", percent(rounded(stolen))),
         cause: "the host of this virtual machine is overcommitted, or its CPU credits are used up",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ktrace_bundle::node::Qdisc;
+use serde::Deserialize;
 
 use super::thrown::{Thrown, is_at_qdisc, thrown_by};
 use super::{MAX_COVERED, key_of, place};
@@ -11,33 +12,33 @@ use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
 use crate::detectors::Rule;
 use crate::escape::shown;
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::{percent, share};
 
-/// From this share of packets on, it is noticed: as much loss slows TCP down.
-const WARNING_SHARE: f64 = 0.01;
-/// From this share on, little gets through.
-const CRITICAL_SHARE: f64 = 0.05;
-/// Connections that have to send this share again, and whose packets were seen to be dropped here, hardly work.
-const CRITICAL_LOSS: f64 = 0.1;
 /// A smaller share reads as none.
 const MIN_TOLD: f64 = 0.0005;
-/// Fewer prove nothing.
-const MIN_DROPS: u64 = 10;
 
 /// See the module.
 pub(in crate::detectors) struct QdiscDrops;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    warning_share: f64,
+    critical_share: f64,
+    critical_loss_share: f64,
+    min_drops: u64,
+}
+
 impl Rule for QdiscDrops {
     const ID: &'static str = "net.qdisc_drops";
     const TEXT: &'static str = include_str!("../../../kb/net.qdisc_drops.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Qdiscs], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
         let mut seen = thrown_by(capture, |row| {
             let dev = row.dev.as_deref().filter(|_| is_at_qdisc(row))?;
             Some((row.netns, dev.to_owned()))
@@ -46,10 +47,11 @@ impl Rule for QdiscDrops {
         for (netns, place) in &capture.node.places {
             for q in worst(place) {
                 let thrown = seen.remove(&(*netns, q.dev.clone()));
-                found.extend(finding(capture, *netns, place, q, thrown));
+                found.extend(finding(capture, t, (*netns, place), q, thrown));
             }
         }
-        found.extend(seen.into_iter().filter_map(|((netns, dev), thrown)| uncounted(capture, netns, &dev, thrown)));
+        found
+            .extend(seen.into_iter().filter_map(|((netns, dev), thrown)| uncounted(capture, t, (netns, &dev), thrown)));
         found
     }
 }
@@ -71,16 +73,25 @@ fn rose(q: &Qdisc, counter: &str) -> u64 {
     q.rose.get(counter).copied().unwrap_or(0)
 }
 
-fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<Thrown>) -> Option<Finding> {
+fn finding(
+    capture: &Capture,
+    t: &Thresholds,
+    (netns, at): (u32, &Place),
+    q: &Qdisc,
+    thrown: Option<Thrown>,
+) -> Option<Finding> {
     let drops = rose(q, "drops");
     let all = rose(q, "packets").saturating_add(drops);
     let part = share(drops, all);
-    let severity = match part {
-        _ if drops < MIN_DROPS => return None,
-        _ if thrown.as_ref().is_some_and(|t| t.loss() >= CRITICAL_LOSS) => Severity::Critical,
-        CRITICAL_SHARE.. => Severity::Critical,
-        WARNING_SHARE.. => Severity::Warning,
-        _ => Severity::Info,
+    let is_felt = thrown.as_ref().is_some_and(|seen| seen.loss() >= t.critical_loss_share);
+    let severity = if drops < t.min_drops {
+        return None;
+    } else if is_felt || part >= t.critical_share {
+        Severity::Critical
+    } else if part >= t.warning_share {
+        Severity::Warning
+    } else {
+        Severity::Info
     };
     let title = format!(
         "the queue `{}` of interface `{}` of {} dropped {drops} of {all} packets{}",
@@ -89,7 +100,7 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<
         place(capture, netns),
         if part < MIN_TOLD { String::new() } else { format!(" ({})", percent(part)) }
     );
-    let least = if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE };
+    let least = if severity == Severity::Critical { t.critical_share } else { t.warning_share };
     // who is known to have been hit is told, else who may have been
     let (evidence, keys) = match thrown {
         Some(thrown) => (thrown.evidence, thrown.keys.into_iter().collect()),
@@ -113,24 +124,24 @@ fn finding(capture: &Capture, netns: u32, at: &Place, q: &Qdisc, thrown: Option<
 }
 
 /// Drops at an interface whose queue was not counted at both looks.
-fn uncounted(capture: &Capture, netns: u32, dev: &str, thrown: Thrown) -> Option<Finding> {
+fn uncounted(capture: &Capture, t: &Thresholds, (netns, dev): (u32, &str), thrown: Thrown) -> Option<Finding> {
     let (n, at) = (thrown.packets, capture.node.place(netns));
-    if n < MIN_DROPS {
+    if n < t.min_drops {
         return None;
     }
     let kind = at.and_then(|at| kind_of(at, dev)).unwrap_or_default();
     let queue = if kind.is_empty() { "a queue".to_owned() } else { format!("the queue `{}`", shown(kind)) };
-    let severity = if thrown.loss() >= CRITICAL_LOSS { Severity::Critical } else { Severity::Warning };
+    let severity = if thrown.loss() >= t.critical_loss_share { Severity::Critical } else { Severity::Warning };
     Some(Finding {
         rule: "net.qdisc_drops",
         severity,
         title: format!("{queue} of interface `{}` of {} dropped {n} packets", shown(dev), place(capture, netns)),
-        signal: Signal { name: "qdisc_drop_count", value: n as f64, unit: "packets", threshold: MIN_DROPS as f64 },
+        signal: Signal { name: "qdisc_drop_count", value: n as f64, unit: "packets", threshold: t.min_drops as f64 },
         subject: Subject { netns: Some(netns), ..Subject::default() },
         cause: cause(kind).to_owned(),
         impact: impact(severity).to_owned(),
         next_steps: next_steps(at),
-        share: thrown.loss().max(WARNING_SHARE),
+        share: thrown.loss().max(t.warning_share),
         confidence: 0.9,
         evidence: thrown.evidence,
         symptoms: Vec::new(),

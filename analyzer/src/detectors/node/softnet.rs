@@ -1,45 +1,50 @@
 //! `net.softnet_drops`: received packets that found no room in the queue between interface and network stack.
 
+use serde::Deserialize;
+
 use super::thrown::{is_at_backlog, thrown_by};
 use crate::capture::{Capture, Needs, NodePart};
 use crate::detectors::Rule;
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
-use crate::kb::NoThresholds;
 use crate::units::share;
-
-/// From this share of received packets on, little works.
-const CRITICAL_SHARE: f64 = 0.01;
-/// Fewer are only mentioned.
-const MIN_WARNING: u64 = 10;
 
 /// See the module.
 pub(in crate::detectors) struct SoftnetDrops;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    critical_share: f64,
+    min_warning: u64,
+}
+
 impl Rule for SoftnetDrops {
     const ID: &'static str = "net.softnet_drops";
     const TEXT: &'static str = include_str!("../../../kb/net.softnet_drops.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Softnet], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        finding(capture).into_iter().collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        finding(capture, t).into_iter().collect()
     }
 }
 
-fn finding(capture: &Capture) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds) -> Option<Finding> {
     let node = &capture.node;
     let seen = thrown_by(capture, |row| is_at_backlog(row).then_some(())).remove(&());
     let counted = node.rose("softnet", "dropped").filter(|n| *n > 0);
     let dropped = counted.or(seen.as_ref().map(|seen| seen.packets))?;
     let all = node.rose("softnet", "processed").unwrap_or(0).saturating_add(dropped);
     let part = share(dropped, all);
-    let severity = match dropped {
-        MIN_WARNING.. if part >= CRITICAL_SHARE && counted.is_some() => Severity::Critical,
-        MIN_WARNING.. => Severity::Warning,
-        _ => Severity::Info,
+    let severity = if dropped < t.min_warning {
+        Severity::Info
+    } else if part >= t.critical_share && counted.is_some() {
+        Severity::Critical
+    } else {
+        Severity::Warning
     };
     let of_all = if counted.is_some() { format!(" of {all}") } else { String::new() };
     let title = format!(

@@ -177,6 +177,17 @@ fn a_cgroup_of_nobody_seen_is_named_by_its_path() {
 }
 
 #[test]
+fn the_share_from_which_on_a_pod_is_throttled_can_be_set() {
+    let c = on([], cgroup(99, &[("cpu.nr_periods", 100), ("cpu.nr_throttled", 12)]));
+    let mut kb = release();
+    let mut at = |share: &str| {
+        kb.set(&format!("pod.cpu_throttled.warning_share={share}")).unwrap();
+        ranked(&run(&c, &kb).unwrap()).len()
+    };
+    assert_eq!((at("0.12"), at("0.13")), (1, 0));
+}
+
+#[test]
 fn a_cgroup_that_began_within_the_window_is_a_warning_at_most() {
     let [_, end] = cgroup(99, &[]);
     let Item::Cgroup(mut young) = end.item.clone() else { panic!("a cgroup") };

@@ -3,49 +3,50 @@
 use std::collections::BTreeSet;
 
 use ktrace_bundle::node::Cgroup;
+use serde::Deserialize;
 
 use super::{keys_of, of_cgroup, whose};
 use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, ProcId};
 use crate::detectors::Rule;
 use crate::finding::{Finding, Severity, Signal, Step};
-use crate::kb::NoThresholds;
 use crate::units::{duration, percent, share};
-
-/// From this share of periods on, it is noticed.
-const WARNING_SHARE: f64 = 0.1;
-/// From this share of periods on, the pod waits more often than not.
-const CRITICAL_SHARE: f64 = 0.5;
-/// Fewer periods, which are 100 ms long by default, prove nothing.
-const MIN_PERIODS: u64 = 20;
 
 /// See the module.
 pub(in crate::detectors) struct CpuThrottled;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::detectors) struct Thresholds {
+    warning_share: f64,
+    critical_share: f64,
+    min_periods: u64,
+}
+
 impl Rule for CpuThrottled {
     const ID: &'static str = "pod.cpu_throttled";
     const TEXT: &'static str = include_str!("../../../kb/pod.cpu_throttled.toml");
-    type Thresholds = NoThresholds;
+    type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
         Needs { node: &[NodePart::Cgroups], ..Needs::NOTHING }
     }
 
-    fn detect(&self, capture: &Capture, _: &NoThresholds) -> Vec<Finding> {
-        capture.node.cgroups.values().filter_map(|looks| finding(capture, looks)).collect()
+    fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
+        capture.node.cgroups.values().filter_map(|looks| finding(capture, t, looks)).collect()
     }
 }
 
-fn finding(capture: &Capture, looks: &Looks<Cgroup>) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, looks: &Looks<Cgroup>) -> Option<Finding> {
     let cgroup = looks.end.as_ref()?;
     let is_whole = looks.start.is_some();
     let counters = if is_whole { &cgroup.rose } else { &cgroup.counters };
     let gained = |counter: &str| counters.get(counter).copied().unwrap_or(0);
     let (periods, throttled) = (gained("cpu.nr_periods"), gained("cpu.nr_throttled"));
     let part = share(throttled, periods);
-    if periods < MIN_PERIODS || part < WARNING_SHARE {
+    if periods < t.min_periods || part < t.warning_share {
         return None;
     }
-    let severity = if part >= CRITICAL_SHARE && is_whole { Severity::Critical } else { Severity::Warning };
+    let severity = if part >= t.critical_share && is_whole { Severity::Critical } else { Severity::Warning };
     let members: BTreeSet<ProcId> = capture.processes.in_cgroup(cgroup.cgroup_id).collect();
     let subject = of_cgroup(capture, &members);
     let title = format!(
@@ -65,7 +66,7 @@ fn finding(capture: &Capture, looks: &Looks<Cgroup>) -> Option<Finding> {
             name: "throttled_period_share",
             value: part * 100.0,
             unit: "percent",
-            threshold: 100.0 * if severity == Severity::Critical { CRITICAL_SHARE } else { WARNING_SHARE },
+            threshold: 100.0 * if severity == Severity::Critical { t.critical_share } else { t.warning_share },
         },
         cause: format!(
             "it used up what it may run in a period and had to wait for the next one, its threads {waited} in all; the node may have idle CPUs all the same"

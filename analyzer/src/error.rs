@@ -49,7 +49,7 @@ pub enum Error {
     #[error("no bundle in `{}`", .0.display())]
     NoBundle(PathBuf),
     /// The knowledge base, or what a user sets in it.
-    #[error("{0}")]
+    #[error(transparent)]
     Kb(#[from] KbError),
     /// `--where` without `=`.
     #[error("`{0}` is not `key=value`")]

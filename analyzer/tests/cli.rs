@@ -178,13 +178,56 @@ fn help_and_version_are_data() {
 }
 
 #[test]
-fn a_rule_explains_itself_and_an_unknown_one_lists_them_all() {
-    let o = analyze(&["--explain", "dns.no_reply"]);
+fn a_rule_says_what_it_knows_and_an_unknown_one_where_to_look() {
+    let o = analyze(&["kb", "show", "dns.slow"]);
     assert_eq!(o.status.code(), Some(0));
-    assert!(out(&o).starts_with("dns.no_reply (version 1)\ndoes a process get answers"), "{}", out(&o));
-    let o = analyze(&["--explain", "dns.nope"]);
+    let text = out(&o);
+    assert!(
+        text.starts_with("dns.slow (dns, version 1)\nhow long does a process wait for its DNS server?\n"),
+        "{text}"
+    );
+    for part in ["needs", "reads", "decides", "thresholds", "cause", "impact", "does not know", "next", "see"] {
+        assert!(text.contains(&format!("\n{part}\n   - ")), "{part}: {text}");
+    }
+    assert!(text.contains("p95_ms = 500 ms: a reply that takes this long is slow"), "{text}");
+    let o = analyze(&["kb", "show", "dns.slow", "--set", "dns.slow.p95_ms=50"]);
+    assert!(out(&o).contains("p95_ms = 50.0 ms instead of 500 ms"), "{}", out(&o));
+    let o = analyze(&["kb", "show", "dns.nope"]);
     assert_eq!(o.status.code(), Some(2));
-    assert!(err(&o).contains("error: there is no rule `dns.nope`\nhint: rules are dns.no_reply, "), "{}", err(&o));
+    assert_eq!(err(&o), "error: there is no rule `dns.nope`\nhint: `analyze kb list` names all rules\n");
+}
+
+#[test]
+fn rules_are_listed_by_layer_and_found_by_words() {
+    let all = out(&analyze(&["kb", "list"]));
+    assert!(all.lines().filter(|l| l.contains('?')).count() >= 40, "{all}");
+    let layers: Vec<_> = all.lines().filter(|l| !l.is_empty() && !l.contains(' ')).collect();
+    assert_eq!(layers, ["dns", "connect", "tcp", "nat", "socket", "node", "capture"]);
+    let dns = out(&analyze(&["kb", "list", "--layer", "dns"]));
+    assert!(dns.lines().count() >= 4 && dns.lines().all(|l| l.starts_with("dns.")), "{dns}");
+    let found = out(&analyze(&["kb", "search", "slow", "resolver"]));
+    assert!(found.starts_with("dns.slow "), "{found}");
+    let o = analyze(&["kb", "search", "zebra"]);
+    assert_eq!((o.status.code(), out(&o)), (Some(0), String::new()));
+    assert!(err(&o).contains("no rule is about these words"), "{}", err(&o));
+}
+
+#[test]
+fn an_old_bundle_is_judged_by_another_threshold() {
+    let bundle = case("dns-fast-for-all");
+    assert!(out(&analyze(&[&bundle])).contains("verdict: ok"));
+    let o = analyze(&[&bundle, "--set", "dns.slow.p95_ms=30"]);
+    assert!(out(&o).contains("dns.slow.p95_ms is 30.0 ms instead of 500 ms"), "{}", out(&o));
+    assert!(out(&o).contains("verdict: warning: `api` (pid 1847)"), "{}", out(&o));
+    let o = analyze(&[&bundle, "--set", "dns.slow.p95_ms=30", "--format", "json"]);
+    assert!(out(&o).contains(r#""settings":{"dns.slow.p95_ms":30.0}"#), "{}", out(&o));
+    let o = analyze(&[&bundle, "--set", "dns.slow.p99_ms=30"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(
+        err(&o).starts_with("error: rule `dns.slow` has no threshold `p99_ms`\nhint: it has critical_share, "),
+        "{}",
+        err(&o)
+    );
 }
 
 #[test]

@@ -329,7 +329,8 @@ fn a_runtime_moves_its_pods_in_version_1_only() {
     command.args(["-c", &format!("{join} && exec {} {args}", built("traffic").display())]);
     let told = Program::run(command).truths();
     let bundle = capture.stop();
-    let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == lab.client.inode()).collect();
+    let events: Vec<_> =
+        bundle.events.iter().filter(|event| event.id.netns == lab.client.inode() && is_of_a_program(event)).collect();
     assert_eq!(events.len(), datagrams(told).len(), "{events:?}");
     for event in events {
         assert_eq!(event.id.home.value().cloned(), container(POD, Some(CONTAINER), None), "{event:?}");

@@ -27,6 +27,7 @@ use crate::runtime::cri::{
 use crate::runtime::fake::{Answers, Fake};
 use crate::runtime::node::{NODE_ADDRESS, Node, Pod, Running};
 use crate::runtime::servers::{ROUND, Servers};
+use crate::truth::is_of_a_program;
 use crate::wait::{DEADLINE, PATIENCE, boot_ns, until, until_boot_ns};
 use crate::workdir::Workdir;
 use crate::{Test, tests};
@@ -123,7 +124,8 @@ pub fn every_event_names_its_pod(node: &Node) {
     let spaces = [node.netns.inode(), early[0].0.netns, late.netns];
     let ports = Ports::of(&bundle);
     let (mut of_pods, mut of_others) = (0, 0);
-    for event in bundle.events.iter().filter(|event| spaces.contains(&event.id.netns)) {
+    let of_programs = bundle.events.iter().filter(|event| is_of_a_program(event));
+    for event in of_programs.filter(|event| spaces.contains(&event.id.netns)) {
         let key = (event.id.netns, ports.socket(event));
         match (&event.id.home, expected.get(&key)) {
             (Attribution::Resolved(found), Some(home)) => {
@@ -225,7 +227,8 @@ fn a_runtime_that_hangs_dies_and_comes_back_costs_no_event_and_no_time() {
     node.remove(&late);
     node.netns.wait_until_quiet();
     let bundle = capture.stop();
-    let events: Vec<_> = bundle.events.iter().filter(|event| event.id.netns == node.netns.inode()).collect();
+    let is_its = |event: &&Event| event.id.netns == node.netns.inode() && is_of_a_program(event);
+    let events: Vec<_> = bundle.events.iter().filter(is_its).collect();
     let ports = Ports::of(&bundle);
     let homes_of = |wanted: &BTreeSet<(bool, u16)>| {
         let its = events.iter().filter(|event| wanted.contains(&ports.socket(event)));

@@ -64,6 +64,7 @@ fn words_lead_to_the_rule_that_they_are_about() {
     assert_eq!(first("connection refused"), Some("tcp.refused"));
     assert_eq!(first("retransmitted segments"), Some("tcp.retransmits"));
     assert_eq!(first("conntrack table full"), Some("conntrack.full"));
+    assert_eq!(first("time_wait everywhere"), Some("net.ephemeral_ports_exhausted"));
     assert_eq!(first("the of and"), None);
     assert_eq!(first("zebra"), None);
 }

@@ -52,7 +52,9 @@ impl Kb {
 /// How much this word says for a rule.
 fn weight(id: &str, entry: &Entry, word: &str) -> u32 {
     let stem = stem(word);
-    let has = |text: &str| text.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|w| w.starts_with(stem));
+    let is_gap = |c: char| !(c.is_alphanumeric() || c == '_' || c == '-');
+    let begins = |w: &str| w.starts_with(stem) || w.split(['_', '-']).any(|part| part.starts_with(stem));
+    let has = |text: &str| text.to_lowercase().split(is_gap).any(begins);
     let named = word == id || has(id) || has(entry.layer.as_str()) || entry.words.iter().any(|w| has(w));
     let texts = [&entry.decides, &entry.cause, &entry.impact, &entry.limits, &entry.next, &entry.reads];
     let mut sum = 0;

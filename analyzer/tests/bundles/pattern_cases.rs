@@ -251,13 +251,13 @@ pub const PATTERN_CASES: &[Case] = &[
         name: "top-talker",
         story: "Of 200 new connections one program makes 180.",
         build: || talkers(200, 90),
-        expect: top(
-            "node.top_talkers",
-            "info",
-            1847,
-            WEB,
-            "makes 180 of 200 new connections of this node (90 %), 180 of them to 10.42.2.8:8080",
-        ),
+        expect: Expect::Top {
+            rule: "node.top_talkers",
+            severity: "info",
+            pid: 1847,
+            remote: None,
+            title: "makes 180 of 200 new connections of this node (90 %), 180 of them to 10.42.2.8:8080",
+        },
     },
     Case {
         name: "top-talker-even",

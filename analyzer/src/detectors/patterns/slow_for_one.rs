@@ -23,6 +23,14 @@ pub(in crate::detectors) struct Thresholds {
     fast_share: f64,
 }
 
+/// A client of a server.
+#[derive(Debug)]
+struct Client<'a> {
+    target: Target,
+    flows: Vec<&'a UdpFlow>,
+    tally: Tally,
+}
+
 /// Replies of one server to one client.
 #[derive(Debug, Default)]
 struct Tally {
@@ -57,22 +65,22 @@ impl Rule for SlowForOne {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let mut servers: BTreeMap<Endpoint, Vec<(Target, Vec<&UdpFlow>, Tally)>> = BTreeMap::new();
+        let mut servers: BTreeMap<Endpoint, Vec<Client<'_>>> = BTreeMap::new();
         for (target, flows) in capture.dns_by_target() {
             let tally = Tally::of(&flows);
             if tally.replies >= t.min_replies {
-                servers.entry(target.remote).or_default().push((target, flows, tally));
+                servers.entry(target.remote).or_default().push(Client { target, flows, tally });
             }
         }
         most(servers.values().filter_map(|clients| finding(capture, t, clients)).collect())
     }
 }
 
-fn finding(capture: &Capture, t: &Thresholds, clients: &[(Target, Vec<&UdpFlow>, Tally)]) -> Option<Finding> {
+fn finding(capture: &Capture, t: &Thresholds, clients: &[Client<'_>]) -> Option<Finding> {
     let slow_share = |tally: &Tally| share(tally.slow, tally.replies);
-    let (slow, fast): (Vec<_>, Vec<_>) = clients.iter().partition(|(_, _, tally)| slow_share(tally) >= t.slow_share);
-    let [(target, flows, tally)] = slow.as_slice() else { return None };
-    if fast.is_empty() || fast.iter().any(|(_, _, tally)| slow_share(tally) > t.fast_share) {
+    let (slow, fast): (Vec<_>, Vec<_>) = clients.iter().partition(|c| slow_share(&c.tally) >= t.slow_share);
+    let [Client { target, flows, tally }] = slow.as_slice() else { return None };
+    if fast.is_empty() || fast.iter().any(|c| slow_share(&c.tally) > t.fast_share) {
         return None;
     }
     let subject = group::of_flows(capture, target, flows);
@@ -120,8 +128,8 @@ fn finding(capture: &Capture, t: &Thresholds, clients: &[(Target, Vec<&UdpFlow>,
 }
 
 /// `of 40 replies to 3 other clients 0 (0 %)`.
-fn others(fast: &[&(Target, Vec<&UdpFlow>, Tally)]) -> String {
-    let sum = |of: fn(&Tally) -> u64| fast.iter().map(|(_, _, tally)| of(tally)).fold(0_u64, u64::saturating_add);
+fn others(fast: &[&Client<'_>]) -> String {
+    let sum = |of: fn(&Tally) -> u64| fast.iter().map(|c| of(&c.tally)).fold(0_u64, u64::saturating_add);
     let (replies, slow) = (sum(|t| t.replies), sum(|t| t.slow));
     format!(
         "of {} to {} {slow} ({})",

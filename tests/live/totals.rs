@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use ktrace_bundle::event::EventKind;
-use ktrace_bundle::ledger::DropReason;
 use ktrace_bundle::summary::{TalkerRow, TypeTotal};
 use ktrace_bundle::tcp::TcpState::{
     self, Close, CloseWait, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent,

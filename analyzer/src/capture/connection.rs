@@ -124,9 +124,9 @@ pub struct Connection {
     /// Segments sent again.
     pub retransmits: Retransmits,
     /// In the socket table before the window.
-    pub at_start: Option<Snapshot>,
+    pub at_start: Option<Box<Snapshot>>,
     /// In the socket table after the window.
-    pub at_end: Option<Snapshot>,
+    pub at_end: Option<Box<Snapshot>>,
     /// What went wrong on it.
     pub trouble: Option<Box<Trouble>>,
     /// Where its packets go.
@@ -193,13 +193,13 @@ impl Connection {
     /// Adds what a socket table says.
     pub(super) fn apply_socket(&mut self, record: &SocketRecord, proc: Option<ProcId>) {
         self.learn(&record.id, proc, record.boot_ns);
-        let snapshot = Snapshot {
+        let snapshot = Box::new(Snapshot {
             at: record.boot_ns,
             state: record.state,
             tx_segs_count: record.tx_segs_count,
             retrans_count: record.retrans_count,
             srtt_us: record.srtt_us,
-        };
+        });
         match record.when {
             When::Start => self.at_start = Some(snapshot),
             When::End => self.at_end = Some(snapshot),

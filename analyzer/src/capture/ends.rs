@@ -95,14 +95,22 @@ pub struct Ends {
 impl Ends {
     pub(super) fn new(connections: &[Connection], udp: UdpServers) -> Self {
         let mut ends = Self::default();
-        for c in connections {
-            let (client, server) =
-                if c.is_client() { c.way.at_the_server(c.local, c.remote) } else { (c.remote, c.local) };
-            let (Some(_), Some(port)) = (client.addr.and(client.port), server.port) else { continue };
-            let map = if c.is_client() { &mut ends.clients } else { &mut ends.servers };
-            let local = if c.is_client() { c.local } else { server };
-            let end = FarEnd { netns: c.netns, local, owner: c.owner(), span: c.span };
-            add(map, (Proto::Tcp, client, port), end);
+        let key = |client: Endpoint, server: Endpoint| {
+            client.addr.and(client.port)?;
+            Some((Proto::Tcp, client, server.port?))
+        };
+        let end = |c: &Connection| FarEnd { netns: c.netns, local: c.local, owner: c.owner(), span: c.span };
+        for c in connections.iter().filter(|c| !c.is_client()) {
+            if let Some(key) = key(c.remote, c.local) {
+                add(&mut ends.servers, key, end(c));
+            }
+        }
+        // most clients talk to servers elsewhere: nobody asks for these
+        for c in connections.iter().filter(|c| c.is_client()) {
+            let (client, server) = c.way.at_the_server(c.local, c.remote);
+            if let Some(key) = key(client, server).filter(|key| ends.servers.contains_key(key)) {
+                add(&mut ends.clients, key, end(c));
+            }
         }
         for ((key, _), end) in udp.by_key {
             add(&mut ends.servers, key, end);
@@ -136,7 +144,7 @@ impl Ends {
 }
 
 fn add(map: &mut BTreeMap<Key, Vec<FarEnd>>, key: Key, end: FarEnd) {
-    let ends = map.entry(key).or_default();
+    let ends = map.entry(key).or_insert_with(|| Vec::with_capacity(1));
     if ends.len() >= MAX_SAME {
         ends.remove(0);
     }

@@ -4,8 +4,13 @@
 const MAX_SEQS: usize = 8;
 
 /// The first few `seq` of the events behind a statement, and how many there were.
+///
+/// A pointer wide: of hundreds of thousands of flows each has several, and hardly any is not empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Evidence {
+pub struct Evidence(Option<Box<Inner>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Inner {
     seqs: Vec<u64>,
     total: u64,
 }
@@ -20,29 +25,31 @@ impl Evidence {
 
     /// Adds one event.
     pub fn add(&mut self, seq: u64) {
-        self.total = self.total.saturating_add(1);
-        if self.seqs.len() < MAX_SEQS && !self.seqs.contains(&seq) {
-            self.seqs.push(seq);
+        let inner = self.0.get_or_insert_default();
+        inner.total = inner.total.saturating_add(1);
+        if inner.seqs.len() < MAX_SEQS && !inner.seqs.contains(&seq) {
+            inner.seqs.push(seq);
         }
     }
 
     /// Adds another's events.
     pub fn merge(&mut self, other: &Self) {
-        let total = self.total.saturating_add(other.total);
-        other.seqs.iter().for_each(|s| self.add(*s));
-        self.total = total;
+        let Some(more) = &other.0 else { return };
+        let total = self.total().saturating_add(more.total);
+        more.seqs.iter().for_each(|s| self.add(*s));
+        self.0.get_or_insert_default().total = total;
     }
 
     /// Line numbers in `events.jsonl`, at most eight, rising.
     pub fn seqs(&self) -> Vec<u64> {
-        let mut seqs = self.seqs.clone();
+        let mut seqs = self.0.as_ref().map(|inner| inner.seqs.clone()).unwrap_or_default();
         seqs.sort_unstable();
         seqs
     }
 
     /// Number of events behind the statement.
-    pub const fn total(&self) -> u64 {
-        self.total
+    pub fn total(&self) -> u64 {
+        self.0.as_ref().map_or(0, |inner| inner.total)
     }
 }
 

@@ -17,6 +17,7 @@ mod node;
 mod overflows;
 mod peers;
 mod process;
+mod races;
 mod rtts;
 mod target;
 mod tracking;
@@ -25,7 +26,8 @@ mod udp;
 mod way;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 use ktrace_bundle::event::{Datagram, Endpoint, Errno, Event, EventKind, Identity, Payload, Proto, Role, SocketRecord};
@@ -46,6 +48,7 @@ pub use node::{FilterKey, Looks, Node, NodeGaps, NodePart, Place, Rising, Waitin
 pub use overflows::Overflow;
 pub use peers::Peers;
 pub use process::{ProcId, Process, Processes, Setting};
+pub use races::Races;
 pub use rtts::{Cutoffs, MAX_SAMPLES, RETRY_CLUSTER_NS, Rtts};
 pub use target::Target;
 pub use tracking::{TrackingCoverage, TrackingNeed};
@@ -64,7 +67,7 @@ const MAX_FLOWS: usize = 400_000;
 const MAX_REASONS: usize = 32;
 
 /// What makes a socket one and the same: its namespace, and its cookie or, in a line without one, its ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum FlowKey {
     Cookie(u32, u64),
     Ends(u32, Endpoint, Endpoint),
@@ -120,6 +123,8 @@ pub struct Capture {
     pub processes: Processes,
     /// What could have been seen.
     pub coverage: Coverage,
+    attempts: OnceLock<BTreeMap<Target, Vec<(usize, Attempt)>>>,
+    races: OnceLock<Races>,
 }
 
 /// Builds a [`Capture`] from records as they come.
@@ -135,7 +140,7 @@ pub struct Builder {
     lookups: Lookups,
     peers: Peers,
     connections: Vec<Connection>,
-    open: BTreeMap<FlowKey, usize>,
+    open: HashMap<FlowKey, usize>,
     connection_overflow: u64,
     udp: UdpFlows,
     udp_servers: UdpServers,
@@ -170,7 +175,7 @@ impl Builder {
             lookups: Lookups::default(),
             peers: Peers::default(),
             connections: Vec::new(),
-            open: BTreeMap::new(),
+            open: HashMap::new(),
             connection_overflow: 0,
             udp: UdpFlows::default(),
             udp_servers: UdpServers::default(),
@@ -236,7 +241,9 @@ impl Builder {
             let asked = [f.server.port, f.way.vip(f.server).and_then(|vip| vip.port)];
             !is_group && asked.iter().flatten().any(|p| coverage.dns_ports.contains(p))
         };
-        let (dns, udp) = flows.into_iter().partition(is_dns);
+        // in place: there may be hundreds of thousands
+        let mut dns = flows;
+        let udp = dns.extract_if(.., |f| !is_dns(f)).collect();
         let connections: Vec<_> = self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect();
         Capture {
             node_name,
@@ -258,6 +265,8 @@ impl Builder {
             node: self.node,
             processes: self.processes,
             coverage,
+            attempts: OnceLock::new(),
+            races: OnceLock::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The processes of a capture, each once, and whose word counts when events disagree about an owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ktrace_bundle::attribution::{Attribution, Owner, OwnerSource};
 use ktrace_bundle::event::Identity;
@@ -14,7 +14,7 @@ const MAX_PROCESSES: usize = 200_000;
 pub struct ProcId(u32);
 
 /// One process under one name; an `exec` makes another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Process {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -36,7 +36,7 @@ pub struct Setting {
 /// Every process that owned a socket.
 #[derive(Debug, Default)]
 pub struct Processes {
-    by_key: BTreeMap<Process, ProcId>,
+    by_key: HashMap<Process, ProcId>,
     list: Vec<Process>,
     homes: Vec<Option<Home>>,
     settings: Vec<Setting>,

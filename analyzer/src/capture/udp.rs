@@ -4,7 +4,8 @@
 //! newest burst of queries first come, first served; a query without a reply after 5 s is lost. A resolver that
 //! asks several servers at once (musl) takes the first answer: its other queries were served elsewhere.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 
 use ktrace_bundle::event::{Endpoint, Errno, Event, Payload, Role};
 use ktrace_bundle::flow::FlowRecord;
@@ -213,7 +214,12 @@ impl UdpFlow {
     fn take(&mut self) -> Option<Query> {
         let newest = self.outstanding.back()?.burst;
         let first = self.outstanding.partition_point(|q| q.burst < newest);
-        self.outstanding.remove(first)
+        let query = self.outstanding.remove(first);
+        if self.outstanding.is_empty() {
+            // most flows are a query and its answer
+            self.outstanding = VecDeque::new();
+        }
+        query
     }
 
     /// Queries of the same moment were served by another server.
@@ -265,8 +271,11 @@ impl UdpFlow {
 /// Every UDP flow of a client.
 #[derive(Debug, Default)]
 pub(super) struct UdpFlows {
-    flows: BTreeMap<(FlowKey, Endpoint), UdpFlow>,
-    siblings: BTreeMap<FlowKey, Vec<Endpoint>>,
+    flows: Vec<UdpFlow>,
+    /// Where in `flows`.
+    places: HashMap<(FlowKey, Endpoint), usize>,
+    /// Of each socket the first of its flows, and a few more.
+    siblings: HashMap<FlowKey, (usize, Vec<usize>)>,
     pub(super) overflow: u64,
 }
 
@@ -309,36 +318,50 @@ impl UdpFlows {
 
     /// Adds what the record of a flow says.
     pub(super) fn conclude(&mut self, socket: FlowKey, record: &FlowRecord) {
-        if let Some(flow) = self.flows.get_mut(&(socket, record.tuple.to)) {
+        let place = self.places.get(&(socket, record.tuple.to));
+        if let Some(flow) = place.and_then(|place| self.flows.get_mut(*place)) {
             flow.way.conclude(record);
         }
     }
 
     /// The flows, judged at the window's end.
     pub(super) fn finish(mut self, window_end_ns: u64) -> Vec<UdpFlow> {
-        self.flows.values_mut().for_each(|f| f.finish(window_end_ns));
-        self.flows.into_values().collect()
+        self.flows.iter_mut().for_each(|f| f.finish(window_end_ns));
+        self.flows
     }
 
     fn flow(&mut self, socket: FlowKey, event: &Event, max: usize) -> Option<&mut UdpFlow> {
-        let key = (socket, event.id.remote);
-        if !self.flows.contains_key(&key) {
-            if self.flows.len() >= max {
+        let place = match self.places.entry((socket, event.id.remote)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if self.flows.len() >= max => {
                 self.overflow += 1;
                 return None;
             }
-            let siblings = self.siblings.entry(socket).or_default();
-            if siblings.len() < MAX_SIBLINGS {
-                siblings.push(event.id.remote);
+            Entry::Vacant(new) => {
+                let place = *new.insert(self.flows.len());
+                let (first, more) = self.siblings.entry(socket).or_insert((place, Vec::new()));
+                if *first != place && more.len() + 1 < MAX_SIBLINGS {
+                    more.push(place);
+                }
+                self.flows.push(UdpFlow::new(event));
+                place
             }
-        }
-        Some(self.flows.entry(key).or_insert_with(|| UdpFlow::new(event)))
+        };
+        self.flows.get_mut(place)
+    }
+
+    /// The flows of a socket, as far as they are compared with each other, the oldest first.
+    fn of_socket(&self, socket: &FlowKey) -> Vec<usize> {
+        let known = self.siblings.get(socket);
+        known.map_or_else(Vec::new, |(first, more)| std::iter::once(*first).chain(more.iter().copied()).collect())
     }
 
     fn serve_siblings(&mut self, socket: &FlowKey, server: Endpoint, asked_at: u64) {
-        let Some(siblings) = self.siblings.get(socket).filter(|s| s.len() > 1) else { return };
-        for other in siblings.iter().filter(|s| **s != server) {
-            if let Some(flow) = self.flows.get_mut(&(*socket, *other)) {
+        if self.siblings.get(socket).is_none_or(|(_, more)| more.is_empty()) {
+            return;
+        }
+        for place in self.of_socket(socket) {
+            if let Some(flow) = self.flows.get_mut(place).filter(|flow| flow.server != server) {
                 flow.serve_elsewhere(asked_at);
             }
         }
@@ -346,14 +369,13 @@ impl UdpFlows {
 
     /// A reply read without its sender's address: the server that has waited longest is taken to have sent it.
     fn reply_from_somewhere(&mut self, socket: &FlowKey, at: u64) {
-        let Some(siblings) = self.siblings.get(socket) else { return };
-        let waiting = siblings
-            .iter()
-            .filter_map(|s| self.flows.get(&(*socket, *s))?.outstanding.front().map(|q| (q.at, *s)))
-            .min();
-        let Some(server) = waiting.map(|(_, s)| s).or_else(|| siblings.first().copied()) else { return };
-        let asked_at = self.flows.get_mut(&(*socket, server)).and_then(|f| f.reply(at));
-        if let Some(asked_at) = asked_at {
+        let siblings = self.of_socket(socket);
+        let since = |place: &usize| self.flows.get(*place)?.outstanding.front().map(|q| q.at);
+        let waiting = siblings.iter().filter_map(|place| Some((since(place)?, *place))).min();
+        let place = waiting.map(|(_, place)| place).or_else(|| siblings.first().copied());
+        let Some(flow) = place.and_then(|place| self.flows.get_mut(place)) else { return };
+        let server = flow.server;
+        if let Some(asked_at) = flow.reply(at) {
             self.serve_siblings(socket, server, asked_at);
         }
     }

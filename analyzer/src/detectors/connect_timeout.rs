@@ -3,9 +3,8 @@
 use ktrace_bundle::event::EventKind;
 use serde::Deserialize;
 
-use super::races::Races;
 use super::{Rule, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Races, Target};
 use crate::finding::{Finding, Severity, Signal, Step, Subject};
 use crate::units::{MILLI, SECOND, count, duration, share};
 
@@ -123,9 +122,9 @@ impl Rule for ConnectTimeout {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let attempts = capture.attempts();
-        attempts.iter().filter_map(|(target, members)| finding(capture, t, &races, target, members)).collect()
+        attempts.iter().filter_map(|(target, members)| finding(capture, t, races, target, members)).collect()
     }
 }
 

@@ -17,7 +17,6 @@ mod nat;
 mod node;
 mod patterns;
 mod probe_failing;
-mod races;
 mod rank;
 mod refused;
 mod resolver_config;

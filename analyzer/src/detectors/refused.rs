@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use super::races::Races;
 use super::{Rule, group, steps};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Races, Target};
 use crate::finding::{Finding, Severity, Signal, Step};
 use crate::kb::Ms;
 use crate::units::{count, share};
@@ -34,7 +33,7 @@ impl Rule for Refused {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let attempts = capture.attempts();
         let worked = |target: &Target| -> u64 {
             let same = attempts.iter().filter(|(other, _)| other.comm == target.comm && other.netns == target.netns);
@@ -46,7 +45,7 @@ impl Rule for Refused {
             if refused.is_empty() {
                 continue;
             }
-            let severity = severity(capture, t, &races, members, &refused, || worked(target));
+            let severity = severity(capture, t, races, members, &refused, || worked(target));
             found.extend(severity.map(|s| finding(capture, t, target, (&refused, members.len() as u64), s)));
         }
         found

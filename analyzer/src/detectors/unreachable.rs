@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::Errno;
 use serde::Deserialize;
 
-use super::races::Races;
 use super::{Rule, group, refused, steps};
-use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Target};
+use crate::capture::{Attempt, Capture, Connection, Failure, Needs, Races, Target};
 use crate::finding::{Finding, Severity, Signal, Step};
 use crate::units::{count, share};
 
@@ -32,7 +31,7 @@ impl Rule for Unreachable {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let mut found = Vec::new();
         for (target, members) in &capture.attempts() {
             let mut by_errno: BTreeMap<Errno, Vec<&Connection>> = BTreeMap::new();
@@ -42,8 +41,7 @@ impl Rule for Unreachable {
                 }
             }
             let attempts = members.len() as u64;
-            found
-                .extend(by_errno.iter().map(|(e, failed)| finding(capture, t, &races, target, (*e, failed, attempts))));
+            found.extend(by_errno.iter().map(|(e, failed)| finding(capture, t, races, target, (*e, failed, attempts))));
         }
         found
     }

@@ -21,8 +21,7 @@ use ktrace_bundle::event::{Endpoint, PacketDir};
 use serde::Deserialize;
 
 use super::nat::{Kind, Socket};
-use super::races::Races;
-use crate::capture::{Attempt, Capture, Connection, DropRow, Failure, Hit, Needs, Target, UdpFlow};
+use crate::capture::{Attempt, Capture, Connection, DropRow, Failure, Hit, Needs, Races, Target, UdpFlow};
 use crate::finding::Finding;
 
 use account::{Account, Outcome, Strangers};
@@ -74,7 +73,7 @@ fn blame<'a>(capture: &'a Capture, t: &Thresholds, is: impl Fn(&DropRow) -> bool
         return Blame::default();
     }
     let services = capture.services.as_ref();
-    let races = Races::new(capture);
+    let races = capture.races();
     let mut accounts: BTreeMap<(Kind, Target), Account<'_>> = BTreeMap::new();
     let mut known = BTreeSet::new();
     let mut add = |kind, target, socket, outcome: &dyn Fn(&[Hit<'a>]) -> Outcome, mut hits: Vec<Hit<'a>>| {
@@ -88,7 +87,7 @@ fn blame<'a>(capture: &'a Capture, t: &Thresholds, is: impl Fn(&DropRow) -> bool
             continue;
         }
         let hits = capture.drops.of_connection(c, services);
-        let outcome = |hits: &[Hit<'_>]| of_connection(capture, t, &races, c, hits);
+        let outcome = |hits: &[Hit<'_>]| of_connection(capture, t, races, c, hits);
         add(Kind::Tcp, target_of(capture, c), Socket::Tcp(c), &outcome, hits);
     }
     for (kind, flows) in [(Kind::Dns, &capture.dns), (Kind::Udp, &capture.udp)] {

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::capture::{Attempt, Capture, DropRow, Failure, Needs, Target};
 use crate::detectors::nat::Socket;
-use crate::detectors::races::Races;
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Step, Subject};
 use crate::units::count;
@@ -57,7 +56,7 @@ fn is_error(errno: Errno) -> bool {
 
 /// Who failed with the error; losers of a race that was won are left out.
 fn errors<'a>(capture: &'a Capture, t: &Thresholds) -> BTreeMap<(Kind, Target), Errors<'a>> {
-    let races = Races::new(capture);
+    let races = capture.races();
     let mut by_target: BTreeMap<(Kind, Target), Errors<'_>> = BTreeMap::new();
     for (target, members) in capture.attempts() {
         let errors = by_target.entry((Kind::Tcp, target)).or_default();

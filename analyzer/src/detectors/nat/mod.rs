@@ -14,9 +14,8 @@ use std::collections::BTreeMap;
 use ktrace_bundle::event::{Endpoint, EventKind};
 
 use super::connect_timeout::{IMPATIENT_NS, hangs};
-use super::races::Races;
 use super::{group, refused};
-use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Target, UdpFlow, Way};
+use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Races, Target, UdpFlow, Way};
 use crate::finding::{Key, Subject};
 
 /// Most findings of one rule: each looks at all flows, and somebody else may have made up the bundle.
@@ -89,8 +88,8 @@ impl Use<'_> {
 
 /// Every attempt, query and flow of this node's clients.
 pub(super) fn uses(capture: &Capture) -> Vec<Use<'_>> {
-    let races = Races::new(capture);
-    let connections = capture.connections.iter().filter_map(|c| of_connection(capture, &races, c));
+    let races = capture.races();
+    let connections = capture.connections.iter().filter_map(|c| of_connection(capture, races, c));
     let dns = capture.dns.iter().filter_map(|f| of_queries(capture, f));
     let udp = capture.udp.iter().filter_map(|f| of_flow(capture, f));
     connections.chain(dns).chain(udp).collect()

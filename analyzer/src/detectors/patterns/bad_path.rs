@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::{is_failed, most, named};
 use crate::capture::{Attempt, Capture, Connection, Evidence, Failure, Needs, Target};
-use crate::detectors::races::Races;
 use crate::detectors::{Rule, group, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step};
 use crate::units::{count, share};
@@ -43,13 +42,13 @@ impl Rule for BadPath {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let mut ways: BTreeMap<IpAddr, Way<'_>> = BTreeMap::new();
         for (target, members) in capture.attempts() {
             let Some(addr) = target.remote.addr else { continue };
             let way = ways.entry(addr).or_default();
             for (c, attempt) in members {
-                let Some(is_failed) = is_failed(capture, &races, c, attempt) else { continue };
+                let Some(is_failed) = is_failed(capture, races, c, attempt) else { continue };
                 way.attempts += 1;
                 if is_failed && attempt != Attempt::Failed(Failure::Refused) {
                     way.unanswered.entry(target.clone()).or_default().push(c);

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::{is_failed, most};
 use crate::capture::{Capture, Connection, Evidence, Needs, Target};
-use crate::detectors::races::Races;
 use crate::detectors::{Rule, group, steps};
 use crate::finding::{Finding, Severity, Signal, Step};
 use crate::units::{count, share};
@@ -51,13 +50,13 @@ impl Rule for BadPeer {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let mut groups: BTreeMap<(Option<String>, u32, Option<u16>), Peers<'_>> = BTreeMap::new();
         for (target, members) in capture.attempts() {
             let peers = groups.entry((target.comm, target.netns, target.remote.port)).or_default();
             let tally = peers.entry(target.remote).or_default();
             for (c, attempt) in members {
-                let Some(is_failed) = is_failed(capture, &races, c, attempt) else { continue };
+                let Some(is_failed) = is_failed(capture, races, c, attempt) else { continue };
                 tally.attempts += 1;
                 if is_failed {
                     tally.failed.push(c);

@@ -16,8 +16,7 @@ pub(super) mod slow_for_one;
 pub(super) mod top_talkers;
 
 use super::connect_timeout::{IMPATIENT_NS, hangs};
-use super::races::Races;
-use crate::capture::{Attempt, Capture, Connection, Failure};
+use crate::capture::{Attempt, Capture, Connection, Failure, Races};
 use crate::finding::Finding;
 
 /// Most findings of one rule.

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{is_failed, most};
 use crate::capture::{Capture, Connection, Needs, Target};
-use crate::detectors::races::Races;
 use crate::detectors::{Rule, group, steps};
 use crate::finding::{Finding, Severity, Signal, Step};
 use crate::units::{SECOND, share};
@@ -30,10 +29,10 @@ impl Rule for RetryStorm {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let races = Races::new(capture);
+        let races = capture.races();
         let mut found = Vec::new();
         for (target, members) in capture.attempts() {
-            let judged = || members.iter().filter_map(|(c, a)| Some((*c, is_failed(capture, &races, c, *a)?)));
+            let judged = || members.iter().filter_map(|(c, a)| Some((*c, is_failed(capture, races, c, *a)?)));
             let failed: Vec<&Connection> = judged().filter(|(_, failed)| *failed).map(|(c, _)| c).collect();
             found.extend(finding(capture, t, &target, &failed, judged().count() as u64));
         }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ktrace_bundle::event::Endpoint;
 
-use crate::capture::{Attempt, Capture, Connection, Failure, ProcId};
+use super::{Attempt, Capture, Connection, Failure, ProcId};
 use crate::units::{MILLI, SECOND};
 
 /// The winner was started at most this long before or after the loser.
@@ -29,7 +29,7 @@ struct Winner {
 
 /// Established connections by process, namespace and port, in order of their start.
 #[derive(Debug)]
-pub(super) struct Races(BTreeMap<(ProcId, u32, Option<u16>), Vec<Winner>>);
+pub struct Races(BTreeMap<(ProcId, u32, Option<u16>), Vec<Winner>>);
 
 impl Races {
     /// The index of a capture.
@@ -48,7 +48,7 @@ impl Races {
     }
 
     /// The process got through by another address instead, so this failure cost it nothing.
-    pub(super) fn settled_elsewhere(&self, loser: &Connection, failure: Failure) -> bool {
+    pub fn settled_elsewhere(&self, loser: &Connection, failure: Failure) -> bool {
         let Some((begun_at, failed_at)) = loser.begun_at().zip(loser.failed_at()) else { return false };
         self.rivals(loser, begun_at.min(failed_at), failed_at).any(|w| match failure {
             Failure::GaveUp(after) => cancelled(w, loser, after, failed_at),

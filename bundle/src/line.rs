@@ -33,6 +33,9 @@ pub const MAX_STRING_BYTES: usize = 256;
 /// Why a line is not a record of this contract.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
+    /// Longer than the contract allows ([`MAX_LINE_BYTES`]).
+    #[error("longer than {MAX_LINE_BYTES} bytes")]
+    TooLong,
     /// Not JSON, or a key of the wrong type.
     #[error("not a record: {0}")]
     Json(#[from] serde_json::Error),

@@ -6,9 +6,11 @@
 //! delivered; what is not stands in the [`ReadReport`].
 
 mod archive;
+mod batches;
 mod directory;
 mod documents;
 mod intake;
+mod known;
 mod lines;
 mod newest;
 mod side;
@@ -30,7 +32,8 @@ use crate::workload::WorkloadRecord;
 
 pub use newest::newest_bundle;
 
-use intake::{Intake, Known};
+use intake::Intake;
+use known::Known;
 
 /// One thing that a bundle says.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +77,8 @@ pub struct Limits {
     pub max_total_bytes: u64,
     /// Bytes that one compressed byte may become, judged from 16 MiB on.
     pub max_ratio: u64,
+    /// Threads that parse events; what comes out does not depend on it.
+    pub threads: usize,
 }
 
 impl Default for Limits {
@@ -84,6 +89,7 @@ impl Default for Limits {
             max_document_bytes: 4 << 20,
             max_total_bytes: 65 << 30,
             max_ratio: 200,
+            threads: batches::threads(),
         }
     }
 }

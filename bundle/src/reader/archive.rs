@@ -9,7 +9,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::read::MultiGzDecoder;
 use tar::{EntryType, Header};
 
-use super::intake::{Intake, Known};
+use super::intake::Intake;
+use super::known::Known;
 use super::{Limits, ReadError, ReadReport};
 
 const BLOCK: usize = 512;

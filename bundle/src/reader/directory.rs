@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use super::intake::{Intake, Known};
+use super::intake::Intake;
+use super::known::Known;
 use super::{ReadError, ReadReport};
 
 /// Reads the members, manifests first.

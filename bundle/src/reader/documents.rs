@@ -4,7 +4,8 @@ use std::io::{BufRead, Read};
 
 use serde::de::DeserializeOwned;
 
-use super::intake::{Intake, Known, Measured, printable};
+use super::intake::{Intake, Measured, printable};
+use super::known::Known;
 use super::{ReadError, Record};
 use crate::manifest::{Manifest, PartialManifest, SCHEMA_NAME, SCHEMA_VERSION, Schema};
 use crate::summary::{SUMMARY_SCHEMA, Summary};

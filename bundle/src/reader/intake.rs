@@ -1,20 +1,23 @@
 //! Members → records and a [`ReadReport`], whatever they were stored in.
 //!
-//! Holds one line or one small document at a time, counts what it cannot use, and compares at the end what
+//! Holds some batches of lines or one small document at a time, counts what it cannot use, and compares at the end what
 //! the manifest says with what was there. Text that came from the bundle is escaped before it enters the report.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use super::batches::{Batch, InFlight, Read as ReadLine};
+use super::known::Known;
 use super::lines::{Lines, Next};
 use super::side::Side;
 use super::{BadLine, Cut, Form, Limits, ReadError, ReadReport, Record};
 use crate::coverage::LossRecord;
-use crate::event::LINE_VERSION;
+use crate::event::{Event, LINE_VERSION};
 use crate::flow::FlowRecord;
 use crate::ledger::Ledger;
-use crate::line::{LineError, MAX_LINE_BYTES, parse_event, parse_socket};
+use crate::line::{LineError, Parsed, parse_event, parse_socket};
 use crate::manifest::Member;
 use crate::node::NodeRecord;
 use crate::process::ProcessRecord;
@@ -27,68 +30,6 @@ const MAX_REPORT_TEXT: usize = 200;
 
 /// Bad lines from the start after which a bare file is taken for something else.
 const FOREIGN_AFTER: u64 = 100;
-
-/// Members that a bundle can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Known {
-    Events,
-    Sockets,
-    Coverage,
-    Workloads,
-    Processes,
-    Flows,
-    Network,
-    Host,
-    Conntrack,
-    Services,
-    Manifest,
-    Partial,
-    Summary,
-    Readme,
-}
-
-impl Known {
-    /// Every member; of a directory they are read in this order.
-    pub(super) const ALL: [Self; 14] = [
-        Self::Manifest,
-        Self::Partial,
-        Self::Events,
-        Self::Sockets,
-        Self::Coverage,
-        Self::Workloads,
-        Self::Processes,
-        Self::Flows,
-        Self::Network,
-        Self::Host,
-        Self::Conntrack,
-        Self::Services,
-        Self::Summary,
-        Self::Readme,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Events => "events.jsonl",
-            Self::Sockets => "sockets.jsonl",
-            Self::Coverage => "coverage.jsonl",
-            Self::Workloads => "workloads.jsonl",
-            Self::Processes => "processes.jsonl",
-            Self::Flows => "flows.jsonl",
-            Self::Network => "node/network.jsonl",
-            Self::Host => "node/host.jsonl",
-            Self::Conntrack => "conntrack.json",
-            Self::Services => "services.json",
-            Self::Manifest => "manifest.json",
-            Self::Partial => "manifest.partial.json",
-            Self::Summary => "summary.json",
-            Self::Readme => "README.md",
-        }
-    }
-
-    pub(super) fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.name().as_bytes() == name)
-    }
-}
 
 /// What was found of a member.
 pub(super) struct Measured {
@@ -164,8 +105,8 @@ impl<'a> Intake<'a> {
     /// If the member shows that this is no bundle, or a newer one.
     pub(super) fn member(&mut self, member: Known, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
         match member {
-            Known::Events
-            | Known::Sockets
+            Known::Events => self.events(input, len),
+            Known::Sockets
             | Known::Coverage
             | Known::Workloads
             | Known::Processes
@@ -188,9 +129,7 @@ impl<'a> Intake<'a> {
         let why = loop {
             match lines.advance() {
                 Ok(Next::Whole) => self.line(member, lines.whole(), lines.text())?,
-                Ok(Next::TooLong) => {
-                    self.bad_line(member, lines.whole(), &format_args!("longer than {MAX_LINE_BYTES} bytes"))?
-                }
+                Ok(Next::TooLong) => self.bad_line(member, lines.whole(), &LineError::TooLong)?,
                 Ok(Next::Tail) if self.is_record(member, lines.text()) => {
                     self.line(member, lines.whole() + 1, lines.text())?;
                     tail = 1;
@@ -200,7 +139,56 @@ impl<'a> Intake<'a> {
                 Err(e) => break Some(e.to_string()),
             }
         };
-        let (count, missing) = (lines.whole() + tail, lines.input().limit());
+        self.ends(member, len, (lines.whole() + tail, lines.input().limit()), why);
+        Ok(())
+    }
+
+    /// The same of events, which are many.
+    fn events(&mut self, input: &mut dyn BufRead, len: u64) -> Result<(), ReadError> {
+        let mut lines = Lines::new(input.take(len.min(self.limits.max_member_bytes)));
+        let end = thread::scope(|scope| {
+            let mut in_flight = InFlight::new(scope, self.limits.threads);
+            let end = loop {
+                let (batch, end) = Batch::fill(&mut lines);
+                // of a short member no thread is worth its while
+                let is_only = in_flight.is_empty() && end.is_some();
+                let read = if is_only { Some(batch.parse()) } else { in_flight.push(batch) };
+                read.map_or(Ok(()), |read| self.take(read))?;
+                if let Some(end) = end {
+                    break end;
+                }
+            };
+            while let Some(read) = in_flight.pop() {
+                self.take(read)?;
+            }
+            Ok::<_, ReadError>(end)
+        })?;
+        let mut tail = 0;
+        let why = match end {
+            Ok(Next::Tail) if self.is_record(Known::Events, lines.text()) => {
+                self.line(Known::Events, lines.whole() + 1, lines.text())?;
+                tail = 1;
+                None
+            }
+            Ok(Next::Tail) => Some("its last line has no end".to_owned()),
+            Ok(_) => None,
+            Err(e) => Some(e.to_string()),
+        };
+        self.ends(Known::Events, len, (lines.whole() + tail, lines.input().limit()), why);
+        Ok(())
+    }
+
+    /// Takes a batch of events.
+    fn take(&mut self, read: Vec<ReadLine>) -> Result<(), ReadError> {
+        for (number, parsed) in read {
+            let outcome = parsed.map(|parsed| self.deliver(number, parsed));
+            self.judge(Known::Events, number, outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Notes how long a member was: of `len` bytes, `missing` were not there.
+    fn ends(&mut self, member: Known, len: u64, (count, missing): (u64, u64), why: Option<String>) {
         let why = why.or_else(|| match () {
             () if len > self.limits.max_member_bytes => Some("it is longer than this reader accepts".to_owned()),
             () if missing > 0 => Some(format!("{missing} bytes are missing")),
@@ -210,7 +198,6 @@ impl<'a> Intake<'a> {
         if let Some(why) = why {
             self.cut(member.name(), count, &why);
         }
-        Ok(())
     }
 
     /// Whether text that no newline ends is a record all the same.
@@ -228,7 +215,7 @@ impl<'a> Intake<'a> {
 
     fn line(&mut self, member: Known, number: u64, text: &[u8]) -> Result<(), ReadError> {
         let outcome = match member {
-            Known::Events => self.event(number, text),
+            Known::Events => parse_event(text, number).map(|parsed| self.deliver(number, parsed)),
             Known::Coverage => self.side::<LossRecord>(text),
             Known::Workloads => self.side::<WorkloadRecord>(text),
             Known::Processes => self.side::<ProcessRecord>(text),
@@ -236,6 +223,11 @@ impl<'a> Intake<'a> {
             Known::Network | Known::Host => self.side::<NodeRecord>(text),
             _ => self.socket(text),
         };
+        self.judge(member, number, outcome)
+    }
+
+    /// What a line that cannot be used says about the whole.
+    fn judge(&mut self, member: Known, number: u64, outcome: Result<(), LineError>) -> Result<(), ReadError> {
         match outcome {
             Ok(()) => Ok(()),
             Err(LineError::Version(found)) => Err(self.newer(found, LINE_VERSION)),
@@ -247,13 +239,11 @@ impl<'a> Intake<'a> {
         }
     }
 
-    fn event(&mut self, number: u64, text: &[u8]) -> Result<(), LineError> {
-        let parsed = parse_event(text, number)?;
+    fn deliver(&mut self, number: u64, parsed: Parsed<Event>) {
         self.report.events += 1;
         self.report.unknown_keys += parsed.unknown_keys;
         self.skewed += u64::from(parsed.record.seq != number);
         (self.sink)(Record::Event(parsed.record));
-        Ok(())
     }
 
     fn socket(&mut self, text: &[u8]) -> Result<(), LineError> {

@@ -207,3 +207,38 @@ pub(super) fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]
     header.set_cksum();
     tar.append(&header, content).unwrap();
 }
+
+#[test]
+fn any_number_of_threads_delivers_the_same_in_the_same_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("events.jsonl");
+    // several batches, with lines that are bad, too long or of an unknown type in each of them
+    let mut text = jsonl(&events(6000));
+    let mut mixed = Vec::new();
+    for (n, line) in text.split_inclusive(|b| *b == b'\n').enumerate() {
+        mixed.extend_from_slice(line);
+        match n % 1000 {
+            17 => mixed.extend_from_slice(b"{\"v\":1,\"type\":\"later\"}\n"),
+            400 => mixed.extend_from_slice(b"no JSON\n"),
+            900 => mixed.extend([vec![b'x'; crate::line::MAX_LINE_BYTES + 1], b"\n".to_vec()].concat()),
+            _ => {}
+        }
+    }
+    text = mixed;
+    text.extend_from_slice(b"{\"v\":1,\"seq\":");
+    fs::write(&path, text).unwrap();
+    let read_by = |threads| {
+        let mut records = Vec::new();
+        let limits = Limits { threads, ..Limits::default() };
+        let report = read(&path, &limits, &mut |r| records.push(r)).unwrap();
+        (report, records)
+    };
+    let (report, records) = read_by(1);
+    assert_eq!((report.events, report.bad_lines, report.unknown_types["later"]), (6000, 12, 6));
+    assert_eq!(report.cut.as_ref().map(|cut| cut.line), Some(6018));
+    for threads in [2, 3, 8] {
+        let (again, same) = read_by(threads);
+        assert_eq!(format!("{again:?}"), format!("{report:?}"), "{threads} threads");
+        assert!(same == records, "{threads} threads");
+    }
+}

@@ -114,6 +114,14 @@ fn pod_of(home: Option<&Home>) -> Option<String> {
     Some(if names.is_empty() { format!("pod {}", escape::shown(&workload.pod_uid)) } else { names.join("/") })
 }
 
+/// The pod's own name: hostile. `None` on the host.
+pub(crate) fn pod_name(home: &Home) -> Option<&str> {
+    match home {
+        Home::Pod(workload) => workload.pod.as_deref(),
+        Home::Host(_) => None,
+    }
+}
+
 impl Subject {
     /// What makes it the same as another one.
     pub fn key(&self) -> Key {

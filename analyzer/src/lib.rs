@@ -4,6 +4,7 @@
 //! table of [`detectors`] judges it, and a [`report`] says what was found, what could not be judged and why,
 //! and what was not measured. Needs no kernel, no libbpf and no network; every string of a bundle is hostile.
 
+pub mod ask;
 pub mod capture;
 pub mod cli;
 pub mod detectors;

@@ -296,3 +296,35 @@ fn a_bundle_from_before_has_no_node_to_tell_of() {
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));
     assert!(out(&o).contains("nothing is known of the node"), "{}", out(&o));
 }
+
+#[test]
+fn a_question_is_answered_from_the_bundle() {
+    let text = out(&analyze(&["ask", &case("bad-peer"), "why is postgres slow?"]));
+    assert!(
+        text.starts_with(
+            "about: ports 5432, 6432 (postgres)\nanswer: of 5 ends that `api` (pid 1847) connects to, only"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("`api` -> 10.42.2.3:5432: 4 attempts to connect, 4 failed"), "{text}");
+    let text = out(&analyze(&["ask", &case("bad-peer"), "what about redis"]));
+    assert!(text.contains("answer: nothing in this bundle is about that"), "{text}");
+    let text = out(&analyze(&["ask", &case("bad-peer"), "is", "api", "refused?"]));
+    assert!(text.starts_with("about: `api`\n"), "{text}");
+    let text = out(&analyze(&["ask", &case("bad-peer-lossy"), "one bad replica of postgres?"]));
+    assert!(
+        text.contains("not judge") && text.contains("   - connect.bad_peer: 4 `tcp_state` events are missing"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_a_bundle_a_question_is_answered_with_what_to_capture() {
+    let o = analyze(&["ask", "why is postgres slow?"]);
+    assert_eq!((o.status.code(), err(&o)), (Some(0), String::new()));
+    let text = out(&o);
+    assert!(text.contains("   ktrace --duration 60s --ports 5432,6432\n"), "{text}");
+    assert!(text.contains("hook `tcp_state`"), "{text}");
+    let text = out(&analyze(&["ask", "dns lookups time out"]));
+    assert!(text.contains("   ktrace --duration 60s --dns-only\n"), "{text}");
+}

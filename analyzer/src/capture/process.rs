@@ -120,6 +120,16 @@ impl Processes {
         self.list.get(id.0 as usize)
     }
 
+    /// Their names: hostile, and not each once.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|process| process.comm.as_str())
+    }
+
+    /// Names of the pods that they run in: hostile, and not each once.
+    pub fn pods(&self) -> impl Iterator<Item = &str> {
+        self.homes.iter().flatten().filter_map(crate::finding::pod_name)
+    }
+
     /// Number of processes.
     pub fn len(&self) -> usize {
         self.list.len()

@@ -1,5 +1,6 @@
 //! The command line of `analyze`: arguments → what to read and what to say about it.
 
+mod ask;
 mod events;
 mod kb;
 mod node;
@@ -25,6 +26,7 @@ Examples:
   analyze                                        the newest bundle in ./out
   analyze out/ktrace.node-1.20260124T215754Z.bundle.tgz
   analyze BUNDLE --format json --fail-on warning for a pipeline
+  analyze ask BUNDLE 'why is postgres slow?'     what is known about a question
   analyze kb show dns.no_reply                   how a rule decides
   analyze BUNDLE --set dns.slow.p95_ms=50        judge by another threshold
   analyze events BUNDLE --seq 48213              the line behind `#48213`
@@ -70,6 +72,8 @@ enum Command {
     Events(events::Events),
     /// Say what the machine looked like, what is unusual first
     Node(node::Node),
+    /// Answer a question in plain words from a bundle, or say what would have to be captured
+    Ask(ask::Ask),
     /// List the rules, show what one knows, or find those that some words are about
     #[command(subcommand)]
     Kb(kb::KbCommand),
@@ -99,6 +103,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     match cli.command {
         Some(Command::Events(args)) => events::run(&args, out, err),
         Some(Command::Node(args)) => node::run(&args, out, err),
+        Some(Command::Ask(args)) => ask::run(&args, out, err),
         Some(Command::Kb(command)) => kb::run(&command, out, err),
         None => analyze(&cli.analyze, out, err),
     }

@@ -96,7 +96,11 @@ fn rules(n: usize) -> String {
     count(n as u64, "rule", "rules")
 }
 
-fn write_finding(out: &mut dyn Write, n: usize, finding: &Finding, source: &str) -> io::Result<()> {
+/// One finding in full.
+///
+/// # Errors
+/// Only if the output does.
+pub(crate) fn write_finding(out: &mut dyn Write, n: usize, finding: &Finding, source: &str) -> io::Result<()> {
     writeln!(out, "\n{n}. {} {}", finding.severity.as_str().to_uppercase(), finding.rule)?;
     wrapped(out, "   ", &finding.title, "   ")?;
     field(out, "cause", &finding.cause)?;
@@ -217,7 +221,7 @@ fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
 }
 
 /// Text after a label, wrapped between words.
-fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
+pub(crate) fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
     wrapped_at(out, WIDTH, label, text, indent)
 }
 

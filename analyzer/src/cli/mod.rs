@@ -85,10 +85,24 @@ enum Format {
     Json,
 }
 
+/// From which severity on findings decide the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FailOn {
+pub enum FailOn {
+    /// Warnings and what is worse.
     Warning,
+    /// Critical findings.
     Critical,
+}
+
+impl FailOn {
+    /// The exit code for findings of which this is the worst; `None` if there is nothing to fail on.
+    pub const fn exit(self, worst: Option<Severity>) -> Option<Exit> {
+        match (worst, self) {
+            (Some(Severity::Critical), _) => Some(Exit::Critical),
+            (Some(Severity::Warning), Self::Warning) => Some(Exit::Warning),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the program.
@@ -170,11 +184,7 @@ fn exit(capture: &Capture, report: &Report<'_>, fail_on: Option<FailOn>) -> Exit
     if is_cut(capture) {
         return Exit::Cut;
     }
-    match (report.worst(), fail_on) {
-        (Some(Severity::Critical), Some(_)) => Exit::Critical,
-        (Some(Severity::Warning), Some(FailOn::Warning)) => Exit::Warning,
-        _ => Exit::Done,
-    }
+    fail_on.and_then(|fail_on| fail_on.exit(report.worst())).unwrap_or(Exit::Done)
 }
 
 /// What the reader had to say, on stderr.

@@ -1,10 +1,11 @@
 //! Outcomes → what a person or a program reads.
 //!
-//! One [`Report`] is made of a capture and the outcomes of all rules; [`text`] and [`json`] only write it down.
+//! One [`Report`] is made of a capture and the outcomes of all rules; [`text`], [`screen`] and [`json`] only write it down.
 //! The same bundle gives the same bytes.
 
 pub mod json;
 pub mod node;
+pub mod screen;
 pub mod text;
 
 use crate::capture::Capture;

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use ktrace_analyzer::cli;
+use ktrace_analyzer::kb::Kb;
+use ktrace_analyzer::report::Report;
+use ktrace_analyzer::report::screen::{self, Frame};
 
 use crate::cases;
 use crate::scene::write_member;
@@ -50,8 +53,21 @@ fn with_odd_bytes(text: &str, noise: &mut Noise) -> Vec<u8> {
     bytes
 }
 
+/// What fits on a screen of a terminal must do so whatever the bundle says.
+fn fits_on_a_screen(dir: &Path, what: &str) {
+    let kb = Kb::new().unwrap();
+    let Ok((capture, _)) = cli::load(dir, &kb) else { return };
+    let mut out = Vec::new();
+    let frame = Frame { watched: "a node", bundle: "not kept" };
+    screen::write(&mut out, &Report::new(&capture, &kb, "b").unwrap(), frame).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{what}: {text:?}");
+    assert!((2..=screen::LINES).contains(&text.lines().count()), "{what}: {text}");
+}
+
 /// Reports it and its node in both formats; what comes out must not steer a terminal.
 fn survives(dir: &Path, what: &str) {
+    fits_on_a_screen(dir, what);
     for format in ["text", "json"] {
         for command in [&["analyze"][..], &["analyze", "node"]] {
             let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -7,9 +7,11 @@ mod account;
 mod budget;
 mod cost;
 mod coverage;
+mod error;
 mod hold;
 mod manifest;
 mod notes;
+mod onlooker;
 mod owners;
 mod sink;
 mod spare;
@@ -42,7 +44,7 @@ use crate::hooks::{
 };
 use crate::identity::Homes;
 use crate::kernel::features::Features;
-use crate::kernel::loader::{self, LoadError};
+use crate::kernel::loader;
 use crate::kernel::looks::Looks;
 use crate::kernel::session::{Rings, Session, SessionError};
 use crate::kernel::skel::types::kt_when;
@@ -53,8 +55,10 @@ use crate::plan::naming::Choice;
 use crate::preflight;
 use crate::processes::Processes;
 use coverage::Timeline;
+pub use error::CaptureError;
+pub use onlooker::Onlooker;
 use sink::{Acceptor, Sink};
-use stop::Stop;
+pub use stop::Stop;
 pub use tee::Tee;
 use window::Window;
 
@@ -62,75 +66,6 @@ use window::Window;
 const SOCKETS_IN_A_TURN: usize = 128;
 /// Outstanding DNS queries that are remembered.
 const MAX_QUERIES: usize = 1 << 16;
-
-/// Why a capture left no sealed bundle.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// Nothing could be attached.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The kernel side failed while running.
-    #[error("the capture failed")]
-    Session(#[from] SessionError),
-    /// Signals could not be caught, so the capture could not be ended in order.
-    #[error("cannot catch signals")]
-    Signals(#[source] io::Error),
-    /// stdout could not be taken over for events.
-    #[error("cannot write events to stdout")]
-    Stdout(#[source] io::Error),
-    /// The ready file could not be made.
-    #[error("cannot write `{path}`")]
-    Ready {
-        /// `--ready-file`.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The bundle could not be written; what is there can be read with `analyze`.
-    #[error("the capture stopped early; what was written is in `{dir}`")]
-    Write {
-        /// Directory of loose files.
-        dir: PathBuf,
-        /// What failed.
-        source: WriteError,
-    },
-    /// The bundle's directory is gone.
-    #[error("the capture stopped early: `{dir}` was removed, and with it what was written")]
-    Removed {
-        /// Directory of loose files.
-        dir: PathBuf,
-        /// What failed first.
-        source: WriteError,
-    },
-    /// Not even a directory for the bundle could be made.
-    #[error("cannot start a bundle in `{dir}`")]
-    Create {
-        /// `--out-dir`.
-        dir: PathBuf,
-        /// What failed.
-        source: WriteError,
-    },
-}
-
-impl Hint for CaptureError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Load(e) => e.hint(),
-            Self::Write { dir, source: WriteError::DiskFull { .. } } => {
-                Some(format!("make room, or use another `--out-dir`; `analyze {}` reads what there is", dir.display()))
-            }
-            Self::Write { dir, .. } => Some(format!("`analyze {}` reads what there is", dir.display())),
-            Self::Removed { .. } => Some("capture again, with an `--out-dir` that stays".into()),
-            _ => None,
-        }
-    }
-}
-
-impl CaptureError {
-    fn write(dir: PathBuf, source: WriteError) -> Self {
-        if dir.exists() { Self::Write { dir, source } } else { Self::Removed { dir, source } }
-    }
-}
 
 /// A capture that ended with a sealed bundle.
 pub struct Sealed {
@@ -154,12 +89,11 @@ pub struct Leftover {
 
 impl Hint for Leftover {}
 
-/// Runs one capture.
+/// Runs one capture, with somebody who reads along, if anybody does.
 ///
 /// # Errors
 /// See [`CaptureError`]. Nothing stays attached.
-pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
-    let stop = Stop::on_signals().map_err(CaptureError::Signals)?;
+pub fn run(plan: &Plan, stop: &Stop, onlooker: Option<&dyn Onlooker>) -> Result<Sealed, CaptureError> {
     // the runtime answers while the programs are loaded
     let homes = Homes::new(&plan.naming, &plan.filters.homes, &plan.node);
     let flows = Flows::new(plan.with_conntrack != Choice::False);
@@ -209,14 +143,18 @@ pub fn run(plan: &Plan) -> Result<Sealed, CaptureError> {
     let begin = Instant::now();
     sink.borrow_mut().timeline = Timeline::new(head.clocks.start_boot_ns);
     announce(plan)?;
-    let (mut command, refused) = start_command(plan, &stop, &mut head);
+    let (mut command, refused) = start_command(plan, stop, &mut head);
+    if let Some(onlooker) = onlooker {
+        onlooker.begin(sink.borrow().writer.dir());
+    }
     sink.borrow_mut().writer.set_head(head.clone());
     let window = Window {
         plan,
         session: &mut session,
         rings: &rings,
         sink: &sink,
-        stop: &stop,
+        stop,
+        onlooker,
         audit: &mut audit,
         clocks: &mut clocks,
         begin,

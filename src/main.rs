@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod command;
 mod conntrack;
+mod doctor;
 mod error;
 mod flows;
 mod hooks;
@@ -25,6 +26,7 @@ mod services;
 
 use std::process::ExitCode;
 
+use capture::{CaptureError, Stop, Tee};
 use cli::Request;
 use error::{Exit, Hint};
 use plan::Plan;
@@ -49,14 +51,10 @@ fn main() -> ExitCode {
             Ok(_) => Exit::Error,
             Err(error) => failed(&error, Exit::Usage),
         },
+        Request::Doctor(args, origins) => return ExitCode::from(doctor::run(&args, &origins).code()),
+        Request::Look(args) => doctor::companion::run(&args),
         Request::Capture(args, origins) => match Plan::from_args(&args, &origins) {
-            Ok(mut plan) => {
-                if !plan.quiet {
-                    let names = std::env::vars_os().map(|(name, _)| name);
-                    cli::variables::strange(names).iter().for_each(error::warn);
-                }
-                run(&mut plan)
-            }
+            Ok(mut plan) => run(&mut plan),
             Err(error) => failed(&error, Exit::Usage),
         },
     }
@@ -74,22 +72,31 @@ fn check(looking: &Looking) -> Exit {
     }
 }
 
-fn run(plan: &mut Plan) -> Exit {
-    if let Err(error) = plan.prepare() {
-        return failed(&error, Exit::Usage);
+/// What must be right before anything is attached. What is not is told.
+fn be_ready(plan: &mut Plan) -> Result<(), Exit> {
+    if !plan.quiet {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        cli::variables::strange(names).iter().for_each(error::warn);
     }
-    if let Err(error) = preflight::require(plan.btf.as_deref()) {
-        return failed(&error, Exit::NothingAttached);
-    }
+    plan.prepare().map_err(|error| failed(&error, Exit::Usage))?;
+    preflight::require(plan.btf.as_deref()).map_err(|error| failed(&error, Exit::NothingAttached))?;
     plan.look_behind_nat(plan.with_conntrack != Choice::False);
-    match capture::run(plan) {
+    Ok(())
+}
+
+fn run(plan: &mut Plan) -> Exit {
+    if let Err(exit) = be_ready(plan) {
+        return exit;
+    }
+    let captured = Stop::on_signals().map_err(CaptureError::Signals).and_then(|stop| capture::run(plan, &stop, None));
+    match captured {
         Ok(mut sealed) => {
             if let Some(leftover) = &sealed.leftover {
                 error::warn(leftover);
             }
             let with_path = plan.command.is_some() || plan.stdout;
             report::closing::print(&sealed.manifest, &sealed.bundle, Style { quiet: plan.quiet, with_path });
-            if let Some(Err(unread)) = sealed.tee.as_mut().map(capture::Tee::finish) {
+            if let Some(Err(unread)) = sealed.tee.as_mut().map(Tee::finish) {
                 error::warn(&unread);
             }
             let path = if with_path { String::new() } else { format!("{}\n", sealed.bundle.display()) };
@@ -98,7 +105,7 @@ fn run(plan: &mut Plan) -> Exit {
                 Err(_) => Exit::Error,
             }
         }
-        Err(error @ capture::CaptureError::Load(_)) => failed(&error, Exit::NothingAttached),
+        Err(error @ CaptureError::Load(_)) => failed(&error, Exit::NothingAttached),
         Err(error) => failed(&error, Exit::Error),
     }
 }

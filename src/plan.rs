@@ -21,7 +21,7 @@ pub mod share;
 pub mod variants;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ktrace_bundle::manifest::{PlanEntry, PlanSource};
@@ -200,6 +200,13 @@ impl Plan {
         self.entries.get(flag).is_some_and(|entry| entry.from != PlanSource::Default)
     }
 
+    /// Has the bundle written there, where nobody has said where.
+    pub fn write_to(&mut self, dir: &Path) {
+        self.out_dir = dir.to_owned();
+        let entry = PlanEntry { value: json!(dir.to_string_lossy()), from: PlanSource::Default };
+        self.entries.insert("out-dir".into(), entry);
+    }
+
     /// Creates the output directory, proves that it and the ready file can be written, and removes an
     /// old ready file. To be called before anything is attached.
     ///
@@ -250,7 +257,7 @@ impl Draft<'_> {
         self.value(flag, raw, scalar::boolean, |it| json!(it))
     }
 
-    fn path(&mut self, flag: &'static str, path: &std::path::Path) -> PathBuf {
+    fn path(&mut self, flag: &'static str, path: &Path) -> PathBuf {
         self.enter(flag, json!(path.to_string_lossy()));
         path.to_owned()
     }

@@ -77,6 +77,30 @@ fn help_goes_to_stdout_and_names_every_flag() {
 }
 
 #[test]
+fn the_help_of_the_doctor_fits_its_purpose_and_says_how_it_ends() {
+    let output = run(&["doctor", "--help"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    for flag in ["duration", "dns-only", "ports", "pod", "out-dir", "end-early", "format", "fail-on", "degraded-ok"] {
+        assert!(text.contains(&format!("  --{flag}")), "--{flag} is not in the help");
+    }
+    assert!(text.contains("[default: 15s]") && text.contains("Examples:") && text.contains("Exit codes"), "{text}");
+    // what nobody needs at night is in the help of a capture
+    assert!(!text.contains("  --stdout") && !text.contains("  --ring-bytes"), "{text}");
+}
+
+#[test]
+fn what_the_doctor_cannot_do_is_refused_with_who_can() {
+    refused(
+        &run(&["doctor", "--", "curl"]),
+        &[
+            "error: `ktrace doctor` runs no command",
+            "hint: capture while it runs with `ktrace -- CMD`, then `analyze` the bundle",
+        ],
+    );
+}
+
+#[test]
 fn version_goes_to_stdout() {
     let output = run(&["--version"]);
     let text = String::from_utf8(output.stdout).unwrap();

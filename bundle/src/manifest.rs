@@ -228,6 +228,8 @@ pub enum EndedBy {
     Command,
     /// Nobody reads the events of `--stdout` any more.
     ClosedPipe,
+    /// Who read along had seen enough: `ktrace doctor`.
+    Evidence,
     /// No space left.
     DiskFull,
     /// Anything else; the reason stands in `degraded`.

@@ -57,6 +57,7 @@ fn early(ended_by: EndedBy) -> Option<String> {
     match ended_by {
         EndedBy::Signal => Some("the capture ended early: ktrace was sent a signal".into()),
         EndedBy::ClosedPipe => Some("the capture ended early: nobody reads stdout any more".into()),
+        EndedBy::Evidence => Some("the capture ended early: the evidence sufficed".into()),
         EndedBy::Deadline
         | EndedBy::MaxEvents
         | EndedBy::MaxBytes

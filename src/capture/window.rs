@@ -7,6 +7,7 @@ use ktrace_bundle::ledger::Ledger;
 use ktrace_bundle::manifest::{Checkpoint, EndedBy};
 use ktrace_bundle::writer::{Capped, WriteError};
 
+use super::onlooker::Onlooker;
 use super::sink::Sink;
 use super::stop::Stop;
 use super::tee::Tee;
@@ -36,6 +37,8 @@ pub struct Window<'a, 'cb> {
     pub sink: &'a RefCell<Sink>,
     /// Signals so far.
     pub stop: &'a Stop,
+    /// Who reads along, if anybody does.
+    pub onlooker: Option<&'a dyn Onlooker>,
     /// The kernel's own counters.
     pub audit: &'a mut Audit,
     /// Readings so far.
@@ -45,7 +48,7 @@ pub struct Window<'a, 'cb> {
 }
 
 impl Window<'_, '_> {
-    /// Reads the rings until the command, a signal, the deadline, the reader of stdout or a failure ends the capture.
+    /// Reads the rings until the command, a signal, the deadline, the reader of stdout, who reads along or a failure ends the capture.
     ///
     /// # Errors
     /// If the kernel side fails.
@@ -89,6 +92,9 @@ impl Window<'_, '_> {
             }
             if self.sink.borrow().tee.as_ref().is_some_and(Tee::is_closed) {
                 break EndedBy::ClosedPipe;
+            }
+            if self.onlooker.is_some_and(Onlooker::has_enough) {
+                break EndedBy::Evidence;
             }
             match &self.sink.borrow().failure {
                 Some(WriteError::DiskFull { .. }) => break EndedBy::DiskFull,

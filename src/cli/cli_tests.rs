@@ -57,3 +57,43 @@ fn check_is_a_request_of_its_own_without_the_flags_of_a_capture() {
     assert!(matches!(parse(["ktrace", "check"]), Ok(Request::Check(CheckArgs { btf: None, .. }, _))));
     assert!(parse(["ktrace", "--quiet", "check"]).is_err());
 }
+
+fn doctor(args: &[&str]) -> (Box<DoctorArgs>, Origins) {
+    match parse([&["ktrace", "doctor"], args].concat()) {
+        Ok(Request::Doctor(args, origins)) => (args, origins),
+        other => panic!("not a doctor: {other:?}"),
+    }
+}
+
+#[test]
+fn the_doctor_takes_the_flags_of_a_capture_and_is_done_sooner() {
+    let (args, origins) = doctor(&["--dns-only", "--comm=api", "--label", "a=b"]);
+    assert_eq!((args.capture.duration.as_str(), args.capture.dns_only.as_str()), ("15s", "true"));
+    assert_eq!((args.capture.comm, args.capture.label), (vec!["api".to_owned()], vec!["a=b".to_owned()]));
+    assert_eq!((args.end_early, args.format, args.fail_on), (true, doctor::Format::Text, None));
+    let from = ["dns-only", "duration", "out-dir"].map(|flag| origins.get(flag));
+    assert_eq!(from, [PlanSource::Flag, PlanSource::Default, PlanSource::Default]);
+    assert_eq!(capture(&[]).0.duration, "30s");
+}
+
+#[test]
+fn the_doctor_reads_profiles_and_files_as_a_capture_does() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "duration = \"9s\"\nstdout = true\n").unwrap();
+    let config = format!("--config={}", file.path().display());
+    let (args, origins) = doctor(&["--profile=dns", "--end-early=false", &config]);
+    assert_eq!((args.capture.duration.as_str(), args.capture.dns_only.as_str()), ("9s", "true"));
+    assert_eq!((args.end_early, args.capture.stdout.as_str()), (false, "false"));
+    assert_eq!((origins.get("duration"), origins.get("dns-only")), (PlanSource::File, PlanSource::Profile));
+}
+
+#[test]
+fn the_doctor_writes_no_events_and_runs_no_command() {
+    let refused = |args: &[&str]| match parse([&["ktrace", "doctor"], args].concat()) {
+        Err(CliError::NotHere(not_here)) => not_here,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&["--stdout"]), NotHere::Events);
+    assert_eq!(refused(&["--quiet", "--", "curl"]), NotHere::Command);
+    assert!(parse(["ktrace", "--quiet", "doctor"]).is_err());
+}

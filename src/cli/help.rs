@@ -7,6 +7,7 @@ Each flag is also an environment variable: `--max-bytes 1GiB` is
 repeated is separated by commas there. A flag wins over its variable.
 
 Examples:
+  ktrace doctor                               what is wrong here, on one screen
   ktrace --duration 60s --dns-only            all DNS here for a minute
   ktrace --ports 5432 --label incident=4711   one database, labelled
   ktrace --namespace shop --pod 'api-*'       some pods, new ones included

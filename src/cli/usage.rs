@@ -33,6 +33,10 @@ pub fn report(error: &CliError) -> Exit {
             error::report(error);
             return Exit::Usage;
         }
+        CliError::NotHere(error) => {
+            error::report(error);
+            return Exit::Usage;
+        }
     };
     if error.use_stderr() {
         error::report(&explain(error));
@@ -83,7 +87,8 @@ fn unknown(word: &str, hint: String) -> UsageError {
         _ if hint != SEE_HELP => UsageError { message: format!("unknown command `{word}`"), hint },
         _ => {
             let command = super::command();
-            let known = nearest(word, command.get_subcommands().map(clap::Command::get_name));
+            let known =
+                nearest(word, command.get_subcommands().filter(|it| !it.is_hide_set()).map(clap::Command::get_name));
             let to_run = || format!("to capture while it runs: `ktrace -- {word}`");
             let hint = known.map_or_else(to_run, |it| format!("did you mean `{it}`"));
             UsageError { message: format!("unknown command `{word}`"), hint }

@@ -33,7 +33,7 @@ fn render(manifest: &Manifest, bundle: &Path, style: Style) -> String {
         lines.extend(stepped(manifest));
         lines.extend(manifest.head.command.as_ref().and_then(command));
         lines.push(format!("the bundle is {}", escape(&bundle.to_string_lossy())));
-        lines.push(format!("read it with: analyze {}", shell_word(bundle)));
+        lines.push(format!("read it with: {}", analyze(bundle)));
     }
     lines.extend(nothing_passed(&manifest.ledger).filter(|_| !style.quiet));
     if style.with_path {
@@ -77,6 +77,7 @@ fn ended(manifest: &Manifest) -> &'static str {
         EndedBy::MaxBytes => ", until `--max-bytes`",
         EndedBy::Command => ", until the command ended",
         EndedBy::ClosedPipe => ", until nobody read stdout",
+        EndedBy::Evidence => ", until the evidence sufficed",
         EndedBy::DiskFull => ", until the disk was full",
         EndedBy::Error => ", until an error",
     }
@@ -155,6 +156,11 @@ fn is_asked(reason: DropReason) -> bool {
         | DropReason::Undecodable
         | DropReason::WriteFailed => false,
     }
+}
+
+/// The command that reads a bundle.
+pub fn analyze(bundle: &Path) -> String {
+    format!("analyze {}", shell_word(bundle))
 }
 
 /// The path as one word that a shell takes literally and `analyze` does not take for a flag.

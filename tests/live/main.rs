@@ -18,6 +18,7 @@ mod connect;
 mod containerd;
 mod crash;
 mod dns;
+mod doctor;
 mod edges;
 mod equivalence;
 mod evidence;
@@ -149,6 +150,7 @@ fn main() -> ExitCode {
         faults,
         node_faults,
         healthy,
+        doctor,
         identity,
         workloads,
         containerd,

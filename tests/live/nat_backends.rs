@@ -32,7 +32,7 @@ const THREE: &str = "table ip svc {
 const MASQUERADE: &str = "add rule ip svc post ct status dnat masquerade\n";
 
 /// The server's machine is another one: what its rules drop is not seen.
-const ELSEWHERE: &[&str] = &["--with-drops=false"];
+pub const ELSEWHERE: &[&str] = &["--with-drops=false"];
 
 pub fn tests() -> Vec<Test> {
     tests![
@@ -50,7 +50,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// TCP servers at these ports.
-fn listening(lab: &Lab, ports: &[u16]) -> Vec<Program> {
+pub fn listening(lab: &Lab, ports: &[u16]) -> Vec<Program> {
     let serve = |port| lab.server.start(&format!("tcp-server --listen {SERVER4}:{port} --then close --quiet"));
     let servers: Vec<_> = ports.iter().map(serve).collect();
     servers.iter().for_each(|server| _ = server.ready());
@@ -66,13 +66,14 @@ fn connects(lab: &Lab, vip: &str) -> u64 {
 }
 
 /// The server's machine drops these: unlike what the router itself drops it has left the router, with an entry in its table.
-fn deafen(lab: &Lab, what: &str) {
+pub fn deafen(lab: &Lab, what: &str) {
     lab.server.run("nft add table inet deaf");
     lab.server.run("nft add chain inet deaf input { type filter hook input priority 0 ; }");
     lab.server.run(&format!("nft add rule inet deaf input {what} drop"));
 }
 
-fn translate(lab: &Lab, more: &str) {
+/// Both services lead to the next of their backends, and a chain of these rules takes more of them.
+pub fn translate(lab: &Lab, more: &str) {
     lab.nft(THREE);
     lab.nft(more);
 }

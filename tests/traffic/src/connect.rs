@@ -25,6 +25,9 @@ pub struct Args {
     /// How often, one after the other.
     #[arg(long, default_value_t = 1)]
     count: u32,
+    /// Milliseconds from the end of one to the next.
+    #[arg(long, default_value_t = 0)]
+    interval_ms: u64,
     /// Let `connect(2)` wait as long as the kernel does.
     #[arg(long)]
     blocking: bool,
@@ -108,7 +111,10 @@ fn own_end(fd: &OwnedFd) -> Option<SocketAddr> {
 /// Connects `count` times and prints each outcome.
 pub fn run(args: &Args) -> io::Result<()> {
     let flags = if args.blocking { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
-    for _ in 0..args.count {
+    for n in 0..args.count {
+        if n > 0 {
+            std::thread::sleep(Duration::from_millis(args.interval_ms));
+        }
         let attempt = Attempt::begin(args.to, flags)?;
         let (outcome, error) = attempt.outcome(PollTimeout::from(args.timeout_ms))?;
         attempt.end(outcome, error)?;

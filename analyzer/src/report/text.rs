@@ -226,7 +226,7 @@ pub(crate) fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str
 }
 
 /// The same at another width, in characters.
-pub(super) fn wrapped_at(out: &mut dyn Write, width: usize, label: &str, text: &str, indent: &str) -> io::Result<()> {
+pub(crate) fn wrapped_at(out: &mut dyn Write, width: usize, label: &str, text: &str, indent: &str) -> io::Result<()> {
     let mut line = label.to_owned();
     let mut column = label.chars().count();
     let mut is_first = true;

@@ -170,7 +170,8 @@ fn write_evidence(out: &mut dyn Write, finding: &Finding, source: &str) -> io::R
     let list = seqs.iter().map(|s| format!("#{s}")).collect::<Vec<_>>().join(" ");
     let total = count(finding.evidence.total(), "event", "events");
     field(out, "evidence", &format!("{list} ({total} in all)"))?;
-    writeln!(out, "{INDENT}analyze events {} --seq {first}", shell_word(source))
+    writeln!(out, "{INDENT}analyze events {} --seq {first}", shell_word(source))?;
+    writeln!(out, "{INDENT}analyze story {} --seq {first}", shell_word(source))
 }
 
 /// The process whose network namespace the commands enter, if any does.

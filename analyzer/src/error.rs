@@ -54,6 +54,12 @@ pub enum Error {
     /// `--where` without `=`.
     #[error("`{0}` is not `key=value`")]
     Condition(String),
+    /// `--flow` that names no flow.
+    #[error("`{0}` names no flow")]
+    Flow(String),
+    /// `--pod` that names no pod.
+    #[error("`{0}` names no pod")]
+    Pod(String),
     /// The output broke.
     #[error("cannot write the report")]
     Write(#[from] io::Error),
@@ -65,7 +71,7 @@ impl Error {
         match self {
             Self::Read(_) | Self::NoBundle(_) => Exit::Unreadable,
             Self::Kb(KbError::Entry { .. }) => Exit::Unreadable,
-            Self::Kb(_) | Self::Condition(_) => Exit::Usage,
+            Self::Kb(_) | Self::Condition(_) | Self::Flow(_) | Self::Pod(_) => Exit::Usage,
             // a reader such as `head` that has seen enough is no failure
             Self::Write(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Write(_) => Exit::Unreadable,
@@ -89,6 +95,10 @@ impl Error {
                 "for example `--set dns.slow.p95_ms=50`; `analyze kb show RULE` lists thresholds".to_owned()
             }
             Self::Condition(_) => "for example `--where type=udp_send --where pid=1847`".to_owned(),
+            Self::Flow(_) => "for example `--flow 10.96.0.80:80`, `--flow fd00::7`, `--flow '*:53'` or \
+                              `--flow 'tcp 10.42.1.15:41001->10.96.0.80:80'`"
+                .to_owned(),
+            Self::Pod(_) => "for example `--pod web-1` or `--pod shop/web-1`".to_owned(),
             Self::Write(_) => return None,
         })
     }

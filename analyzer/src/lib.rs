@@ -14,4 +14,5 @@ pub mod events;
 pub mod finding;
 pub mod kb;
 pub mod report;
+pub mod story;
 mod units;

@@ -291,6 +291,62 @@ fn the_node_is_told_with_what_is_unusual_first() {
 }
 
 #[test]
+fn a_story_is_told_by_a_line_of_it() {
+    let o = analyze(&["story", &case("connect-timed-out"), "--seq", "3"]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+    let told = out(&o);
+    assert!(
+        told.starts_with("1. `curl` (pid 1847) to 10.42.2.8:8080: timed out after 54.9 s, 5 SYNs sent again\n"),
+        "{told}"
+    );
+    let o = analyze(&["story", &case("connect-timed-out"), "--seq", "3", "--format=json"]);
+    let document: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let story = &document["stories"][0];
+    assert_eq!((&document["schema"]["name"], &story["outcome"]), (&"ktrace-stories".into(), &"timed_out".into()));
+    assert_eq!((&story["steps"][0]["seq"], &story["untrusted"]), (&1.into(), &true.into()));
+}
+
+#[test]
+fn stories_are_limited_and_none_is_no_failure() {
+    let o = analyze(&["story", &case("nat-both-ends"), "--comm", "curl", "--limit", "2"]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), "note: 2 told, some 10 more: `--limit`\n"));
+    let o = analyze(&["story", &case("nat-both-ends"), "--pod", "shop/nobody"]);
+    assert_eq!((o.status.code(), out(&o).as_str()), (Some(0), ""));
+    assert_eq!(err(&o), "note: no connection, DNS attempt or UDP flow in 48 events is meant\n");
+}
+
+#[test]
+fn a_story_needs_to_know_which_and_says_how() {
+    let bundle = case("nat-both-ends");
+    for (args, error, hint) in [
+        (
+            &["--flow", "10.0.0.1:99999"][..],
+            "error: `10.0.0.1:99999` names no flow",
+            "hint: for example `--flow 10.96.0.80:80`",
+        ),
+        (&["--pod", "a/b/c"], "error: `a/b/c` names no pod", "hint: for example `--pod web-1`"),
+        (&[], "error: the following required arguments", "hint: `analyze --help`"),
+        (&["--pid", "x"], "error: invalid value 'x'", "hint: `analyze --help`"),
+        (&["--pid", "1", "--limit", "0"], "error: invalid value '0'", "hint: `analyze --help`"),
+    ] {
+        let o = analyze(&[&["story", bundle.as_str()], args].concat());
+        assert_eq!((o.status.code(), out(&o).as_str()), (Some(2), ""), "{args:?}");
+        assert!(err(&o).contains(error) && err(&o).contains(hint), "{args:?}: {}", err(&o));
+    }
+}
+
+#[test]
+fn stories_of_a_cut_bundle_exit_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(fixture("demo.bundle.tgz")).unwrap();
+    let path = dir.path().join("cut.bundle.tgz");
+    fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+    let o = analyze(&["story", path.to_str().unwrap(), "--pid", "1847"]);
+    assert_eq!(o.status.code(), Some(5), "{}", err(&o));
+    assert!(out(&o).contains("asks 10.96.0.53:53") && out(&o).contains("not known: "), "{}", out(&o));
+}
+
+#[test]
 fn a_bundle_from_before_has_no_node_to_tell_of() {
     let o = analyze(&["node", &case("dns-dead-server")]);
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));

@@ -140,7 +140,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection of which nothing but its identity is known yet.
-    pub(super) fn new(id: &Identity, at: u64, before: Option<usize>) -> Self {
+    pub(crate) fn new(id: &Identity, at: u64, before: Option<usize>) -> Self {
         Self {
             netns: id.netns,
             local: id.local,
@@ -166,7 +166,7 @@ impl Connection {
     }
 
     /// Whether this event begins another connection on the same socket, or is of another socket of which neither says which.
-    pub(super) fn is_reopened_by(&self, event: &Event) -> bool {
+    pub(crate) fn is_reopened_by(&self, event: &Event) -> bool {
         if matches!(event.payload, Payload::Connect(_)) && event.id.socket.is_none() && event.id.local.port.is_none() {
             return self.connect.is_some();
         }
@@ -177,7 +177,7 @@ impl Connection {
     }
 
     /// Adds what an event says.
-    pub(super) fn apply(&mut self, event: &Event, proc: Option<ProcId>) {
+    pub(crate) fn apply(&mut self, event: &Event, proc: Option<ProcId>) {
         self.learn(&event.id, proc, event.boot_ns);
         let mark = Mark { at: event.boot_ns, seq: event.seq };
         match &event.payload {
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     /// Adds what a socket table says.
-    pub(super) fn apply_socket(&mut self, record: &SocketRecord, proc: Option<ProcId>) {
+    pub(crate) fn apply_socket(&mut self, record: &SocketRecord, proc: Option<ProcId>) {
         self.learn(&record.id, proc, record.boot_ns);
         let snapshot = Box::new(Snapshot {
             at: record.boot_ns,
@@ -216,13 +216,8 @@ impl Connection {
         match self.role {
             Some(Role::Client) => true,
             Some(Role::Server | Role::Listener) => false,
-            None => self.opened.is_some() || self.established.is_some() || self.has_client_ports(),
+            None => self.opened.is_some() || self.established.is_some() || has_client_ports(self.local, self.remote),
         }
-    }
-
-    /// Of a socket older than the window, whose ports are all that is known: the higher one was chosen by a kernel.
-    fn has_client_ports(&self) -> bool {
-        self.local.port.zip(self.remote.port).is_some_and(|(l, r)| l >= EPHEMERAL_PORT && r < l)
     }
 
     /// What the attempt to connect came to; `None` if there was none in the window, or its outcome is not known.
@@ -368,6 +363,11 @@ impl Connection {
         ) || errno.0 >= 512;
         (!goes_on).then_some(errno)
     }
+}
+
+/// Of a socket older than the window, whose ports are all that is known: the higher one was chosen by a kernel.
+pub(crate) fn has_client_ports(local: Endpoint, remote: Endpoint) -> bool {
+    local.port.zip(remote.port).is_some_and(|(l, r)| l >= EPHEMERAL_PORT && r < l)
 }
 
 fn of_errno(errno: Errno) -> Failure {

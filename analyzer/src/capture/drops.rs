@@ -189,7 +189,7 @@ struct Flow {
 }
 
 /// The ends of a flow, own one first, as its packets may have them at different places.
-fn pairs(
+pub(crate) fn pairs(
     proto: Proto,
     (local, remote): (Endpoint, Endpoint),
     way: &Way,

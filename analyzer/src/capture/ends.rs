@@ -33,11 +33,12 @@ impl Span {
     }
 
     /// Takes another moment in.
-    pub(super) fn extend(&mut self, at: u64) {
+    pub(crate) fn extend(&mut self, at: u64) {
         (self.from, self.to) = (self.from.min(at), self.to.max(at));
     }
 
-    pub(super) const fn meets(self, other: Self) -> bool {
+    /// Whether both can be about the same: they overlap, give or take a second.
+    pub(crate) const fn meets(self, other: Self) -> bool {
         self.from <= other.to.saturating_add(SLACK_NS) && other.from <= self.to.saturating_add(SLACK_NS)
     }
 }

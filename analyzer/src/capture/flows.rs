@@ -43,6 +43,6 @@ impl Builder {
 }
 
 /// Whether both can be the same end: what one of them does not know does not tell them apart.
-fn is_same(a: Endpoint, b: Endpoint) -> bool {
+pub(crate) fn is_same(a: Endpoint, b: Endpoint) -> bool {
     a.addr.zip(b.addr).is_none_or(|(a, b)| a == b) && a.port.zip(b.port).is_none_or(|(a, b)| a == b)
 }

@@ -61,6 +61,10 @@ use ends::UdpServers;
 use overflows::Overflows;
 use udp::UdpFlows;
 
+pub(crate) use connection::has_client_ports;
+pub(crate) use drops::pairs;
+pub(crate) use flows::is_same;
+
 /// Most connections, and most UDP flows, that are told apart.
 const MAX_FLOWS: usize = 400_000;
 /// Most reasons for flows without an entry that are told apart.
@@ -68,13 +72,16 @@ const MAX_REASONS: usize = 32;
 
 /// What makes a socket one and the same: its namespace, and its cookie or, in a line without one, its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum FlowKey {
+pub(crate) enum FlowKey {
+    /// By its cookie.
     Cookie(u32, u64),
+    /// By its ends, own one first.
     Ends(u32, Endpoint, Endpoint),
 }
 
 impl FlowKey {
-    fn of(id: &Identity) -> Self {
+    /// The socket of a record.
+    pub(crate) fn of(id: &Identity) -> Self {
         match id.socket {
             Some(cookie) => Self::Cookie(id.netns, cookie),
             None => Self::Ends(id.netns, id.local, id.remote),
@@ -132,6 +139,7 @@ pub struct Capture {
 pub struct Builder {
     cutoffs: Cutoffs,
     max_flows: usize,
+    is_without_flows: bool,
     events: BTreeMap<EventKind, u64>,
     first: Option<(DateTime<Utc>, u64)>,
     last: Option<(DateTime<Utc>, u64)>,
@@ -167,6 +175,7 @@ impl Builder {
         Self {
             cutoffs,
             max_flows,
+            is_without_flows: false,
             events: BTreeMap::new(),
             first: None,
             last: None,
@@ -190,6 +199,18 @@ impl Builder {
             partial: None,
             summary: None,
         }
+    }
+
+    /// A builder for who looks at flows in another way: of these its capture has none.
+    pub(crate) fn without_flows() -> Self {
+        // no reply is timed
+        let cutoffs = Cutoffs { slow_reply_ns: 0, very_slow_reply_ns: 0 };
+        Self { is_without_flows: true, ..Self::new(cutoffs) }
+    }
+
+    /// The process behind a record, as [`Capture::processes`] will know it.
+    pub(crate) fn process_of(&mut self, id: &Identity) -> Option<ProcId> {
+        self.processes.of(id)
     }
 
     /// Adds a record.
@@ -285,6 +306,9 @@ impl Builder {
         self.sends_to_unknown += u64::from(is_sent_to_unknown(event));
         let proc = self.processes.of(&event.id);
         self.peers.learn(&event.id);
+        if self.is_without_flows {
+            return;
+        }
         match event.payload.kind() {
             EventKind::UdpSend | EventKind::UdpRecv => {
                 self.udp_servers.push(event, proc, self.max_flows);
@@ -307,7 +331,7 @@ impl Builder {
     }
 
     fn socket(&mut self, socket: &SocketRecord) {
-        if socket.id.proto == Proto::Udp {
+        if socket.id.proto == Proto::Udp || self.is_without_flows {
             return;
         }
         let proc = self.processes.of(&socket.id);
@@ -352,7 +376,7 @@ fn is_sent_to_unknown(event: &Event) -> bool {
 }
 
 /// Whether this reset is about a connection: others answer a segment for which there is none, or which a listener got.
-fn is_of_a_connection(event: &Event) -> bool {
+pub(crate) fn is_of_a_connection(event: &Event) -> bool {
     let Payload::TcpReset(reset) = &event.payload else { return false };
     let none = [TcpState::Listen, TcpState::NewSynRecv, TcpState::TimeWait];
     event.id.socket.is_some() && reset.state.is_some_and(|state| !none.contains(&state))

@@ -54,8 +54,8 @@ impl Processes {
             self.nameless.entry(proc).or_insert_with(|| id.clone());
         }
         if let (Some(known), Attribution::Resolved(home)) = (self.homes.get_mut(proc.0 as usize), &id.home) {
-            // names can come later than ids
-            if known.as_ref().is_none_or(|known| names(known) < names(home)) {
+            // names can come later than ids; of two that tell as much one is chosen in whatever order they come
+            if known.as_ref().is_none_or(|known| (names(known), known) < (names(home), home)) {
                 *known = Some(home.clone());
             }
         }
@@ -99,7 +99,7 @@ impl Processes {
         if owner.source == OwnerSource::Kernel {
             return None;
         }
-        let process = Process { pid: owner.pid, start_ns: owner.proc_start_ns, comm: owner.comm.clone() };
+        let process = process_of(owner);
         if let Some(id) = self.by_key.get(&process) {
             return Some(*id);
         }
@@ -113,6 +113,12 @@ impl Processes {
         self.settings.push(Setting { cgroup_id: owner.cgroup_id, mnt_ns: owner.mnt_ns });
         self.by_key.insert(process, id);
         Some(id)
+    }
+
+    /// The process behind a record that was pushed before.
+    pub(crate) fn find(&self, id: &Identity) -> Option<ProcId> {
+        let owner = id.owner.value().filter(|owner| owner.source != OwnerSource::Kernel)?;
+        self.by_key.get(&process_of(owner)).copied()
     }
 
     /// The process with this index.
@@ -144,6 +150,10 @@ impl Processes {
     pub const fn overflow(&self) -> u64 {
         self.overflow
     }
+}
+
+fn process_of(owner: &Owner) -> Process {
+    Process { pid: owner.pid, start_ns: owner.proc_start_ns, comm: owner.comm.clone() }
 }
 
 /// Whether a pod may be behind it that has names which this does not tell.

@@ -98,7 +98,8 @@ impl TrackingCoverage {
         self.source.as_ref().is_none_or(|s| s.outcome == "not_requested" || is_inactive(s))
     }
 
-    fn unanswered(&self) -> Option<String> {
+    /// Why nobody could tell of any flow.
+    pub(crate) fn unanswered(&self) -> Option<String> {
         let Some(source) = &self.source else {
             return Some("this capture did not ask connection tracking".to_owned());
         };

@@ -29,7 +29,7 @@ pub struct Way {
 
 impl Way {
     /// Adds what an event says.
-    pub(super) fn learn(&mut self, nat: Option<&Arc<Nat>>, asked: Option<Endpoint>) {
+    pub(crate) fn learn(&mut self, nat: Option<&Arc<Nat>>, asked: Option<Endpoint>) {
         self.asked = asked.or(self.asked);
         if let Some(nat) = nat.filter(|_| !self.is_told_by_flow) {
             self.replace(nat);
@@ -37,7 +37,7 @@ impl Way {
     }
 
     /// Adds what the record of the flow says.
-    pub(super) fn conclude(&mut self, flow: &FlowRecord) {
+    pub(crate) fn conclude(&mut self, flow: &FlowRecord) {
         self.asked = flow.asked.or(self.asked);
         if let Some(nat) = &flow.conntrack {
             self.replace(nat);

@@ -4,6 +4,7 @@ mod ask;
 mod events;
 mod kb;
 mod node;
+mod story;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -30,6 +31,8 @@ Examples:
   analyze kb show dns.no_reply                   how a rule decides
   analyze BUNDLE --set dns.slow.p95_ms=50        judge by another threshold
   analyze events BUNDLE --seq 48213              the line behind `#48213`
+  analyze story BUNDLE --seq 48213               what became of the connection of that line
+  analyze story BUNDLE --pod shop/web-1 --flow 10.96.0.80:80
   analyze node BUNDLE                            the machine's network and pressure, what is unusual first
   analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
 
@@ -77,6 +80,8 @@ enum Command {
     /// List the rules, show what one knows, or find those that some words are about
     #[command(subcommand)]
     Kb(kb::KbCommand),
+    /// Tell connections and DNS attempts as timelines: who, what went wrong on the way, and who closed first
+    Story(story::Story),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,6 +124,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
         Some(Command::Node(args)) => node::run(&args, out, err),
         Some(Command::Ask(args)) => ask::run(&args, out, err),
         Some(Command::Kb(command)) => kb::run(&command, out, err),
+        Some(Command::Story(args)) => story::run(&args, out, err),
         None => analyze(&cli.analyze, out, err),
     }
 }

@@ -170,7 +170,8 @@ fn write_evidence(out: &mut dyn Write, finding: &Finding, source: &str) -> io::R
     let list = seqs.iter().map(|s| format!("#{s}")).collect::<Vec<_>>().join(" ");
     let total = count(finding.evidence.total(), "event", "events");
     field(out, "evidence", &format!("{list} ({total} in all)"))?;
-    writeln!(out, "{INDENT}analyze events {} --seq {first}", shell_word(source))
+    writeln!(out, "{INDENT}analyze events {} --seq {first}", shell_word(source))?;
+    writeln!(out, "{INDENT}analyze story {} --seq {first}", shell_word(source))
 }
 
 /// The process whose network namespace the commands enter, if any does.
@@ -226,7 +227,7 @@ pub(crate) fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str
 }
 
 /// The same at another width, in characters.
-pub(super) fn wrapped_at(out: &mut dyn Write, width: usize, label: &str, text: &str, indent: &str) -> io::Result<()> {
+pub(crate) fn wrapped_at(out: &mut dyn Write, width: usize, label: &str, text: &str, indent: &str) -> io::Result<()> {
     let mut line = label.to_owned();
     let mut column = label.chars().count();
     let mut is_first = true;

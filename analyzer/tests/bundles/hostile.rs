@@ -65,13 +65,18 @@ fn fits_on_a_screen(dir: &Path, what: &str) {
     assert!((2..=screen::LINES).contains(&text.lines().count()), "{what}: {text}");
 }
 
-/// Reports it and its node in both formats; what comes out must not steer a terminal.
+/// Reports it, its node and its stories in both formats; what comes out must not steer a terminal.
 fn survives(dir: &Path, what: &str) {
     fits_on_a_screen(dir, what);
     for format in ["text", "json"] {
-        for command in [&["analyze"][..], &["analyze", "node"]] {
+        let dir = dir.to_str().unwrap();
+        for args in [
+            &["analyze", dir, "--all"][..],
+            &["analyze", "node", dir, "--all"],
+            &["analyze", "story", dir, "--flow", "10.42.1.15", "--limit", "200"],
+        ] {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let args = [command, &[dir.to_str().unwrap(), "--format", format, "--all"]].concat();
+            let args = [args, &["--format", format]].concat();
             if let Err(e) = cli::run(args.into_iter().map(Into::into), &mut out, &mut err) {
                 e.print(&mut err);
             }

@@ -20,6 +20,7 @@ mod pattern_stories;
 mod probe_stories;
 mod scene;
 mod stories;
+mod timelines;
 mod trouble;
 mod trouble_cases;
 mod trouble_stories;

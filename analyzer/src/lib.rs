@@ -12,5 +12,6 @@ mod escape;
 pub mod events;
 pub mod finding;
 pub mod kb;
+pub mod kernel_log;
 pub mod report;
 mod units;

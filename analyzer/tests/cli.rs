@@ -296,3 +296,43 @@ fn a_bundle_from_before_has_no_node_to_tell_of() {
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));
     assert!(out(&o).contains("nothing is known of the node"), "{}", out(&o));
 }
+
+#[test]
+fn a_line_of_the_kernels_log_is_explained() {
+    let o = analyze(&["explain", "[12345.678901] nf_conntrack: nf_conntrack: table full, dropping packet"]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+    assert!(out(&o).starts_with("conntrack.table_full: the table of connection tracking is full"), "{}", out(&o));
+    assert!(out(&o).contains("rule `conntrack.full`: `analyze kb show conntrack.full`"), "{}", out(&o));
+}
+
+#[test]
+fn a_line_that_nobody_knows_is_1_with_what_comes_nearest() {
+    let o = analyze(&["explain", "nf_conntrack: the table is full, dropping packets"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert!(out(&o).starts_with("nothing is known of this line: nf_conntrack: the table"), "{}", out(&o));
+    assert!(out(&o).contains("nearest: conntrack.table_full"), "{}", out(&o));
+    assert!(err(&o).starts_with("hint: families are conntrack, tcp, "), "{}", err(&o));
+    assert_eq!(analyze(&["explain"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_whole_log_is_explained_kind_by_kind() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_analyze"))
+        .args(["explain", "-", "--format", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = "[1.0] Linux version 6.18\n\
+               [2.0] IPv6: ADDRCONF(NETDEV_CHANGE): eth0: link becomes ready\n\
+               [3.0] TCP: too many orphaned sockets\n\
+               [4.0] TCP: too many orphaned sockets\n";
+    child.stdin.take().unwrap().write_all(log.as_bytes()).unwrap();
+    let o = child.wait_with_output().unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let known = read["known"].as_array().unwrap().iter();
+    let kinds: Vec<String> = known.map(|kind| format!("{} {}", kind["id"], kind["count"])).collect();
+    assert_eq!(kinds, ["\"link.ready\" 1", "\"tcp.orphans\" 2"]);
+    assert_eq!((o.status.code(), &read["unknown_count"], &read["line_count"]), (Some(0), &1.into(), &4.into()));
+    assert_eq!(read["known"][0]["lines"][0]["fields"]["device"], "eth0");
+}

@@ -1,6 +1,7 @@
 //! The command line of `analyze`: arguments → what to read and what to say about it.
 
 mod events;
+mod explain;
 mod kb;
 mod node;
 
@@ -29,6 +30,7 @@ Examples:
   analyze BUNDLE --set dns.slow.p95_ms=50        judge by another threshold
   analyze events BUNDLE --seq 48213              the line behind `#48213`
   analyze node BUNDLE                            the machine's network and pressure, what is unusual first
+  dmesg | analyze explain -                      what the kernel said
   analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
 
 Exit codes:
@@ -68,6 +70,8 @@ struct Analyze {
 enum Command {
     /// Print events of a bundle, one line of JSON each
     Events(events::Events),
+    /// Say what lines of the kernel's log mean
+    Explain(explain::Explain),
     /// Say what the machine looked like, what is unusual first
     Node(node::Node),
     /// List the rules, show what one knows, or find those that some words are about
@@ -98,6 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     };
     match cli.command {
         Some(Command::Events(args)) => events::run(&args, out, err),
+        Some(Command::Explain(args)) => explain::run(&args, out, err),
         Some(Command::Node(args)) => node::run(&args, out, err),
         Some(Command::Kb(command)) => kb::run(&command, out, err),
         None => analyze(&cli.analyze, out, err),

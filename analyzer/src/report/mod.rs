@@ -4,6 +4,7 @@
 //! The same bundle gives the same bytes.
 
 pub mod json;
+pub mod kernel_log;
 pub mod node;
 pub mod text;
 

@@ -14,7 +14,7 @@ const IN_SHORT: usize = 20;
 /// Lines are wrapped here.
 const WIDTH: usize = 100;
 /// As wide as the labels of a finding's fields.
-const INDENT: &str = "                 ";
+pub(super) const INDENT: &str = "                 ";
 
 /// Writes the report; with `all`, every finding in full.
 ///
@@ -212,12 +212,13 @@ pub fn sentence(out: &mut dyn Write, text: &str) -> io::Result<()> {
     wrapped(out, "   - ", text, "     ")
 }
 
-fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
+/// A named value of an entry or a finding.
+pub(super) fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
     wrapped(out, &format!("   {name:<14}"), value, INDENT)
 }
 
 /// Text after a label, wrapped between words.
-fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
+pub(super) fn wrapped(out: &mut dyn Write, label: &str, text: &str, indent: &str) -> io::Result<()> {
     wrapped_at(out, WIDTH, label, text, indent)
 }
 

@@ -336,3 +336,12 @@ fn a_whole_log_is_explained_kind_by_kind() {
     assert_eq!((o.status.code(), &read["unknown_count"], &read["line_count"]), (Some(0), &1.into(), &4.into()));
     assert_eq!(read["known"][0]["lines"][0]["fields"]["device"], "eth0");
 }
+
+#[test]
+fn a_page_for_a_ticket_names_the_cause_first() {
+    let o = analyze(&[&case("dns-dead-server"), "--format", "markdown"]);
+    assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+    assert!(out(&o).starts_with("## ktrace: critical\n"), "{}", out(&o));
+    assert!(out(&o).contains("\n### 1. critical `dns.no_reply`\n"), "{}", out(&o));
+    assert!(out(&o).contains("- **cause** ") && out(&o).chars().count() <= 3000, "{}", out(&o));
+}

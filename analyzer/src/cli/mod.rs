@@ -16,7 +16,7 @@ use crate::capture::{Builder, Capture};
 use crate::error::{Error, Exit};
 use crate::finding::Severity;
 use crate::kb::Kb;
-use crate::report::{Report, json, text};
+use crate::report::{Report, json, markdown, text};
 
 /// Where bundles are looked for when none is named.
 const OUT_DIR: &str = "./out";
@@ -53,8 +53,8 @@ struct Analyze {
     /// read [default: ./out]
     bundle: Option<PathBuf>,
     /// How to write the report
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
     /// Exit with 3 on a critical finding, and with `warning` also with 4 on a warning
     #[arg(long, value_name = "SEVERITY", value_enum)]
     fail_on: Option<FailOn>,
@@ -77,6 +77,14 @@ enum Command {
     /// List the rules, show what one knows, or find those that some words are about
     #[command(subcommand)]
     Kb(kb::KbCommand),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    Text,
+    Json,
+    /// For a ticket: 3,000 characters at most, unless `--all`
+    Markdown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,8 +136,9 @@ fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<E
     let source = path.to_string_lossy();
     let report = Report::new(&capture, &kb, &source)?;
     match args.format {
-        Format::Text => text::write(out, &report, args.all)?,
-        Format::Json => json::write(out, &report, args.all)?,
+        ReportFormat::Text => text::write(out, &report, args.all)?,
+        ReportFormat::Json => json::write(out, &report, args.all)?,
+        ReportFormat::Markdown => markdown::write(out, &report, args.all)?,
     }
     out.flush()?;
     talk(&capture, &read, err)?;

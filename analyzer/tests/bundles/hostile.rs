@@ -52,8 +52,10 @@ fn with_odd_bytes(text: &str, noise: &mut Noise) -> Vec<u8> {
 
 /// Reports it and its node in both formats; what comes out must not steer a terminal.
 fn survives(dir: &Path, what: &str) {
-    for format in ["text", "json"] {
-        for command in [&["analyze"][..], &["analyze", "node"]] {
+    for format in ["text", "json", "markdown"] {
+        for command in
+            [&["analyze"][..], &["analyze", "node"]].into_iter().filter(|c| format != "markdown" || c.len() == 1)
+        {
             let (mut out, mut err) = (Vec::new(), Vec::new());
             let args = [command, &[dir.to_str().unwrap(), "--format", format, "--all"]].concat();
             if let Err(e) = cli::run(args.into_iter().map(Into::into), &mut out, &mut err) {

@@ -14,4 +14,5 @@ pub mod finding;
 pub mod kb;
 pub mod kernel_log;
 pub mod report;
+pub mod schema;
 mod units;

@@ -345,3 +345,13 @@ fn a_page_for_a_ticket_names_the_cause_first() {
     assert!(out(&o).contains("\n### 1. critical `dns.no_reply`\n"), "{}", out(&o));
     assert!(out(&o).contains("- **cause** ") && out(&o).chars().count() <= 3000, "{}", out(&o));
 }
+
+#[test]
+fn schemas_are_data() {
+    for (of, title) in [("bundle", "ktrace-bundle"), ("findings", "ktrace-findings")] {
+        let o = analyze(&["schema", of]);
+        assert_eq!((o.status.code(), err(&o).as_str()), (Some(0), ""));
+        let schema: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+        assert_eq!(schema["title"], title);
+    }
+}

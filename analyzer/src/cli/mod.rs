@@ -4,6 +4,7 @@ mod events;
 mod explain;
 mod kb;
 mod node;
+mod schema;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -77,6 +78,8 @@ enum Command {
     /// List the rules, show what one knows, or find those that some words are about
     #[command(subcommand)]
     Kb(kb::KbCommand),
+    /// Print a JSON Schema: of a bundle, or of findings
+    Schema(schema::Schema),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -113,6 +116,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
         Some(Command::Explain(args)) => explain::run(&args, out, err),
         Some(Command::Node(args)) => node::run(&args, out, err),
         Some(Command::Kb(command)) => kb::run(&command, out, err),
+        Some(Command::Schema(args)) => schema::run(&args, out),
         None => analyze(&cli.analyze, out, err),
     }
 }

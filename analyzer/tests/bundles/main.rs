@@ -20,6 +20,7 @@ mod pattern_cases;
 mod pattern_stories;
 mod probe_stories;
 mod scene;
+mod schema;
 mod stories;
 mod trouble;
 mod trouble_cases;

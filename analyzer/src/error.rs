@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use ktrace_bundle::reader::ReadError;
 
 use crate::kb::KbError;
+use crate::kernel_log::knowledge::KnowledgeError;
 
 /// Exit codes of `analyze`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
     Done,
-    /// Nothing could be read, or the report could not be written.
+    /// Nothing could be read or explained, or the report could not be written.
     Unreadable,
     /// Wrong usage.
     Usage,
@@ -60,6 +61,12 @@ pub enum Error {
     /// `--pod` that names no pod.
     #[error("`{0}` names no pod")]
     Pod(String),
+    /// The lines to explain cannot be read.
+    #[error("cannot read stdin")]
+    Input(#[source] io::Error),
+    /// The program was built from knowledge that is wrong.
+    #[error("{0}")]
+    Knowledge(#[from] KnowledgeError),
     /// The output broke.
     #[error("cannot write the report")]
     Write(#[from] io::Error),
@@ -69,7 +76,7 @@ impl Error {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Read(_) | Self::NoBundle(_) => Exit::Unreadable,
+            Self::Read(_) | Self::NoBundle(_) | Self::Input(_) | Self::Knowledge(_) => Exit::Unreadable,
             Self::Kb(KbError::Entry { .. }) => Exit::Unreadable,
             Self::Kb(_) | Self::Condition(_) | Self::Flow(_) | Self::Pod(_) => Exit::Usage,
             // a reader such as `head` that has seen enough is no failure
@@ -99,7 +106,7 @@ impl Error {
                               `--flow 'tcp 10.42.1.15:41001->10.96.0.80:80'`"
                 .to_owned(),
             Self::Pod(_) => "for example `--pod web-1` or `--pod shop/web-1`".to_owned(),
-            Self::Write(_) => return None,
+            Self::Input(_) | Self::Knowledge(_) | Self::Write(_) => return None,
         })
     }
 
@@ -116,6 +123,7 @@ impl Error {
         writeln!(err, "error: {}", crate::escape::line(&self.to_string()))?;
         let mut source = match self {
             Self::Read(e) => e.source(),
+            Self::Knowledge(e) => e.source(),
             _ => self.source(),
         };
         while let Some(cause) = source {

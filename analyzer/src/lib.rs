@@ -13,6 +13,8 @@ mod escape;
 pub mod events;
 pub mod finding;
 pub mod kb;
+pub mod kernel_log;
 pub mod report;
+pub mod schema;
 pub mod story;
 mod units;

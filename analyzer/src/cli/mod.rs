@@ -2,8 +2,10 @@
 
 mod ask;
 mod events;
+mod explain;
 mod kb;
 mod node;
+mod schema;
 mod story;
 
 use std::ffi::OsString;
@@ -17,7 +19,7 @@ use crate::capture::{Builder, Capture};
 use crate::error::{Error, Exit};
 use crate::finding::Severity;
 use crate::kb::Kb;
-use crate::report::{Report, json, text};
+use crate::report::{Report, json, markdown, text};
 
 /// Where bundles are looked for when none is named.
 const OUT_DIR: &str = "./out";
@@ -34,6 +36,7 @@ Examples:
   analyze story BUNDLE --seq 48213               what became of the connection of that line
   analyze story BUNDLE --pod shop/web-1 --flow 10.96.0.80:80
   analyze node BUNDLE                            the machine's network and pressure, what is unusual first
+  dmesg | analyze explain -                      what the kernel said
   analyze events BUNDLE --where type=udp_send --where rport=53 --limit 5
 
 Exit codes:
@@ -56,8 +59,8 @@ struct Analyze {
     /// read [default: ./out]
     bundle: Option<PathBuf>,
     /// How to write the report
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
     /// Exit with 3 on a critical finding, and with `warning` also with 4 on a warning
     #[arg(long, value_name = "SEVERITY", value_enum)]
     fail_on: Option<FailOn>,
@@ -73,6 +76,8 @@ struct Analyze {
 enum Command {
     /// Print events of a bundle, one line of JSON each
     Events(events::Events),
+    /// Say what lines of the kernel's log mean
+    Explain(explain::Explain),
     /// Say what the machine looked like, what is unusual first
     Node(node::Node),
     /// Answer a question in plain words from a bundle, or say what would have to be captured
@@ -82,6 +87,16 @@ enum Command {
     Kb(kb::KbCommand),
     /// Tell connections and DNS attempts as timelines: who, what went wrong on the way, and who closed first
     Story(story::Story),
+    /// Print a JSON Schema: of a bundle, or of findings
+    Schema(schema::Schema),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    Text,
+    Json,
+    /// For a ticket: 3,000 characters at most, unless `--all`
+    Markdown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -121,10 +136,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     };
     match cli.command {
         Some(Command::Events(args)) => events::run(&args, out, err),
+        Some(Command::Explain(args)) => explain::run(&args, out, err),
         Some(Command::Node(args)) => node::run(&args, out, err),
         Some(Command::Ask(args)) => ask::run(&args, out, err),
         Some(Command::Kb(command)) => kb::run(&command, out, err),
         Some(Command::Story(args)) => story::run(&args, out, err),
+        Some(Command::Schema(args)) => schema::run(&args, out),
         None => analyze(&cli.analyze, out, err),
     }
 }
@@ -148,8 +165,9 @@ fn analyze(args: &Analyze, out: &mut dyn Write, err: &mut dyn Write) -> Result<E
     let source = path.to_string_lossy();
     let report = Report::new(&capture, &kb, &source)?;
     match args.format {
-        Format::Text => text::write(out, &report, args.all)?,
-        Format::Json => json::write(out, &report, args.all)?,
+        ReportFormat::Text => text::write(out, &report, args.all)?,
+        ReportFormat::Json => json::write(out, &report, args.all)?,
+        ReportFormat::Markdown => markdown::write(out, &report, args.all)?,
     }
     out.flush()?;
     talk(&capture, &read, err)?;

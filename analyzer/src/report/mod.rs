@@ -1,9 +1,12 @@
 //! Outcomes → what a person or a program reads.
 //!
-//! One [`Report`] is made of a capture and the outcomes of all rules; [`text`], [`screen`] and [`json`] only write it down.
+//! One [`Report`] is made of a capture and the outcomes of all rules; [`text`], [`screen`], [`markdown`] and [`json`] only write it
+//! down.
 //! The same bundle gives the same bytes.
 
 pub mod json;
+pub mod kernel_log;
+pub mod markdown;
 pub mod node;
 pub mod screen;
 pub mod text;
@@ -94,6 +97,18 @@ impl<'a> Report<'a> {
             Some(Severity::Info) | None => Verdict::Ok,
         };
         Ok(Self { capture, source, verdict, findings, inconclusive, clear, settings: kb.settings() })
+    }
+
+    /// Rules that could not judge, by the reason.
+    pub fn inconclusive_by_why(&self) -> Vec<(&str, Vec<&'static str>)> {
+        let mut by_why: Vec<(&str, Vec<&'static str>)> = Vec::new();
+        for u in &self.inconclusive {
+            match by_why.iter_mut().find(|(why, _)| *why == u.why) {
+                Some((_, rules)) => rules.push(u.rule),
+                None => by_why.push((&u.why, vec![u.rule])),
+            }
+        }
+        by_why
     }
 
     /// The worst severity among the findings.

@@ -14,7 +14,7 @@ const IN_SHORT: usize = 20;
 /// Lines are wrapped here.
 const WIDTH: usize = 100;
 /// As wide as the labels of a finding's fields.
-const INDENT: &str = "                 ";
+pub(super) const INDENT: &str = "                 ";
 
 /// Writes the report; with `all`, every finding in full.
 ///
@@ -51,24 +51,35 @@ pub fn write(out: &mut dyn Write, report: &Report<'_>, all: bool) -> io::Result<
 fn head(out: &mut dyn Write, capture: &Capture) -> io::Result<()> {
     let node = capture.node_name.as_deref().map_or_else(|| "unknown node".to_owned(), shown);
     write!(out, "ktrace capture of {node}")?;
-    if let (Some(start), Some(end)) = (capture.start_at, capture.end_at) {
-        let (start, end) = (start.format("%Y-%m-%d %H:%M:%S"), end.format("%H:%M:%S UTC"));
-        write!(out, ", {start} to {end} ({})", duration(capture.duration_ns))?;
+    if let Some(window) = clock(capture) {
+        write!(out, ", {window}")?;
     }
     if !capture.coverage.sealed {
         write!(out, ", not sealed")?;
     }
     writeln!(out)?;
+    writeln!(out, "{}", counts(capture))
+}
+
+/// `2026-11-20 13:53:48 to 13:53:58 UTC (10.0 s)`.
+pub(super) fn clock(capture: &Capture) -> Option<String> {
+    let (start, end) = (capture.start_at?.format("%Y-%m-%d %H:%M:%S"), capture.end_at?.format("%H:%M:%S UTC"));
+    Some(format!("{start} to {end} ({})", duration(capture.duration_ns)))
+}
+
+/// How much was recorded.
+pub(super) fn counts(capture: &Capture) -> String {
     let parts = [
         count(capture.event_count(), "event", "events"),
         count(capture.connections.len() as u64, "TCP connection", "TCP connections"),
         count(capture.udp_flow_count(), "UDP flow", "UDP flows"),
         count(capture.processes.len() as u64, "process", "processes"),
     ];
-    writeln!(out, "{}", parts.join(", "))
+    parts.join(", ")
 }
 
-fn verdict(report: &Report<'_>) -> String {
+/// What it all comes to, in a sentence.
+pub(super) fn verdict(report: &Report<'_>) -> String {
     let word = report.verdict.as_str();
     let is_empty = report.capture.event_count() == 0;
     let found = if is_empty { "nothing was recorded" } else { "nothing found" };
@@ -134,7 +145,8 @@ fn write_step(out: &mut dyn Write, n: usize, step: &Step) -> io::Result<()> {
     }
 }
 
-fn signal(signal: &Signal) -> String {
+/// The number that made the rule fire.
+pub(super) fn signal(signal: &Signal) -> String {
     let name = signal.name.replace('_', " ");
     let number = |v: f64| if v == v.trunc() { format!("{v:.0}") } else { format!("{v:.1}") };
     let unit = if signal.unit == "percent" { "%" } else { signal.unit };
@@ -142,7 +154,7 @@ fn signal(signal: &Signal) -> String {
 }
 
 /// `10.42.1.15 -> VIP 10.96.0.80:80 -> 10.244.20.2:8080 (`nginx` in shop/web-2), netns 4026532110`.
-fn place(finding: &Finding) -> Option<String> {
+pub(super) fn place(finding: &Finding) -> Option<String> {
     let s = &finding.subject;
     let client = s.far.as_ref().filter(|far| far.is_client);
     let server =
@@ -183,14 +195,7 @@ fn entered(finding: &Finding) -> Option<u32> {
 fn unjudged(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> {
     if !report.inconclusive.is_empty() {
         writeln!(out, "\ninconclusive")?;
-        let mut by_why: Vec<(&str, Vec<&str>)> = Vec::new();
-        for u in &report.inconclusive {
-            match by_why.iter_mut().find(|(why, _)| *why == u.why) {
-                Some((_, rules)) => rules.push(u.rule),
-                None => by_why.push((&u.why, vec![u.rule])),
-            }
-        }
-        for (why, rules) in by_why {
+        for (why, rules) in report.inconclusive_by_why() {
             sentence(out, &format!("{}: {why}", rules.join(", ")))?;
         }
     }
@@ -217,7 +222,8 @@ pub fn sentence(out: &mut dyn Write, text: &str) -> io::Result<()> {
     wrapped(out, "   - ", text, "     ")
 }
 
-fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
+/// A named value of an entry or a finding.
+pub(super) fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
     wrapped(out, &format!("   {name:<14}"), value, INDENT)
 }
 

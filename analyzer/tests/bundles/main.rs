@@ -11,6 +11,7 @@ mod demo;
 mod drop_cases;
 mod drop_stories;
 mod hostile;
+mod names;
 mod nat_cases;
 mod nat_stories;
 mod node_cases;
@@ -19,6 +20,7 @@ mod pattern_cases;
 mod pattern_stories;
 mod probe_stories;
 mod scene;
+mod schema;
 mod stories;
 mod timelines;
 mod trouble;
@@ -67,6 +69,9 @@ const GOLDEN: &[&str] = &[
     "dns-server-dead",
     "keepalive-race",
 ];
+
+/// Those whose page for a ticket is kept, too.
+const MARKDOWN: &[&str] = &["dns-dead-server", "nat-both-ends", "evidence-unseen"];
 
 /// Where the fixtures of the project are.
 fn fixtures() -> PathBuf {
@@ -196,6 +201,11 @@ fn reports_read_as_they_did() {
         let text = analyze(made.path(), &[]).replace(made.path().to_str().unwrap(), "BUNDLE");
         agree(&dir.join("report.txt"), text.as_bytes());
         agree(&dir.join("report.json"), analyze(made.path(), &["--format", "json"]).as_bytes());
+        if MARKDOWN.contains(name) {
+            let page = analyze(made.path(), &["--format", "markdown", "--all"]);
+            let page = page.replace(made.path().to_str().unwrap(), "BUNDLE");
+            agree(&dir.join("report.md"), page.as_bytes());
+        }
     }
 }
 
@@ -217,7 +227,7 @@ fn the_same_bundle_gives_the_same_bytes() {
     for case in cases::all() {
         let made = tempfile::tempdir().unwrap();
         (case.build)().write(made.path());
-        for format in ["text", "json"] {
+        for format in ["text", "json", "markdown"] {
             let args = ["--format", format, "--all"];
             assert_eq!(analyze(made.path(), &args), analyze(made.path(), &args), "{}", case.name);
         }

@@ -57,9 +57,8 @@ impl Verdict {
         let is_machine = |f: &Finding<'_>| MACHINES.contains(&f.rule());
         let (machine, findings): (Vec<_>, Vec<_>) = report.findings(netns).into_iter().partition(is_machine);
         let alarms: Vec<_> = findings.iter().copied().filter(|f| f.is_alarm()).collect();
-        let tells = |f: &Finding<'_>, (rules, subject): (&&[&str], &Subject)| {
-            rules.contains(&f.rule()) && subject.is_of(*f)
-        };
+        let tells =
+            |f: &Finding<'_>, (rules, subject): (&&[&str], &Subject)| rules.contains(&f.rule()) && subject.is_of(*f);
         let is_right = |f: &Finding<'_>| faults.iter().zip(subjects).any(|fault| tells(f, fault));
         let is_beside = |f: &Finding<'_>| !is_right(f) && scenario.also.contains(&f.rule());
         let text = |f: &Finding<'_>| format!("{}: {}", f.rule(), f.title());

@@ -3,7 +3,12 @@
 //! `make eval` runs it with a fresh seed, `make eval SEED=n` again with the same addresses, ports, names, rates and times. Without
 //! `--seed` it does nothing, so that `cargo test` stays short. It fails where a target is missed: see [`table::Totals`].
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a broken scenario fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken scenario fails by panicking"
+)]
 #![allow(clippy::print_stdout, reason = "its output is the result")]
 
 #[allow(dead_code, reason = "the live tests use the rest")]

@@ -182,9 +182,11 @@ pub fn write(page: &Path, seed: u64, rows: &[Row]) -> std::io::Result<()> {
     for row in rows {
         cells.insert((row.scenario.name.to_owned(), name.clone()), row.result());
     }
-    let mut table = format!("\n\n| scenario | expected | {} |\n|---|---|{}\n", seeds.join(" | "), "---|".repeat(seeds.len()));
+    let mut table =
+        format!("\n\n| scenario | expected | {} |\n|---|---|{}\n", seeds.join(" | "), "---|".repeat(seeds.len()));
     for row in rows {
-        let of_seed = |seed: &String| cells.get(&(row.scenario.name.to_owned(), seed.clone())).cloned().unwrap_or_default();
+        let of_seed =
+            |seed: &String| cells.get(&(row.scenario.name.to_owned(), seed.clone())).cloned().unwrap_or_default();
         let results = seeds.iter().map(of_seed).collect::<Vec<_>>().join(" | ");
         let _ = writeln!(table, "| {} | {} | {results} |", row.scenario.name, row.rules());
     }

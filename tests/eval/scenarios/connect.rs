@@ -27,7 +27,12 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     fault("connect_dropped_on_the_way", "a rule of the router drops SYNs", POLICY, dropped_on_the_way),
     fault("connect_dropped_at_the_server", "a rule of the server's machine drops SYNs", POLICY, dropped_at_the_server),
-    fault("connect_dropped_at_the_client", "a rule of the client's own namespace drops SYNs", POLICY, dropped_at_the_client),
+    fault(
+        "connect_dropped_at_the_client",
+        "a rule of the client's own namespace drops SYNs",
+        POLICY,
+        dropped_at_the_client,
+    ),
     fault("connect_replies_dropped_here", "a rule of the router drops SYN-ACKs", POLICY, replies_dropped_here),
     fault("connect_rejected_by_icmp", "a rule of the router answers SYNs with ICMP", POLICY, rejected_by_icmp),
     fault("connect_rejected_by_reset", "a rule of the router answers SYNs with resets", POLICY, rejected_by_reset),
@@ -38,7 +43,8 @@ pub const SCENARIOS: &[Scenario] = &[
         unreachable_route,
     )
     .never(&["policy.drop"]),
-    fault("connect_no_route", "the client has no default route", &[&["net.no_route"]], no_route).never(&["policy.drop"]),
+    fault("connect_no_route", "the client has no default route", &[&["net.no_route"]], no_route)
+        .never(&["policy.drop"]),
     fault(
         "connect_neighbour_dead",
         "nobody answers for the address in the client's network",
@@ -66,7 +72,8 @@ fn connects(stage: &mut Stage, port: u64) -> Vec<Subject> {
     let server = stage.server4();
     let (count, timeout) = (stage.draw("connects", 3..=4), stage.draw("timeout", 1200..=1600));
     stage.open();
-    let client = stage.traffic(At::Client, &format!("connect --to {server}:{port} --timeout-ms {timeout} --count {count}"));
+    let client =
+        stage.traffic(At::Client, &format!("connect --to {server}:{port} --timeout-ms {timeout} --count {count}"));
     let subject = Subject::of(&client).with("remote", server, port);
     client.wait();
     vec![subject]

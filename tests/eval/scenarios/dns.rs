@@ -18,8 +18,18 @@ pub const SCENARIOS: &[Scenario] = &[
     fault("dns_replies_lost", "the server answers, and its replies vanish elsewhere", NO_REPLY, replies_lost)
         .never(&["policy.drop"]),
     fault("dns_replies_dropped_here", "a rule of the router drops the replies", POLICY, replies_dropped_here),
-    fault("dns_dropped_at_the_server", "a rule of the server's machine drops the queries", POLICY, dropped_at_the_server),
-    fault("dns_blocked_at_the_client", "a rule of the client's own namespace forbids queries", POLICY, blocked_at_the_client),
+    fault(
+        "dns_dropped_at_the_server",
+        "a rule of the server's machine drops the queries",
+        POLICY,
+        dropped_at_the_server,
+    ),
+    fault(
+        "dns_blocked_at_the_client",
+        "a rule of the client's own namespace forbids queries",
+        POLICY,
+        blocked_at_the_client,
+    ),
     fault("dns_server_slow", "each answer takes most of a second", &[&["dns.slow"]], server_slow)
         .never(&["dns.no_reply"]),
     fault("dns_slow_for_one_client", "one of two clients has a long way to the server", &[&["dns.slow"]], slow_for_one)
@@ -51,7 +61,8 @@ fn server_dead(stage: &mut Stage) -> Vec<Subject> {
     stage.vanish(&format!("ip daddr {server} udp dport 53"));
     let (count, timeout) = (stage.draw("lookups", 3..=6), stage.draw("timeout", 300..=600));
     stage.open();
-    let client = stage.actor(At::Client, &format!("resolve servers={server} count={count} timeout={timeout} attempts=1"));
+    let client =
+        stage.actor(At::Client, &format!("resolve servers={server} count={count} timeout={timeout} attempts=1"));
     told_of_silence(stage, client, server)
 }
 
@@ -60,7 +71,8 @@ fn server_dead_v6(stage: &mut Stage) -> Vec<Subject> {
     stage.vanish(&format!("ip6 daddr {server} udp dport 53"));
     let count = stage.draw("lookups", 3..=6);
     stage.open();
-    let client = stage.actor(At::Client, &format!("resolve servers={server} count={count} timeout=400 attempts=1 both=1"));
+    let client =
+        stage.actor(At::Client, &format!("resolve servers={server} count={count} timeout=400 attempts=1 both=1"));
     told_of_silence(stage, client, server)
 }
 

@@ -61,7 +61,8 @@ fn dead_dns_and_refused_port(stage: &mut Stage) -> Vec<Subject> {
     stage.open();
     let resolver = stage.actor(At::Client, &format!("resolve servers={server} count={lookups} timeout=400 attempts=1"));
     let client = stage.actor(At::Client, &format!("ask at={server} port={port} count={connects} pause=100"));
-    let subjects = vec![Subject::of(&resolver).with("remote", server, 53), Subject::of(&client).with("remote", server, port)];
+    let subjects =
+        vec![Subject::of(&resolver).with("remote", server, 53), Subject::of(&client).with("remote", server, port)];
     resolver.wait();
     client.wait();
     stage.settle(UNANSWERED_MS);
@@ -76,7 +77,8 @@ fn lost_syns_and_slow_dns(stage: &mut Stage) -> Vec<Subject> {
     stage.open();
     let client = stage.traffic(At::Client, &format!("connect --to {server}:{port} --timeout-ms 1400 --count 3"));
     let resolver = stage.actor(At::OtherClient, &format!("resolve servers={server} count=7 timeout=4000"));
-    let subjects = vec![Subject::of(&client).with("remote", server, port), Subject::of(&resolver).with("remote", server, 53)];
+    let subjects =
+        vec![Subject::of(&client).with("remote", server, port), Subject::of(&resolver).with("remote", server, 53)];
     client.wait();
     resolver.wait();
     subjects
@@ -107,7 +109,8 @@ fn resets_and_loss(stage: &mut Stage) -> Vec<Subject> {
     stage.open();
     let cut = stage.actor(At::Client, &format!("ask at={server} port={port} count=10 pause=100"));
     let lossy = stage.traffic(At::OtherClient, &format!("tcp-client --to {server}:{other} --count 4 --bytes 1000000"));
-    let subjects = vec![Subject::of(&cut).with("remote", server, port), Subject::of(&lossy).with("remote", server, other)];
+    let subjects =
+        vec![Subject::of(&cut).with("remote", server, port), Subject::of(&lossy).with("remote", server, other)];
     cut.wait();
     lossy.wait();
     subjects
@@ -118,8 +121,10 @@ fn two_faults_of_one_process(stage: &mut Stage) -> Vec<Subject> {
     stage.vanish(&format!("ip daddr {server} udp dport 53"));
     let count = stage.draw("rounds", 4..=6);
     stage.open();
-    let client = stage.actor(At::Client, &format!("both at={server} port={port} count={count} servers={server} timeout=350"));
-    let subjects = vec![Subject::of(&client).with("remote", server, 53), Subject::of(&client).with("remote", server, port)];
+    let client =
+        stage.actor(At::Client, &format!("both at={server} port={port} count={count} servers={server} timeout=350"));
+    let subjects =
+        vec![Subject::of(&client).with("remote", server, 53), Subject::of(&client).with("remote", server, port)];
     client.wait();
     stage.settle(UNANSWERED_MS);
     subjects
@@ -131,7 +136,8 @@ fn refused_beside_load(stage: &mut Stage) -> Vec<Subject> {
     listening.wait_for_lines(1);
     stage.keep(listening);
     stage.open();
-    let load = stage.traffic(At::Client, &format!("tcp-client --to {server}:{port} --count 1000 --threads 2 --pause-us 6000"));
+    let load =
+        stage.traffic(At::Client, &format!("tcp-client --to {server}:{port} --count 1000 --threads 2 --pause-us 6000"));
     let client = stage.actor(At::Client, &format!("ask at={server} port={closed} count=10 pause=250"));
     let subject = Subject::of(&client).with("remote", server, closed);
     client.wait();

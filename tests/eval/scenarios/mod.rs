@@ -48,9 +48,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         nat::SCENARIOS,
         node::SCENARIOS,
         mixed::SCENARIOS,
-        healthy::SCENARIOS,
     ];
-    families.into_iter().flatten()
+    families.into_iter().flatten().chain(healthy::all())
 }
 
 /// A scenario with one fault.

@@ -15,7 +15,8 @@ pub const SCENARIOS: &[Scenario] = &[
         .never(&["policy.drop"]),
     fault("nat_backend_silent_masqueraded", "the same behind a masquerade", DEAD, backend_silent_masqueraded)
         .never(&["policy.drop"]),
-    fault("nat_backend_refuses", "one of three backends does not listen", DEAD, backend_refuses).never(&["policy.drop"]),
+    fault("nat_backend_refuses", "one of three backends does not listen", DEAD, backend_refuses)
+        .never(&["policy.drop"]),
     fault("nat_backend_ill", "one of three backends refuses half of its connects", DEAD, backend_ill),
     fault("nat_dns_backend_silent", "queries to one of three DNS servers vanish elsewhere", DEAD, dns_backend_silent)
         .never(&["policy.drop"]),
@@ -23,8 +24,13 @@ pub const SCENARIOS: &[Scenario] = &[
         .never(&["nat.backend_dead"]),
     fault("nat_backend_far_away", "the handshakes of one of three backends take long", SLOW, backend_far_away)
         .never(&["nat.backend_dead"]),
-    fault("nat_only_backend_silent", "a service has one backend, and nothing comes back", &[&["nat.unreplied"]], only_backend)
-        .never(&["policy.drop"]),
+    fault(
+        "nat_only_backend_silent",
+        "a service has one backend, and nothing comes back",
+        &[&["nat.unreplied"]],
+        only_backend,
+    )
+    .never(&["policy.drop"]),
     fault("nat_hairpin", "a client is sent to itself, and nobody rewrites its address", &[&["nat.hairpin"]], hairpin),
     fault(
         "nat_masquerade_ports_used_up",

@@ -10,12 +10,27 @@ const LEAK: &[&[&str]] = &[&["tcp.close_wait_leak"]];
 pub const SCENARIOS: &[Scenario] = &[
     fault("socket_backlog_full", "a server does not accept, and its queue has room for few", OVERFLOW, backlog_full)
         .never(&["policy.drop"]),
-    fault("socket_backlog_full_in_bursts", "a server with a short queue accepts slowly, and clients come in bursts", OVERFLOW, bursts)
-        .never(&["policy.drop"]),
+    fault(
+        "socket_backlog_full_in_bursts",
+        "a server with a short queue accepts slowly, and clients come in bursts",
+        OVERFLOW,
+        bursts,
+    )
+    .never(&["policy.drop"]),
     fault("socket_accepts_late", "a server with a long queue accepts slowly", &[&["tcp.slow_accept"]], accepts_late)
         .never(&["tcp.listen_overflow", "tcp.connect_timeout"]),
-    fault("socket_server_never_closes", "a server keeps connections that its clients have closed", LEAK, server_never_closes),
-    fault("socket_client_never_closes", "a client keeps connections that its server has closed", LEAK, client_never_closes),
+    fault(
+        "socket_server_never_closes",
+        "a server keeps connections that its clients have closed",
+        LEAK,
+        server_never_closes,
+    ),
+    fault(
+        "socket_client_never_closes",
+        "a client keeps connections that its server has closed",
+        LEAK,
+        client_never_closes,
+    ),
     fault(
         "socket_ports_used_up",
         "a client keeps more connections open than it has ports",

@@ -13,9 +13,19 @@ pub const SCENARIOS: &[Scenario] = &[
         .never(&["policy.drop", "net.mtu_hole"]),
     fault("tcp_loss_of_two_percent", "one full segment of 45 to 60 vanishes elsewhere", LOSS, loss_of_two_percent)
         .never(&["policy.drop", "net.mtu_hole"]),
-    fault("tcp_loss_between_requests", "one request of seven is lost, and sent again after its time", LOSS, loss_in_a_chat)
-        .never(&["policy.drop", "net.mtu_hole"]),
-    fault("tcp_loss_by_a_rule", "a rule of the router drops one full segment of ten", &[&["policy.drop"]], loss_by_a_rule),
+    fault(
+        "tcp_loss_between_requests",
+        "one request of seven is lost, and sent again after its time",
+        LOSS,
+        loss_in_a_chat,
+    )
+    .never(&["policy.drop", "net.mtu_hole"]),
+    fault(
+        "tcp_loss_by_a_rule",
+        "a rule of the router drops one full segment of ten",
+        &[&["policy.drop"]],
+        loss_by_a_rule,
+    ),
     fault(
         "tcp_mtu_hole",
         "an interface on the way takes less, and what says so is dropped",
@@ -41,7 +51,12 @@ pub const SCENARIOS: &[Scenario] = &[
         peer_vanishes,
     )
     .never(&["policy.drop"]),
-    fault("tcp_shaper_overflows", "the client's interface is shaped to less than is sent", &[&["net.qdisc_drops"]], shaper),
+    fault(
+        "tcp_shaper_overflows",
+        "the client's interface is shaped to less than is sent",
+        &[&["net.qdisc_drops"]],
+        shaper,
+    ),
 ];
 
 const SYN: &str = "tcp flags & (syn | ack) == syn";
@@ -89,7 +104,8 @@ fn loss_in_a_chat(stage: &mut Stage) -> Vec<Subject> {
     stage.serve(At::Server, &format!("serve at={server} port={port}"));
     let (count, pause) = (stage.draw("requests", 28..=40), stage.draw("pause", 60..=100));
     stage.open();
-    let client = stage.actor(At::Client, &format!("ask at={server} port={port} count={count} pause={pause} keep=1 bytes=200"));
+    let client =
+        stage.actor(At::Client, &format!("ask at={server} port={port} count={count} pause={pause} keep=1 bytes=200"));
     let subject = Subject::of(&client).with("remote", server, port);
     client.wait();
     vec![subject]

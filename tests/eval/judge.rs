@@ -16,7 +16,7 @@ pub enum Twin {
     Inconclusive,
     /// It still found the fault, or another of its kind.
     Found,
-    /// It says that there is nothing: wrong.
+    /// It says that there is nothing, or nothing at all: wrong.
     Clear,
 }
 
@@ -98,12 +98,12 @@ impl Twin {
     /// those that should have.
     fn of(faults: &[Vec<&str>], report: &Report) -> Self {
         let of_fault = |rules: &Vec<&str>| {
-            if rules.iter().all(|rule| report.is_clear(rule)) {
-                Self::Clear
+            if rules.iter().any(|rule| report.has_found(rule)) {
+                Self::Found
             } else if rules.iter().any(|rule| report.is_inconclusive(rule)) {
                 Self::Inconclusive
             } else {
-                Self::Found
+                Self::Clear
             }
         };
         let all: Vec<_> = faults.iter().map(of_fault).collect();

@@ -33,11 +33,6 @@ impl Subject {
         Self::default()
     }
 
-    /// One of several processes of this name.
-    pub fn one_called(actor: &Actor) -> Self {
-        Self { comm: Some(actor.name.clone()), ..Self::default() }
-    }
-
     /// And this end: `remote`, `local`, `vip` or `backend`.
     pub fn with(mut self, key: &'static str, address: IpAddr, port: u64) -> Self {
         let port = u16::try_from(port).unwrap();
@@ -123,9 +118,9 @@ impl Report {
         all.filter(|finding| finding.netns().is_none_or(|it| netns.contains(&it))).collect()
     }
 
-    /// Whether the rule claims that there is nothing of its kind.
-    pub fn is_clear(&self, rule: &str) -> bool {
-        self.0["clear"].as_array().unwrap().iter().any(|it| it == rule)
+    /// Whether the rule found anything, about whomever.
+    pub fn has_found(&self, rule: &str) -> bool {
+        self.0["findings"].as_array().unwrap().iter().any(|it| it["rule"] == rule)
     }
 
     /// Whether the rule says that it cannot know.

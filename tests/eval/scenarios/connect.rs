@@ -10,7 +10,10 @@ const SLOW: &[&[&str]] = &[&["connect.slow"]];
 
 pub const SCENARIOS: &[Scenario] = &[
     fault("connect_syns_lost", "SYNs vanish elsewhere", TIMEOUT, syns_lost).never(&["policy.drop", "tcp.refused"]),
-    fault("connect_replies_lost", "SYN-ACKs vanish elsewhere", TIMEOUT, replies_lost).never(&["policy.drop"]),
+    fault("connect_replies_lost", "SYN-ACKs vanish elsewhere", TIMEOUT, replies_lost)
+        // the server sends its SYN-ACKs again
+        .also(&["tcp.retransmits"])
+        .never(&["policy.drop"]),
     fault("connect_refused", "nothing listens on the port", &[&["tcp.refused"]], refused)
         .never(&["policy.drop", "tcp.connect_timeout"]),
     fault(
@@ -33,7 +36,8 @@ pub const SCENARIOS: &[Scenario] = &[
         POLICY,
         dropped_at_the_client,
     ),
-    fault("connect_replies_dropped_here", "a rule of the router drops SYN-ACKs", POLICY, replies_dropped_here),
+    fault("connect_replies_dropped_here", "a rule of the router drops SYN-ACKs", POLICY, replies_dropped_here)
+        .also(&["tcp.retransmits"]),
     fault("connect_rejected_by_icmp", "a rule of the router answers SYNs with ICMP", POLICY, rejected_by_icmp),
     fault("connect_rejected_by_reset", "a rule of the router answers SYNs with resets", POLICY, rejected_by_reset),
     fault(

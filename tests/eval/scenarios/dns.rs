@@ -149,7 +149,7 @@ fn server_slow(stage: &mut Stage) -> Vec<Subject> {
 
 fn slow_for_one(stage: &mut Stage) -> Vec<Subject> {
     let (server, client) = (stage.server4(), stage.client4());
-    let delay = stage.draw("delay", 300..=700);
+    let delay = stage.draw("delay", 550..=800);
     stage.slow_down(delay, &format!("ip saddr {client} ip daddr {server} udp dport 53"));
     stage.serve(At::Server, &format!("dns at={server}"));
     stage.open();

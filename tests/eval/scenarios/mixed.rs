@@ -72,7 +72,7 @@ fn dead_dns_and_refused_port(stage: &mut Stage) -> Vec<Subject> {
 fn lost_syns_and_slow_dns(stage: &mut Stage) -> Vec<Subject> {
     let (server, port) = (stage.server4(), stage.port());
     stage.vanish(&format!("ip daddr {server} tcp dport {port}"));
-    let delay = stage.draw("delay", 400..=700);
+    let delay = stage.draw("delay", 550..=800);
     stage.serve(At::Server, &format!("dns at={server} delay={delay}"));
     stage.open();
     let client = stage.traffic(At::Client, &format!("connect --to {server}:{port} --timeout-ms 1400 --count 3"));

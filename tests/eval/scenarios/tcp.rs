@@ -132,7 +132,13 @@ fn reader_stands_still(stage: &mut Stage) -> Vec<Subject> {
     let client = stage.actor(At::Client, &format!("pour at={server} port={port} for=6000 stay=1"));
     client.wait_for_lines(1);
     stage.keep(client);
-    vec![Subject { pid: reader.pid, comm: reader.comm, ..Subject::default() }]
+    vec![blamed(&reader)]
+}
+
+/// The reader is the one to blame, whichever end the finding is about.
+fn blamed(reader: &Subject) -> Subject {
+    let (comm, pid) = (reader.comm.as_deref().unwrap(), reader.pid.unwrap());
+    Subject::anybody().saying(format!("`{comm}` (pid {pid}) does not read"))
 }
 
 fn reader_is_slow(stage: &mut Stage) -> Vec<Subject> {
@@ -143,7 +149,7 @@ fn reader_is_slow(stage: &mut Stage) -> Vec<Subject> {
     let client = stage.actor(At::Client, &format!("pour at={server} port={port} for=6000 stay=1"));
     client.wait_for_lines(1);
     stage.keep(client);
-    vec![reader]
+    vec![blamed(&reader)]
 }
 
 fn reset_each(stage: &mut Stage) -> Vec<Subject> {

@@ -47,7 +47,8 @@ def listener():
 
 
 def answer(s, turn):
-    """One connection: `think` before each answer of `reply` bytes; `idle` ends it with a reset, `abort` every so many-th one."""
+    """One connection: `think` before each answer of `reply` bytes; `idle` ends it with a reset, or with `gently` as usual, and
+    `abort` every so many-th one with a reset."""
     s.settimeout(number("idle") / 1000 or None)
     try:
         while True:
@@ -63,7 +64,8 @@ def answer(s, turn):
             if given.get("then") == "close":
                 break
     except TimeoutError:
-        return reset(s)
+        if not number("gently"):
+            return reset(s)
     except OSError:
         pass
     s.close()
@@ -122,10 +124,10 @@ def count(worked):
         failed += 1
 
 
-def connect(to=None):
-    s = socket.socket(family(at), socket.SOCK_STREAM)
+def connect(to=None, host=None):
+    s = socket.socket(family(host or at), socket.SOCK_STREAM)
     s.settimeout(number("timeout", 5000) / 1000)
-    s.connect((at, to or port))
+    s.connect((host or at, to or port))
     return s
 
 
@@ -141,12 +143,12 @@ def request(s):
 
 def ask():
     """`count` requests with a `pause` after each, over a connection of its own each, or one that is kept (`keep`); every
-    `odd_every`-th one goes to the port `odd` instead."""
-    kept = None
+    `odd_every`-th one goes to the port `odd` instead. With `peers` they take turns."""
+    kept, peers = None, given.get("peers", at).split(",")
     for i in range(number("count", 1)):
         try:
             is_odd = number("odd_every") and i % number("odd_every") == number("odd_every") // 2
-            s = kept or connect(number("odd") if is_odd else port)
+            s = kept or connect(number("odd") if is_odd else port, peers[i % len(peers)])
             request(s)
             count(True)
             if number("keep"):

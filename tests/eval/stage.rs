@@ -67,7 +67,7 @@ impl Stage {
         let netns = Netns::alone();
         link(&lab.node, &netns, "cl1", other);
         let [a, b] = server;
-        lab.server.ip(&format!("addr add 10.{a}.{b}.3/24 dev eth0\naddr add 10.{a}.{b}.4/24 dev eth0\n"));
+        lab.server.ip(&(3..=7).map(|last| format!("addr add 10.{a}.{b}.{last}/24 dev eth0\n")).collect::<String>());
         for device in ["all", "default", "cl0", "cl1", "sv0"] {
             lab.node.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), "0");
         }
@@ -129,6 +129,11 @@ impl Stage {
     /// The server's third address, of a second server of the same kind.
     pub fn server4_second(&self) -> IpAddr {
         v4(self.digits[1], 4)
+    }
+
+    /// Five addresses of the server, as if they were machines, without that of the traffic that is well.
+    pub fn servers4(&self) -> [IpAddr; 5] {
+        [2, 4, 5, 6, 7].map(|last| v4(self.digits[1], last))
     }
 
     /// The server's v6 address.

@@ -28,6 +28,20 @@ pub const SCENARIOS: &[Scenario] = &[
         TIMEOUT,
         silent_peer_among_many,
     ),
+    fault(
+        "connect_one_dead_replica",
+        "SYNs to one of five machines with the same service vanish elsewhere",
+        &[&["connect.bad_peer"]],
+        dead_replica,
+    )
+    .never(&["policy.drop"]),
+    fault(
+        "connect_machine_gone",
+        "all that is sent to one of three machines vanishes elsewhere, whatever the port",
+        &[&["connect.bad_path"]],
+        machine_gone,
+    )
+    .never(&["policy.drop"]),
     fault("connect_dropped_on_the_way", "a rule of the router drops SYNs", POLICY, dropped_on_the_way),
     fault("connect_dropped_at_the_server", "a rule of the server's machine drops SYNs", POLICY, dropped_at_the_server),
     fault(
@@ -136,6 +150,41 @@ fn silent_peer_among_many(stage: &mut Stage) -> Vec<Subject> {
     let subject = Subject::of(&client).with("remote", server, bad);
     client.wait();
     vec![subject]
+}
+
+fn dead_replica(stage: &mut Stage) -> Vec<Subject> {
+    let (port, peers) = (stage.port(), stage.servers4());
+    let bad = peers[usize::try_from(stage.draw("dead replica", 0..=4)).unwrap()];
+    for peer in &peers {
+        stage.serve(At::Server, &format!("serve at={peer} port={port}"));
+    }
+    stage.vanish(&format!("ip daddr {bad} tcp dport {port}"));
+    let (rounds, timeout) = (stage.draw("rounds", 4..=6), stage.draw("timeout", 450..=700));
+    stage.open();
+    let all = peers.map(|peer| peer.to_string()).join(",");
+    let args = format!("ask at={bad} peers={all} port={port} count={} pause=10 timeout={timeout}", 5 * rounds);
+    let client = stage.actor(At::Client, &args);
+    let subject = Subject::of(&client).with("remote", bad, port);
+    client.wait();
+    vec![subject]
+}
+
+fn machine_gone(stage: &mut Stage) -> Vec<Subject> {
+    let (one, other) = (stage.port(), stage.port());
+    let [a, gone, b, ..] = stage.servers4();
+    stage.background(Some(At::OtherClient));
+    stage.vanish(&format!("ip daddr {gone}"));
+    for (peer, port) in [(a, one), (b, one), (a, other), (b, other)] {
+        stage.serve(At::Server, &format!("serve at={peer} port={port}"));
+    }
+    stage.open();
+    let mut ask = |port| {
+        let args = format!("ask at={gone} peers={a},{gone},{b} port={port} count=12 pause=10 timeout=1100");
+        stage.actor(At::Client, &args)
+    };
+    let clients = [ask(one), ask(other)];
+    clients.into_iter().for_each(|client| _ = client.wait());
+    vec![Subject::anybody().saying(gone.to_string())]
 }
 
 fn dropped_on_the_way(stage: &mut Stage) -> Vec<Subject> {

@@ -13,6 +13,13 @@ pub const SCENARIOS: &[Scenario] = &[
     fault("dns_server_dead", "queries to a server that is not there vanish elsewhere", NO_REPLY, server_dead)
         .never(&["policy.drop", "dns.slow"]),
     fault("dns_server_dead_v6", "the same over IPv6", NO_REPLY, server_dead_v6).never(&["policy.drop"]),
+    fault(
+        "dns_server_dead_for_all",
+        "queries of several clients to a server that is not there vanish elsewhere",
+        &[&["dns.server_dead"]],
+        server_dead_for_all,
+    )
+    .never(&["policy.drop", "dns.slow"]),
     fault("dns_port_closed", "nothing listens on port 53: queries are refused by ICMP", NO_REPLY, port_closed)
         .never(&["policy.drop", "dns.slow"]),
     fault("dns_replies_lost", "the server answers, and its replies vanish elsewhere", NO_REPLY, replies_lost)
@@ -32,12 +39,17 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     fault("dns_server_slow", "each answer takes most of a second", &[&["dns.slow"]], server_slow)
         .never(&["dns.no_reply"]),
-    fault("dns_slow_for_one_client", "one of two clients has a long way to the server", &[&["dns.slow"]], slow_for_one)
-        .never(&["dns.no_reply"]),
+    fault(
+        "dns_slow_for_one_client",
+        "one of two clients has a long way to the server",
+        &[&["dns.slow_for_one"]],
+        slow_for_one,
+    )
+    .never(&["dns.no_reply"]),
     fault(
         "dns_one_of_two_dead",
         "the first of two name servers is dead, and the second answers after the time-out",
-        &[&["dns.resolver_partial", "dns.no_reply"]],
+        NO_REPLY,
         one_of_two_dead,
     ),
     fault("dns_some_lost", "one query of five vanishes elsewhere", NO_REPLY, some_lost),
@@ -64,6 +76,19 @@ fn server_dead(stage: &mut Stage) -> Vec<Subject> {
     let client =
         stage.actor(At::Client, &format!("resolve servers={server} count={count} timeout={timeout} attempts=1"));
     told_of_silence(stage, client, server)
+}
+
+fn server_dead_for_all(stage: &mut Stage) -> Vec<Subject> {
+    let server = stage.server4();
+    stage.vanish(&format!("ip daddr {server} udp dport 53"));
+    let (clients, count) = (stage.draw("clients", 2..=4), stage.draw("lookups", 3..=5));
+    stage.open();
+    let args = format!("resolve servers={server} count={count} timeout=400 attempts=1");
+    let place = |i| if i % 2 == 0 { At::Client } else { At::OtherClient };
+    let all: Vec<_> = (0..clients).map(|i| stage.actor(place(i), &args)).collect();
+    all.into_iter().for_each(|client| _ = client.wait());
+    stage.settle(UNANSWERED_MS);
+    vec![Subject::anybody().with("remote", server, 53)]
 }
 
 fn server_dead_v6(stage: &mut Stage) -> Vec<Subject> {

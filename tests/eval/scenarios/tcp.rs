@@ -41,13 +41,19 @@ pub const SCENARIOS: &[Scenario] = &[
     fault(
         "tcp_idle_connections_reset",
         "a server cuts connections on which nothing moved for some seconds",
-        &[&["tcp.idle_reset", "tcp.reset_by_peer"]],
+        RESET,
         idle_reset,
+    ),
+    fault(
+        "tcp_pool_outlives_its_server",
+        "a client asks again on connections that the server closed while they were idle",
+        &[&["tcp.keepalive_race"]],
+        pool_outlives,
     ),
     fault(
         "tcp_peer_vanishes",
         "a peer with which connections stand goes away without a word",
-        &[&["tcp.half_open", "tcp.retransmits"]],
+        &[&["tcp.half_open"]],
         peer_vanishes,
     )
     .never(&["policy.drop"]),
@@ -184,10 +190,24 @@ fn idle_reset(stage: &mut Stage) -> Vec<Subject> {
     vec![subject]
 }
 
+fn pool_outlives(stage: &mut Stage) -> Vec<Subject> {
+    let (server, port, idle) = (stage.server4(), stage.port(), stage.draw("idle", 900..=1400));
+    stage.serve(At::Server, &format!("serve at={server} port={port} idle={idle} gently=1"));
+    let sessions = stage.draw("sessions", 5..=9);
+    stage.open();
+    let args = format!("sessions at={server} port={port} sessions={sessions} pause=100 idle={}", idle + 600);
+    let client = stage.actor(At::Client, &args);
+    let subject = Subject::of(&client).with("remote", server, port);
+    client.wait();
+    vec![subject]
+}
+
 fn peer_vanishes(stage: &mut Stage) -> Vec<Subject> {
     let (server, port) = (stage.server4(), stage.port());
     stage.serve(At::Server, &format!("serve at={server} port={port}"));
     let pause = stage.draw("pause", 100..=300);
+    // the kernel gives up after seconds, not a quarter of an hour
+    stage.lab.client_sysctl("net.ipv4.tcp_retries2", "3");
     // so that the far network is there before the window opens
     stage.vanish(&format!("ip daddr {server} tcp dport {} {SYN}", port + 1));
     stage.open();

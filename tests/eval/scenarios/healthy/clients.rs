@@ -32,6 +32,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "a client that does not wait for late answers, and goes on",
         client_leaves_early,
     ),
+    healthy("healthy_churn", "a connection for each of many small requests, as many programs do", churn),
 ];
 
 fn load(stage: &mut Stage) -> Vec<Subject> {
@@ -156,5 +157,13 @@ fn client_leaves_early(stage: &mut Stage) -> Vec<Subject> {
     stage.serve(At::Server, &format!("serve at={server} port={port} think=400"));
     stage.open();
     actor(stage, &format!("leave at={server} port={port} count=12 timeout={timeout} pause=100"));
+    Vec::new()
+}
+
+fn churn(stage: &mut Stage) -> Vec<Subject> {
+    let (server, port, pause) = (stage.server4(), stage.port(), stage.draw("pause", 10..=20));
+    stage.serve(At::Server, &format!("serve at={server} port={port}"));
+    stage.open();
+    actor(stage, &format!("ask at={server} port={port} count=200 pause={pause}"));
     Vec::new()
 }

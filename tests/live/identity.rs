@@ -16,7 +16,7 @@ use crate::net::{Lab, Netns, SERVER4};
 use crate::program::Program;
 use crate::requirements::built;
 use crate::truth::{datagrams, is_of_a_program};
-use crate::wait::{DEADLINE, PATIENCE, until};
+use crate::wait::PATIENCE;
 use crate::workdir::Workdir;
 use crate::{Test, tests};
 

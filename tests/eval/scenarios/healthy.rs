@@ -16,7 +16,6 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 }
 
 /// A server of `traffic` that stays until the window is closed.
-
 fn serve_all(stage: &mut Stage, port: u64) {
     let server = stage.server4();
     let listening = stage.traffic(At::Server, &format!("tcp-server --listen {server}:{port} --quiet"));
@@ -25,14 +24,12 @@ fn serve_all(stage: &mut Stage, port: u64) {
 }
 
 /// `traffic` at the client, to its end.
-
 fn run(stage: &mut Stage, args: &str) {
     let ended = stage.traffic(At::Client, args).wait();
     assert!(ended.status.success(), "{ended:?}");
 }
 
 /// `actor.py` at the client, to its end.
-
 fn actor(stage: &mut Stage, args: &str) {
     let ended = stage.actor(At::Client, args).wait();
     assert!(ended.status.success(), "{ended:?}");

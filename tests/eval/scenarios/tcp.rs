@@ -207,7 +207,7 @@ fn peer_vanishes(stage: &mut Stage) -> Vec<Subject> {
     stage.serve(At::Server, &format!("serve at={server} port={port}"));
     let pause = stage.draw("pause", 100..=300);
     // the kernel gives up after seconds, not a quarter of an hour
-    stage.lab.client_sysctl("net.ipv4.tcp_retries2", "3");
+    stage.lab.client_sysctl("net.ipv4.tcp_retries2", "2");
     // so that the far network is there before the window opens
     stage.vanish(&format!("ip daddr {server} tcp dport {} {SYN}", port + 1));
     stage.open();

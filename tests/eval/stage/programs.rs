@@ -122,7 +122,7 @@ impl Stage {
     /// `actor.py` with these arguments, under a drawn name.
     pub fn actor(&mut self, at: At, args: &str) -> Actor {
         let name = self.name();
-        self.note("name", name);
+        self.note("process", name);
         self.actor_under(at, name, args)
     }
 
@@ -134,7 +134,7 @@ impl Stage {
     /// The same with this `resolv.conf`.
     pub fn resolving(&mut self, at: At, resolv_conf: &str, args: &str) -> Actor {
         let (name, conf) = (self.name(), self.dir.join("resolv.conf"));
-        self.note("name", name);
+        self.note("process", name);
         std::fs::write(&conf, resolv_conf).unwrap();
         let python = self.link(&PYTHON, name);
         let mut command = self.at(at).command("unshare");
@@ -147,7 +147,7 @@ impl Stage {
     /// `actor.py` under a drawn name, after this shell has joined cgroups.
     pub fn joined(&mut self, join: &str, at: At, args: &str) -> Actor {
         let name = self.name();
-        self.note("name", name);
+        self.note("process", name);
         let mut command = self.at(at).command("sh");
         command.args(["-c", &format!("{join} exec \"$0\" \"$@\"")]).arg(self.link(&PYTHON, name));
         command.args(["-I", "-S"]).arg(self.dir.join("actor.py")).args(args.split_whitespace());
@@ -162,7 +162,7 @@ impl Stage {
     /// `traffic` with these arguments, under a drawn name.
     pub fn traffic(&mut self, at: At, args: &str) -> Actor {
         let name = self.name();
-        self.note("name", name);
+        self.note("process", name);
         let mut command = self.named(at, &built("traffic"), name);
         command.arg("--limit-s=120").args(args.split_whitespace());
         Actor { name: name.into(), program: Program::start(command) }

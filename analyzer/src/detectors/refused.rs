@@ -30,7 +30,6 @@ pub(super) struct Thresholds {
 impl Rule for Refused {
     const ID: &'static str = "tcp.refused";
     const TEXT: &'static str = include_str!("../../kb/tcp.refused.toml");
-    const VERSION: u32 = 2;
     type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {

@@ -56,6 +56,8 @@ pub const SCENARIOS: &[Scenario] = &[
         &[&["tcp.half_open"]],
         peer_vanishes,
     )
+    // the client tries to connect again
+    .also(&["tcp.connect_timeout"])
     .never(&["policy.drop"]),
     fault(
         "tcp_shaper_overflows",

@@ -43,7 +43,6 @@ struct Clients {
 impl Rule for ListenOverflow {
     const ID: &'static str = "tcp.listen_overflow";
     const TEXT: &'static str = include_str!("../../../kb/tcp.listen_overflow.toml");
-    const VERSION: u32 = 2;
     type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {

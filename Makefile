@@ -4,7 +4,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test live vmtest vmtest-arm64 core-check bench lint fmt deps build build-static build-arm64 image clean
+.PHONY: help run test live eval vmtest vmtest-arm64 core-check bench lint fmt deps build build-static build-arm64 image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## install what tests need, build everything, run everything
 
 live: ## only the live tests (root): real traffic in namespaces
 	@scripts/test.sh live
+
+eval: ## the fault corpus (root, 20 minutes): is the right cause named first? (SEED=n repeats a run, ONLY=name runs some)
+	@scripts/eval.sh $(if $(ONLY),--only $(ONLY)) $(if $(WRITE),--write)
 
 vmtest: ## the live tests on real kernels in QEMU, every family of variants forced (KERNELS="6.1 7.2": only these)
 	@scripts/vmtest.sh $(KERNELS)

@@ -11,7 +11,8 @@ use ktrace_bundle::workload::{Home, Via, Workload, WorkloadRecord};
 use nix::sys::signal::Signal;
 
 use crate::capture::{Bundle, Capture, only_entry};
-use crate::identity::{Tree, inside, roots};
+use crate::cgroups::{Tree, roots};
+use crate::identity::inside;
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
 use crate::runtime::cri::{

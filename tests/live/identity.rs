@@ -11,11 +11,12 @@ use ktrace_bundle::workload::{Home, Via, Workload};
 use nix::sys::signal::Signal;
 
 use crate::capture::Capture;
+use crate::cgroups::{Tree, roots};
 use crate::net::{Lab, Netns, SERVER4};
 use crate::program::Program;
 use crate::requirements::built;
 use crate::truth::{datagrams, is_of_a_program};
-use crate::wait::{DEADLINE, PATIENCE, until};
+use crate::wait::PATIENCE;
 use crate::workdir::Workdir;
 use crate::{Test, tests};
 
@@ -38,48 +39,6 @@ pub fn tests() -> Vec<Test> {
     ];
     tests.push(hybrid);
     tests
-}
-
-/// Cgroups below the root of a hierarchy, removed on drop when the programs in them have ended.
-pub struct Tree {
-    root: PathBuf,
-    made: Vec<PathBuf>,
-}
-
-impl Tree {
-    /// Below this root.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root, made: Vec::new() }
-    }
-
-    /// Makes a cgroup, and those above it that are not there.
-    pub fn make(&mut self, path: &str) -> PathBuf {
-        let mut cgroup = self.root.clone();
-        for part in path.split('/') {
-            cgroup.push(part);
-            if !cgroup.exists() {
-                std::fs::create_dir(&cgroup).unwrap();
-                self.made.push(cgroup.clone());
-            }
-        }
-        cgroup
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        for cgroup in self.made.iter().rev() {
-            until("an empty cgroup", DEADLINE, || std::fs::remove_dir(cgroup).ok());
-        }
-    }
-}
-
-/// The hierarchies that ktrace reads here: version 2, and where it is there the one of version 1 with the memory controller.
-pub fn roots() -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let is_read = |w: &Vec<&str>| w[2] == "cgroup2" || (w[2] == "cgroup" && w[3].split(',').any(|o| o == "memory"));
-    mounts.filter(is_read).map(|w| PathBuf::from(w[1])).collect()
 }
 
 /// `traffic` in a namespace and a cgroup.

@@ -12,6 +12,7 @@ mod audit;
 mod broken;
 mod btf;
 mod capture;
+mod cgroups;
 mod clocks;
 mod command;
 mod connect;

@@ -79,11 +79,12 @@ impl Netns {
     }
 
     /// Runs `ip -batch` commands.
-    fn ip(&self, batch: &str) {
+    pub fn ip(&self, batch: &str) {
         feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), batch);
     }
 
-    fn sysctl(&self, key: &str, value: &str) {
+    /// Sets a sysctl.
+    pub fn sysctl(&self, key: &str, value: &str) {
         succeed(self.command("sysctl").args(["-qw", &format!("{key}={value}")]));
     }
 
@@ -130,32 +131,23 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes the three namespaces and their links.
+    /// The three namespaces and their links, with the addresses above.
     pub fn new() -> Self {
+        let lab = Self::at([77, 1], [77, 2]);
+        lab.server.ip(&format!("addr add {SERVER4_OTHER}/24 dev eth0\n"));
+        lab
+    }
+
+    /// The same with other addresses: see [`link`].
+    pub fn at(client: [u8; 2], server: [u8; 2]) -> Self {
         let lab = next();
-        let [client, node, server] = ["client", "node", "server"].map(|role| Netns::new(lab, role));
-        for netns in [&client, &node, &server] {
-            // or the first v6 packets wait seconds for duplicates of addresses to show up
-            netns.sysctl("net.ipv6.conf.default.dad_transmits", "0");
-            netns.sysctl("net.ipv6.conf.default.accept_dad", "0");
-        }
-        node.ip(&format!(
-            "link add cl0 type veth peer name eth0 netns {}\nlink add sv0 type veth peer name eth0 netns {}\n\
-             addr add 10.77.1.1/24 dev cl0\naddr add 10.77.2.1/24 dev sv0\n\
-             addr add fd77:1::1/64 dev cl0 nodad\naddr add fd77:2::1/64 dev sv0 nodad\n\
-             link set cl0 up\nlink set sv0 up\n",
-            client.name, server.name
-        ));
-        client.ip("addr add 10.77.1.2/24 dev eth0\naddr add fd77:1::2/64 dev eth0 nodad\nlink set eth0 up\n\
-             route add default via 10.77.1.1\nroute add default via fd77:1::1\n");
-        server.ip(
-            "addr add 10.77.2.2/24 dev eth0\naddr add 10.77.2.3/24 dev eth0\naddr add fd77:2::2/64 dev eth0 nodad\n\
-             link set eth0 up\nroute add default via 10.77.2.1\nroute add default via fd77:2::1\n",
-        );
+        let [client_netns, node, server_netns] = ["client", "node", "server"].map(|role| Netns::new(lab, role));
+        link(&node, &client_netns, "cl0", client);
+        link(&node, &server_netns, "sv0", server);
         node.sysctl("net.ipv4.ip_forward", "1");
         node.sysctl("net.ipv6.conf.all.forwarding", "1");
-        client.sysctl("net.ipv4.ip_local_port_range", "10000 65000");
-        let lab = Self { client, node, server };
+        client_netns.sysctl("net.ipv4.ip_local_port_range", "10000 65000");
+        let lab = Self { client: client_netns, node, server: server_netns };
         lab.nft("add table inet fault\nadd chain inet fault forward { type filter hook forward priority 0; }\n");
         lab
     }
@@ -199,6 +191,25 @@ impl Lab {
     pub fn nft(&self, script: &str) {
         feed(self.node.command("nft").args(["-f", "-"]), script);
     }
+}
+
+/// Links a namespace to a router, which sees it as `dev`. For `[a, b]` the network is `10.a.b.0/24` and `fda:b::/64`, with the
+/// same digits; the router has the first address of each, the namespace the second.
+pub fn link(router: &Netns, netns: &Netns, dev: &str, [a, b]: [u8; 2]) {
+    for end in [router, netns] {
+        // or the first v6 packets wait seconds for duplicates of addresses to show up
+        end.sysctl("net.ipv6.conf.default.dad_transmits", "0");
+        end.sysctl("net.ipv6.conf.default.accept_dad", "0");
+    }
+    router.ip(&format!(
+        "link add {dev} type veth peer name eth0 netns {}\naddr add 10.{a}.{b}.1/24 dev {dev}\n\
+         addr add fd{a:02}:{b}::1/64 dev {dev} nodad\nlink set {dev} up\n",
+        netns.name
+    ));
+    netns.ip(&format!(
+        "addr add 10.{a}.{b}.2/24 dev eth0\naddr add fd{a:02}:{b}::2/64 dev eth0 nodad\nlink set eth0 up\n\
+         route add default via 10.{a}.{b}.1\nroute add default via fd{a:02}:{b}::1\n"
+    ));
 }
 
 /// A number that no other lab of this process has.

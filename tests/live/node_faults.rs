@@ -2,13 +2,14 @@
 //! without it, and said so.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::analyze::{Report, analyze};
 use crate::capture::{Bundle, Capture};
+use crate::cgroups::{Tree, roots, with_a_tenth_of_a_cpu};
 use crate::dns::{self, Dnsmasq};
 use crate::faults::ready;
-use crate::identity::{Tree, inside, roots};
+use crate::identity::inside;
 use crate::net::{Lab, Netns, SERVER4};
 use crate::program::{Program, mortal};
 use crate::requirements::built;
@@ -280,32 +281,9 @@ fn a_probe_that_is_refused_is_the_top_finding() {
     assert_top_of(&lab, &bundle, "kubelet.probe_failing", ("remote", "10.77.2.2:8081"), pid);
 }
 
-/// A pod's cgroups with a tenth of a CPU, and what a shell does to join them.
-fn with_a_tenth_of_a_cpu() -> (Vec<Tree>, String) {
-    let path = format!("kubepods/burstable/pod{POD}/{CONTAINER}");
-    let first_version = Path::new("/sys/fs/cgroup/cpu").exists();
-    let roots = match first_version {
-        true => vec![PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup/cpu")],
-        false => roots(),
-    };
-    let mut trees: Vec<_> = roots.into_iter().map(Tree::new).collect();
-    let cgroups: Vec<_> = trees.iter_mut().map(|tree| tree.make(&path)).collect();
-    let cpu = cgroups.last().unwrap();
-    if first_version {
-        std::fs::write(cpu.join("cpu.cfs_quota_us"), "10000").unwrap();
-    } else {
-        for above in cpu.ancestors().skip(1).take(4).collect::<Vec<_>>().into_iter().rev() {
-            std::fs::write(above.join("cgroup.subtree_control"), "+cpu").unwrap();
-        }
-        std::fs::write(cpu.join("cpu.max"), "10000 100000").unwrap();
-    }
-    let join = cgroups.iter().map(|cgroup| format!("echo $$ > {}/cgroup.procs; ", cgroup.display()));
-    (trees, join.collect())
-}
-
 fn a_pod_that_is_throttled_is_found() {
     let lab = Lab::new();
-    let (_trees, join) = with_a_tenth_of_a_cpu();
+    let (_trees, join) = with_a_tenth_of_a_cpu(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"));
     let capture = Capture::start();
     let mut command = lab.client.command("sh");
     let script = format!("{join} exec python3 -I -S -c \"$0\" throttled {SERVER4} 8080 4");

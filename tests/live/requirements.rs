@@ -71,7 +71,8 @@ pub fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_ktrace")).with_file_name(name)
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+/// Path of a program that is installed.
+pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     places.map(|dir| dir.join(program)).find(|file| file.is_file())

@@ -1,5 +1,8 @@
 //! `tcp.refused`: connection attempts that the peer answers with a reset.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use super::{Rule, group, steps};
@@ -21,6 +24,7 @@ pub(super) struct Thresholds {
     healthy_connects: u64,
     max_starting: usize,
     starting_ms: Ms,
+    scanned_ports: usize,
 }
 
 impl Rule for Refused {
@@ -39,17 +43,41 @@ impl Rule for Refused {
             let same = attempts.iter().filter(|(other, _)| other.comm == target.comm && other.netns == target.netns);
             same.flat_map(|(_, m)| m).filter(|(_, a)| *a == Attempt::Established).count() as u64
         };
+        let scans = scans(&attempts, t);
         let mut found = Vec::new();
         for (target, members) in &attempts {
             let refused: Vec<&Connection> = members.iter().filter(|(_, a)| is_refused(*a)).map(|(c, _)| *c).collect();
             if refused.is_empty() {
                 continue;
             }
-            let severity = severity(capture, t, races, members, &refused, || worked(target));
+            let is_scanned = members.len() == 1 && scans.contains(&host(target));
+            let severity = if is_scanned {
+                Some(Severity::Info)
+            } else {
+                severity(capture, t, races, members, &refused, || worked(target))
+            };
             found.extend(severity.map(|s| finding(capture, t, target, (&refused, members.len() as u64), s)));
         }
         found
     }
+}
+
+/// Who asks whom, whatever the port.
+type Host<'a> = (Option<&'a str>, u32, Option<IpAddr>);
+
+fn host(target: &Target) -> Host<'_> {
+    (target.comm.as_deref(), target.netns, target.remote.addr)
+}
+
+/// Where many ports were tried once each, and refused: somebody looks what listens, and needs none of them.
+fn scans<'a>(attempts: &'a BTreeMap<Target, Vec<(&Connection, Attempt)>>, t: &Thresholds) -> BTreeSet<Host<'a>> {
+    let mut ports: BTreeMap<Host<'a>, usize> = BTreeMap::new();
+    for (target, members) in attempts {
+        if let [(_, attempt)] = members.as_slice() {
+            *ports.entry(host(target)).or_default() += usize::from(is_refused(*attempt));
+        }
+    }
+    ports.into_iter().filter(|(_, count)| *count >= t.scanned_ports).map(|(host, _)| host).collect()
 }
 
 fn is_refused(attempt: Attempt) -> bool {

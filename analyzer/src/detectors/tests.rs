@@ -108,6 +108,18 @@ fn a_server_that_was_only_starting_is_a_note() {
 }
 
 #[test]
+fn ports_that_were_tried_once_each_are_a_note_if_they_are_many() {
+    let scan = |ports: u16| {
+        let one = move |n: u16| refused(10 * u64::from(n), n.into()).map(|e| e.to(&format!("10.0.0.5:{}", 8000 + n)));
+        (0..ports).flat_map(one)
+    };
+    assert_eq!(told(scan(7)), [("tcp.refused", Severity::Warning); 7]);
+    assert_eq!(told(scan(8)), [("tcp.refused", Severity::Info); 8]);
+    let needed = refused(900, 99).into_iter().map(|e| e.to("10.0.0.5:8003"));
+    assert_eq!(told(scan(8).chain(needed))[0], ("tcp.refused", Severity::Warning));
+}
+
+#[test]
 fn one_refused_connect_among_many_that_worked_is_a_note() {
     let many = (0..30).flat_map(|n| worked(100 * n, 100 + n).map(|e| e.to("10.0.0.9:80")));
     assert_eq!(told(refused(5000, 1).into_iter().chain(many)), [("tcp.refused", Severity::Info)]);

@@ -38,7 +38,9 @@ impl Rule for MemoryPressure {
     type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
-        Needs { node: &[NodePart::Memory, NodePart::Cgroups], ..Needs::NOTHING }
+        // whose cgroups are read is known by their events
+        let hooks = &["tcp_state", "udp"];
+        Needs { hooks, lossless: true, node: &[NodePart::Memory, NodePart::Cgroups], ..Needs::NOTHING }
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {

@@ -28,7 +28,9 @@ impl Rule for CpuThrottled {
     type Thresholds = Thresholds;
 
     fn needs(&self) -> Needs {
-        Needs { node: &[NodePart::Cgroups], ..Needs::NOTHING }
+        // whose cgroups are read is known by their events
+        let hooks = &["tcp_state", "udp"];
+        Needs { hooks, lossless: true, node: &[NodePart::Cgroups], ..Needs::NOTHING }
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {

@@ -34,6 +34,8 @@ struct Clients {
     slowest_ns: u64,
     /// Connected by their own account, while their data is sent again: the server does not have them yet.
     unheard: u64,
+    /// SYN-ACKs that the server had to send again.
+    answered_again: u64,
     /// Those that failed or were slow, and servers that had to send their SYN-ACK again.
     keys: BTreeSet<Key>,
 }
@@ -83,6 +85,7 @@ fn clients(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
         if !c.is_client() {
             let is_ours = c.netns == o.netns && c.local.port == o.local.port;
             if is_ours && c.retransmits.synack.total() > 0 {
+                clients.answered_again = clients.answered_again.saturating_add(c.retransmits.synack.total());
                 clients.keys.insert(key(c, Endpoint { addr: c.remote.addr, port: None }));
             }
             continue;
@@ -112,7 +115,9 @@ fn finding(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
     let clients = clients(capture, t, addresses, o);
     let subject = subject(capture, o);
     let is_full = is_accept_queue(o);
-    let severity = match (is_full && clients.failed > 0, o.turned_away >= t.min_turned_away) {
+    // a SYN that comes again because its answer was lost is thrown away, too
+    let is_repeated = !is_full && o.turned_away <= clients.answered_again;
+    let severity = match (is_full && clients.failed > 0, o.turned_away >= t.min_turned_away && !is_repeated) {
         (true, _) => Severity::Critical,
         (false, true) => Severity::Warning,
         (false, false) => Severity::Info,

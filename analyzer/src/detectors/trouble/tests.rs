@@ -157,6 +157,22 @@ fn a_listener_with_room_may_drop_for_another_reason() {
 }
 
 #[test]
+fn syns_that_come_again_as_their_answers_were_lost_are_a_note() {
+    let listener = an_event().from(WEB).to("*").role(Role::Listener).by("slow", 71).socket(99).at_ms(900);
+    let overflow = || {
+        listener.clone().listen_overflow(5).payload(|p| {
+            let Payload::ListenOverflow(o) = p else { panic!() };
+            o.accept_queue = Some(0);
+        })
+    };
+    let server = an_event().from(WEB).to("10.42.1.15:40001").role(Role::Server).by("slow", 71).socket(7);
+    let again = |n: u64| server.clone().tcp_retransmit(RetransmitKind::Synack, TcpState::SynRecv).at_ms(1000 * n);
+    let severity = |sent: u64| told("tcp.listen_overflow", (1..=sent).map(again).chain([overflow()]))[0];
+    assert_eq!(severity(5), Severity::Info);
+    assert_eq!(severity(4), Severity::Warning);
+}
+
+#[test]
 fn a_threshold_that_is_set_decides() {
     let alone = capture(standing(1, 1000));
     let hole = by_id("net.mtu_hole").unwrap();

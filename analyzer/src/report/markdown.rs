@@ -18,6 +18,8 @@ const MAX_CHARS: usize = 3000;
 const LAST_LINES: usize = 600;
 /// Kept for rules that could not judge, however much there is to say of findings.
 const UNJUDGED: usize = 500;
+/// Most thresholds that are named which are not those of the release.
+const MAX_SETTINGS: usize = 5;
 /// A longer path of the bundle is not repeated.
 const MAX_SOURCE: usize = 120;
 
@@ -112,6 +114,13 @@ fn head(report: &Report<'_>) -> String {
         Verdict::Ok | Verdict::Inconclusive => markdown(&verdict(report)),
     };
     let _infallible = writeln!(out, "**verdict** {told}");
+    for s in report.settings.iter().take(MAX_SETTINGS) {
+        let name = code(&format!("{}.{}", s.rule, s.name));
+        let _infallible = writeln!(out, "\n{name} is {} instead of {}", markdown(&s.shown), markdown(&s.default));
+    }
+    if let Some(rest) = report.settings.len().checked_sub(MAX_SETTINGS).filter(|rest| *rest > 0) {
+        let _infallible = writeln!(out, "\n{rest} more thresholds are not those of the release");
+    }
     out
 }
 

@@ -108,6 +108,8 @@ pub struct Capture {
     pub events: BTreeMap<EventKind, u64>,
     /// TCP connections, listeners left out.
     pub connections: Vec<Connection>,
+    /// Sockets that listen.
+    pub listeners: Vec<Connection>,
     /// UDP flows of clients to DNS servers.
     pub dns: Vec<UdpFlow>,
     /// Other UDP flows of clients.
@@ -265,7 +267,8 @@ impl Builder {
         // in place: there may be hundreds of thousands
         let mut dns = flows;
         let udp = dns.extract_if(.., |f| !is_dns(f)).collect();
-        let connections: Vec<_> = self.connections.into_iter().filter(|c| c.role != Some(Role::Listener)).collect();
+        let mut connections = self.connections;
+        let listeners = connections.extract_if(.., |c| c.role == Some(Role::Listener)).collect();
         Capture {
             node_name,
             capture_id,
@@ -278,6 +281,7 @@ impl Builder {
             overflows: self.overflows.finish(),
             ends: Ends::new(&connections, self.udp_servers),
             connections,
+            listeners,
             dns,
             udp,
             services: self.services.map(|report| *report),

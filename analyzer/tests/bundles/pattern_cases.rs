@@ -232,7 +232,7 @@ pub const PATTERN_CASES: &[Case] = &[
             severity: "warning",
             pid: 71,
             remote: None,
-            title: "`slow` (pid 71) is slow to accept connections on 0.0.0.0:8080: 50 of 64 that may waited when the window opened and when it closed (78.1 %)",
+            title: "`slow` (pid 71) is slow to accept connections on *:8080: 50 of 64 that may waited when the window opened and when it closed (78.1 %)",
         },
     },
     Case {

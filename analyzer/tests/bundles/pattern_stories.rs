@@ -1,10 +1,10 @@
 //! What happened in each case of `pattern_cases.rs`: one end, or one client, compared with the others.
 
-use ktrace_bundle::event::{PacketDir, Proto, TcpClose, When};
+use ktrace_bundle::event::{PacketDir, Proto, Role, TcpClose, When};
 use ktrace_bundle::line::parse_endpoint;
 use ktrace_bundle::node::{Item, Listener, Sockets};
 use ktrace_bundle::tcp::TcpState;
-use ktrace_bundle::testing::in_network;
+use ktrace_bundle::testing::{a_socket, in_network};
 
 use crate::cases::{DNS, WEB};
 use crate::node_stories::{both, own_netns};
@@ -175,10 +175,11 @@ pub fn asked_again(n: u64) -> Scene {
 
 /// A listener with so many connections that wait, at both looks, where 64 may.
 pub fn waiting(start: u64, end: u64) -> Scene {
-    let mut s = Scene::of("slow", 71, "10.42.3.9:50000");
-    s.left_in_close_wait(1000, 8080, "10.42.3.9:50000").closed_at_last(1010);
+    let mut s = Scene::of("slow", 71, "*");
+    let listening = a_socket().by("slow", 71).from("*:8080").to("*").role(Role::Listener).at_start();
+    s.push_socket(listening.with(|s| s.state = Some(TcpState::Listen)).build());
     let listener = |accept_queue| {
-        let local = parse_endpoint("0.0.0.0:8080");
+        let local = parse_endpoint("*:8080");
         Item::Listener(Listener { local, socket: 9, accept_queue, backlog: 64, drop_count: Some(0), rose: None })
     };
     s.node(own_netns()).node(both(&Item::Sockets(Sockets::default()), in_network));

@@ -66,9 +66,13 @@ fn finding(
     // one look in the middle of a burst is no proof that it stays so
     let is_lasting =
         looks.iter().all(|l| l.is_some_and(|l| used(l) >= t.queue_share && l.accept_queue >= t.min_waiting));
-    let comm = connections.iter().find_map(|c| capture.owner(c)).map(|p| p.comm.clone());
+    // who listens, or else who accepted a connection there
+    let is_it = |c: &&Connection| c.netns == netns && c.local == local && capture.owner(c).is_some();
+    let listener: Vec<&Connection> = capture.listeners.iter().filter(is_it).collect();
+    let members = if listener.is_empty() { connections } else { &listener };
+    let comm = members.iter().find_map(|c| capture.owner(c)).map(|p| p.comm.clone());
     let target = Target { comm, netns, remote: Endpoint::default() };
-    let mut subject = group::of_connections(capture, &target, connections.iter().copied());
+    let mut subject = group::of_connections(capture, &target, members.iter().copied());
     subject.local = Some(local);
     let when = if is_lasting { "when the window opened and when it closed" } else { "at one of two looks" };
     let title = format!(

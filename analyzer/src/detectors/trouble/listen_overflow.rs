@@ -6,17 +6,14 @@ use std::net::IpAddr;
 use ktrace_bundle::event::Endpoint;
 use serde::Deserialize;
 
-use crate::capture::{Attempt, Capture, Connection, FarEnd, Needs, Overflow, Target};
+use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
 use crate::kb::Ms;
-use crate::units::{MILLI, count, duration, share};
+use crate::units::{count, duration, share};
 
 /// Most findings: each looks at all connections, and somebody else may have made up the bundle.
 const MAX_FINDINGS: usize = 64;
-/// Where a server had no room, its end of a connection is made so much later than the client's: when the first data comes
-/// again, 200 ms after it was sent at the earliest (`TCP_RTO_MIN`).
-const HEARD_LATE_NS: u64 = 150 * MILLI;
 
 /// See the module.
 pub(in crate::detectors) struct ListenOverflow;
@@ -103,10 +100,7 @@ fn clients(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
         let is_slow = !is_failed && took >= t.slow_ms.ns();
         clients.failed += u64::from(is_failed);
         let again = c.retransmits.data.total().saturating_add(c.retransmits.probe.total());
-        let is_late = |server: &FarEnd| {
-            c.established.is_some_and(|made| server.span.from.saturating_sub(made.at) >= HEARD_LATE_NS)
-        };
-        let is_unheard = !is_failed && again > 0 && capture.ends.server_of(c).is_none_or(is_late);
+        let is_unheard = !is_failed && again > 0 && capture.ends.server_of(c).is_none();
         clients.slow += u64::from(is_slow);
         clients.unheard += u64::from(is_unheard);
         clients.slowest_ns = clients.slowest_ns.max(took);

@@ -42,7 +42,7 @@ while read -r name suite arch package; do
 done < <(sed 's/#.*//' tests/vm/btf-kernels | awk 'NF == 4')
 
 compgen -G "$BTF/*/*.btf" >/dev/null || { say "no BTF could be had"; exit 3; }
-test="$(cargo test --locked --no-run -p ktrace --bin ktrace 2>&1 | sed -n 's/.*(\(.*\/ktrace-[0-9a-f]*\))$/\1/p')"
+test="$(cargo test --locked --no-run --workspace --bin ktrace 2>&1 | sed -n 's/.*(\(.*\/ktrace-[0-9a-f]*\))$/\1/p')"
 # no bpf(2) reaches the kernel: relocation comes after a trial load, and before anything else that is loaded
 KTRACE_CORE_BTFS="$BTF" strace -f -qq -o /dev/null -e trace=bpf -e inject=bpf:retval=1000 \
 	"$test" --ignored --nocapture --test-threads=1 kernel::core_tests::

@@ -9,6 +9,6 @@ is_root || die "the fault corpus makes network namespaces and attaches programs 
 scripts/deps.sh build test
 
 # what it runs must be there first
-cargo build --locked -p ktrace -p ktrace-analyzer -p ktrace-traffic
+cargo build --locked --workspace --bins --test eval
 seed="${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}"
-exec cargo test --locked -p ktrace --test eval -- --seed "$seed" "$@"
+exec cargo test --locked --workspace --test eval -- --seed "$seed" "$@"

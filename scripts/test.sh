@@ -12,10 +12,11 @@ else
 	scripts/deps.sh test || say "the live tests need root anyway; going on without those packages"
 fi
 
-# the live tests run `ktrace`, `analyze` and `traffic`, so these must be there first
-cargo build --locked --workspace
-
+# The live tests run `ktrace`, `analyze` and `traffic`, so these must be there first. Whatever is built, here as in other scripts, is
+# built for the whole workspace with a test: what only tests use changes the features of what the programs use, and all of it would be
+# built again.
 if [ "${1:-all}" = live ]; then
-	exec cargo test --locked -p ktrace --test live
+	cargo build --locked --workspace --bins --test live
+	exec cargo test --locked --workspace --test live
 fi
 exec cargo test --locked --workspace --no-fail-fast

@@ -143,8 +143,8 @@ done
 
 need_cargo
 scripts/deps.sh build test vm
-cargo build --locked --workspace
-live="$(cargo test --locked --no-run -p ktrace --test live 2>&1 | sed -n 's/.*(\(.*\/live-[0-9a-f]*\))$/\1/p')"
+cargo build --locked --workspace --bins --test live
+live="$(cargo test --locked --no-run --workspace --test live 2>&1 | sed -n 's/.*(\(.*\/live-[0-9a-f]*\))$/\1/p')"
 live="$(realpath "$live")"
 mkdir -p "$VM"
 "$HERE/rootfs.sh" amd64 || exit

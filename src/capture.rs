@@ -102,7 +102,6 @@ pub fn run(plan: &Plan, stop: &Stop, onlooker: Option<&dyn Onlooker>) -> Result<
     let mut session = loader::load(plan, &features)?;
     let reasons = Reasons::of(features.types().own());
     drop(features);
-    loader::give_back_object();
     memory::give_back();
     let mut clocks = Readings::new(clock::sample());
     let first = clocks.first().clone();
@@ -131,6 +130,7 @@ pub fn run(plan: &Plan, stop: &Stop, onlooker: Option<&dyn Onlooker>) -> Result<
     tell_homes(&session, &mut sink)?;
     sink.begin_node(&first);
     memory::give_back();
+    memory::give_back_code();
 
     let sink = RefCell::new(sink);
     // one reference for both rings: the callbacks run one after the other, on this thread

@@ -15,7 +15,6 @@ use ktrace_bundle::event::{bulk_share, bulk_spare};
 use ktrace_bundle::manifest::HookReport;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{AsRawLibbpf, Link, ProgramMut, ProgramType, libbpf_sys};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::attachment::Attachment;
 use super::features::Features;
@@ -226,16 +225,6 @@ pub struct Attached {
     pub reports: Vec<HookReport>,
     /// What should have been covered and is not.
     pub degraded: Vec<String>,
-}
-
-/// The object that was loaded is part of this program's file, 1.5 MiB that nobody reads again.
-pub fn give_back_object() {
-    let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(1 << 16)).unwrap_or(1 << 16);
-    let object = skel::DATA.as_ptr_range();
-    let (begin, end) = (object.start.addr().next_multiple_of(page), object.end.addr() / page * page);
-    let inside = object.start.wrapping_add(begin - object.start.addr()).cast_mut().cast();
-    // SAFETY: whole pages of a constant, which the kernel reads from the file again if anybody looks at them (madvise(2)).
-    unsafe { libc::madvise(inside, end.saturating_sub(begin), libc::MADV_DONTNEED) };
 }
 
 fn attach(skel: &KtraceSkel<'static>, choices: &[Choice]) -> Result<Attached, Refused> {

@@ -42,6 +42,11 @@ impl Report {
         all.filter(|finding| !MACHINES.contains(&finding.rule().as_str())).collect()
     }
 
+    /// What it begins with, whatever that is about.
+    pub fn top(&self) -> Option<Finding<'_>> {
+        self.json["findings"].as_array().unwrap().first().map(Finding)
+    }
+
     /// Findings of this rule, whatever they are about.
     pub fn of_rule(&self, rule: &str) -> Vec<Finding<'_>> {
         let all = self.json["findings"].as_array().unwrap().iter().map(Finding);

@@ -121,7 +121,7 @@ impl Scene {
         lab.client.wait_until_quiet();
         lab.server.wait_until_quiet();
         assert_eq!((lab.faulted_packets(), client.len(), served.len(), sent.len()), (1, 1, 1, 3));
-        let unseen = observer.finish_with_resent().ports_over_init();
+        let unseen = observer.finish().ports_over_init();
         Told { client, served, sent, echoed, unseen }
     }
 

@@ -174,7 +174,7 @@ fn yields_what_the_programs_did() {
     scene.lab.server.wait_until_quiet();
     let bundle = capture.stop_unaudited();
     assert!(scene.lab.faulted_packets() >= 6, "the losses did not happen");
-    let observed = observer.finish_with_resent();
+    let observed = observer.finish();
     assert_just_what_was_on_top_of_process_1_is_missing(&bundle.events, &observed);
     let unseen = observed.ports_over_init();
     let stalled = sent_again_without_a_loss(&observed, &expected);

@@ -64,6 +64,7 @@ mod sockets;
 mod strace;
 mod stream;
 mod tcp;
+mod times;
 mod totals;
 mod truth;
 mod udp;
@@ -190,16 +191,18 @@ fn main() -> ExitCode {
     .flatten()
     .map(|test| {
         let skip = skip.clone();
+        let name = test.name.clone();
         Trial::ignorable_test(test.name, move || match skip.or_else(test.obstacle) {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => {
-                (test.run)();
+                times::take(name, test.run);
                 Ok(Completion::Completed)
             }
         })
     })
     .collect();
     let code = libtest_mimic::run(&args, trials).exit_code();
+    times::tell();
     drop(alone);
     code
 }

@@ -38,12 +38,12 @@ pub fn tests() -> Vec<Test> {
         a_server_that_cuts_connections_is_the_top_finding,
         search_domains_that_multiply_queries_are_the_top_finding,
         a_probe_that_is_refused_is_the_top_finding,
-        a_pod_that_is_throttled_is_found,
-        a_machine_that_is_short_of_cpu_is_found,
-        a_cgroup_that_runs_out_of_memory_is_found,
+        a_pod_that_is_throttled_is_the_top_finding,
+        a_machine_that_is_short_of_cpu_is_the_top_finding,
+        a_cgroup_that_runs_out_of_memory_is_the_top_finding,
     ];
-    let full = "a_backlog_of_packets_that_overflows_is_found";
-    let full = Test::new(full, a_backlog_of_packets_that_overflows_is_found).unless(|| {
+    let full = "a_backlog_of_packets_that_overflows_is_the_top_finding";
+    let full = Test::new(full, a_backlog_of_packets_that_overflows_is_the_top_finding).unless(|| {
         let may = std::env::var_os("KTRACE_LIVE_MAY_SET_LIMITS").is_some();
         (!may).then(|| "the machine's own limits are only set in a virtual machine".into())
     });
@@ -88,6 +88,15 @@ fn assert_top(lab: &Lab, bundle: &Bundle, rule: &str, (key, value): (&str, &str)
 fn assert_top_of(lab: &Lab, bundle: &Bundle, rule: &str, end: (&str, &str), pid: u64) {
     let report = assert_top(lab, bundle, rule, end);
     assert_eq!(report.findings(&everywhere(lab))[0].pid(), Some(pid), "{}", report.text());
+}
+
+/// The report begins with this rule, above `info`, of all that the machine did. Returns the sentence.
+fn assert_top_of_the_machine(bundle: &Bundle, rule: &str) -> String {
+    let report = analyze(&bundle.path);
+    let top = report.top().unwrap_or_else(|| panic!("nothing found: {}", report.text()));
+    assert_eq!(top.rule(), rule, "{}", report.text());
+    assert_ne!(top.severity(), "info", "{}", report.text());
+    top.title()
 }
 
 fn a_rule_that_drops_is_the_top_finding() {
@@ -281,9 +290,10 @@ fn a_probe_that_is_refused_is_the_top_finding() {
     assert_top_of(&lab, &bundle, "kubelet.probe_failing", ("remote", "10.77.2.2:8081"), pid);
 }
 
-fn a_pod_that_is_throttled_is_found() {
+fn a_pod_that_is_throttled_is_the_top_finding() {
     let lab = Lab::new();
     let (_trees, join) = with_a_tenth_of_a_cpu(&format!("kubepods/burstable/pod{POD}/{CONTAINER}"));
+    let server = ready(lab.server.start(&format!("tcp-server --listen {SERVER4}:8080 --then hold")));
     let capture = Capture::start();
     let mut command = lab.client.command("sh");
     let script = format!("{join} exec python3 -I -S -c \"$0\" throttled {SERVER4} 8080 4");
@@ -293,26 +303,20 @@ fn a_pod_that_is_throttled_is_found() {
     })
     .wait();
     let bundle = capture.stop_unaudited();
+    drop(server);
 
-    let report = analyze(&bundle.path);
-    let found = report.of_rule("pod.cpu_throttled");
-    assert!(
-        found.iter().any(|finding| finding.severity() != "info" && finding.title().contains(POD)),
-        "{}",
-        report.text()
-    );
+    let title = assert_top_of_the_machine(&bundle, "pod.cpu_throttled");
+    assert!(title.contains(POD), "{title}");
 }
 
-fn a_machine_that_is_short_of_cpu_is_found() {
+fn a_machine_that_is_short_of_cpu_is_the_top_finding() {
     let capture = Capture::start();
     let mut command = mortal("python3");
     command.args(["-I", "-S", "-c", SCRIPT, "spin", "25", "16"]);
     Program::start(command).wait();
     let bundle = capture.stop_under_load();
 
-    let report = analyze(&bundle.path);
-    let found = report.of_rule("host.pressure");
-    assert!(found.iter().any(|finding| finding.severity() != "info"), "{}", report.text());
+    assert_top_of_the_machine(&bundle, "host.pressure");
 }
 
 /// A cgroup that may have 16 MiB, and what a shell does to join it.
@@ -331,7 +335,7 @@ fn with_little_memory() -> (Tree, String) {
     (tree, join)
 }
 
-fn a_cgroup_that_runs_out_of_memory_is_found() {
+fn a_cgroup_that_runs_out_of_memory_is_the_top_finding() {
     let (_tree, join) = with_little_memory();
     let capture = Capture::start();
     let mut command = mortal("sh");
@@ -339,12 +343,10 @@ fn a_cgroup_that_runs_out_of_memory_is_found() {
     assert!(!Program::start(command).wait().status.success(), "the fault did not happen");
     let bundle = capture.stop_unaudited();
 
-    let report = analyze(&bundle.path);
-    let found = report.of_rule("host.memory_pressure");
-    assert!(found.iter().any(|finding| finding.severity() == "critical"), "{}", report.text());
+    assert_top_of_the_machine(&bundle, "host.memory_pressure");
 }
 
-fn a_backlog_of_packets_that_overflows_is_found() {
+fn a_backlog_of_packets_that_overflows_is_the_top_finding() {
     let lab = Lab::new();
     let path = "/proc/sys/net/core/netdev_max_backlog";
     let before = std::fs::read_to_string(path).unwrap();
@@ -354,6 +356,5 @@ fn a_backlog_of_packets_that_overflows_is_found() {
     let bundle = capture.stop_under_load();
     std::fs::write(path, before).unwrap();
 
-    let report = analyze(&bundle.path);
-    assert!(!report.of_rule("net.softnet_drops").is_empty(), "{}", report.text());
+    assert_top_of_the_machine(&bundle, "net.softnet_drops");
 }

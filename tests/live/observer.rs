@@ -112,13 +112,8 @@ impl Observer {
         Self { program, stop, init: init_threads(), _dir: dir }
     }
 
-    /// Stops watching and returns the state changes that were seen.
-    pub fn finish(self) -> Vec<Transition> {
-        self.finish_with_resent().changes
-    }
-
-    /// The same, with what was sent again.
-    pub fn finish_with_resent(self) -> Observed {
+    /// Stops watching and returns what was seen.
+    pub fn finish(self) -> Observed {
         let Self { program, stop, mut init, _dir } = self;
         init.extend(init_threads());
         std::fs::write(stop, "").unwrap();
@@ -198,7 +193,7 @@ impl Transition {
 }
 
 /// The same, of state changes alone.
-pub fn counted_over_init(observed: &[Transition], counter: &str) -> u64 {
+fn counted_over_init(observed: &[Transition], counter: &str) -> u64 {
     use TcpState::{Close, CloseWait, Established, Listen, SynRecv, SynSent};
     let counts = |t: &&Transition| match counter {
         "Tcp.ActiveOpens" => t.new == SynSent,

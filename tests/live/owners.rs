@@ -146,7 +146,7 @@ fn handed_over(how: &str) -> (Who, Who) {
     });
     lab.client.wait_until_quiet();
     let bundle = capture.stop_unaudited();
-    let observed = observer.finish_with_resent();
+    let observed = observer.finish();
     bundle.assert_audited_but(|entry| observed.counted_over_init(&entry.counter));
     for (port, first, last) in &hands {
         let all: &[_] = if *port == OLD { &[] } else { &[SynSent, Established] };
@@ -206,7 +206,7 @@ fn connections_of_a_listener_that_was_handed_over_are_of_who_accepts_them() {
     lab.client.wait_until_quiet();
     lab.server.wait_until_quiet();
     let bundle = capture.stop_unaudited();
-    let observed = observer.finish_with_resent();
+    let observed = observer.finish();
     bundle.assert_audited_but(|entry| observed.counted_over_init(&entry.counter));
     for (port, listening, accepting) in &hands {
         assert_ne!(listening.pid, accepting.pid);
@@ -247,7 +247,7 @@ fn connections_by_io_uring_are_of_who_asked_for_them() {
     lab.client.wait_until_quiet();
     lab.server.wait_until_quiet();
     let bundle = capture.stop_unaudited();
-    let observed = observer.finish_with_resent();
+    let observed = observer.finish();
     bundle.assert_audited_but(|entry| observed.counted_over_init(&entry.counter));
     let at_client = changes(&bundle, &lab.client, YOUNG);
     let all = [SynSent, Established, TcpState::FinWait1, TcpState::FinWait2, Close];

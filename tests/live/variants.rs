@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::capture::{Capture, forcing, ktrace};
 use crate::net::{Lab, SERVER4};
-use crate::observer::{Observer, counted_over_init};
+use crate::observer::Observer;
 use crate::program::Program;
 use crate::tcp::MANY;
 use crate::truth::conns;
@@ -238,12 +238,12 @@ fn classic_tracepoints_miss_no_more_than_the_ledger_says() {
     capture.signal(Signal::SIGTERM);
     let bundle = capture.end_unaudited();
     let observed = observer.finish();
-    bundle.assert_audited_but(|entry| counted_over_init(&observed, &entry.counter));
+    bundle.assert_audited_but(|entry| observed.counted_over_init(&entry.counter));
     assert_eq!(client.len(), many);
 
     // a connecting socket has no port yet when it enters SYN_SENT, a child's first change is told with its second
     let told = |lport: u16, new| lport != 0 && new != TcpState::SynRecv;
-    let observed: Vec<_> = observed.into_iter().filter(|t| told(t.lport, t.new)).collect();
+    let observed: Vec<_> = observed.changes.into_iter().filter(|t| told(t.lport, t.new)).collect();
     let mut left: BTreeMap<_, i64> = BTreeMap::new();
     for t in &observed {
         *left.entry((t.lport, t.rport, t.old, t.new)).or_default() += 1;

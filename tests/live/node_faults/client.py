@@ -63,10 +63,7 @@ elif mode == "spin":
     for task in tasks:
         task.join()
 elif mode == "throttled":
-    try:
-        connect()
-    except OSError:
-        pass
+    kept = connect()
     spin(float(sys.argv[4]))
 elif mode == "lookups":
     for i in range(int(sys.argv[2])):

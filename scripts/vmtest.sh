@@ -9,6 +9,7 @@
 #                   the same with these variants forced
 #   evidence        drops, resets, waits and full listeners, with every variant of their hooks
 #   reasons         why packets are thrown away, by the kernel's own names
+#   limits          what only shows where the machine's own limits may be set
 #   refused, missed what the kernel refuses or skips
 #   rights          without BTF, capabilities, root
 #   lockdown        on a locked-down kernel: a machine of its own
@@ -22,7 +23,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
 FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes lifetimes_by_tracepoints)
-ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" evidence reasons refused missed rights clock connections conntrack lockdown unloaded)
+ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" evidence reasons limits refused missed rights clock connections conntrack lockdown unloaded)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
 
@@ -33,9 +34,9 @@ tests_of() {
 	chosen) printf '%s\n' udp:: dns:: tcp:: connect:: socketlb:: sockets:: owners:: processes:: identity:: faults:: audit:: variants:: the_ledger_balances ;;
 	# not those of classic ones, which have a group of their own
 	tracepoints) echo "tracepoints:: --skip classic_" ;;
-	# and what needs limits of the machine set
-	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes node_faults::a_backlog ;;
+	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes ;;
 	reasons) echo evidence::every_packet_that_a_rule ;;
+	limits) echo node_faults::a_backlog ;;
 	refused) echo _refused_at_ ;;
 	missed) echo counted_as_missed ;;
 	rights) printf '%s\n' privileges:: btf:: ;;

@@ -46,6 +46,10 @@ pub(crate) trait Rule: Sync {
     fn needs(&self) -> Needs;
     /// Everything that it finds, in any order.
     fn detect(&self, capture: &Capture, thresholds: &Self::Thresholds) -> Vec<Finding>;
+    /// Why finding nothing does not mean that there was nothing, although all that it needs was recorded.
+    fn unjudged(&self, _capture: &Capture, _thresholds: &Self::Thresholds) -> Option<String> {
+        None
+    }
 }
 
 /// A rule, as the others see it.
@@ -68,6 +72,11 @@ pub trait Detector: Sync {
     /// # Errors
     /// [`KbError::Entry`] if it cannot read its thresholds.
     fn detect(&self, capture: &Capture, kb: &Kb) -> Result<Vec<Finding>, KbError>;
+    /// Why finding nothing does not mean that there was nothing, although all that it needs was recorded.
+    ///
+    /// # Errors
+    /// [`KbError::Entry`] if it cannot read its thresholds.
+    fn unjudged(&self, capture: &Capture, kb: &Kb) -> Result<Option<String>, KbError>;
 }
 
 impl<R: Rule> Detector for R {
@@ -93,6 +102,10 @@ impl<R: Rule> Detector for R {
 
     fn detect(&self, capture: &Capture, kb: &Kb) -> Result<Vec<Finding>, KbError> {
         Ok(Rule::detect(self, capture, &kb.thresholds(R::ID)?))
+    }
+
+    fn unjudged(&self, capture: &Capture, kb: &Kb) -> Result<Option<String>, KbError> {
+        Ok(Rule::unjudged(self, capture, &kb.thresholds(R::ID)?))
     }
 }
 
@@ -128,6 +141,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &nat::port_exhaustion::PortExhaustion,
     &nat::conntrack_race::ConntrackRace,
     &drops::policy::PolicyDrop,
+    &drops::counter::PolicyCounter,
     &drops::rp_filter::RpFilter,
     &drops::no_route::NoRoute,
     &drops::neighbour::NeighbourFailed,
@@ -179,8 +193,11 @@ fn judge(detector: &'static dyn Detector, capture: &Capture, kb: &Kb) -> Result<
         return Ok(Outcome::Found(findings));
     }
     let needs = detector.needs();
-    Ok(match capture.coverage.gap(&needs) {
-        Some(why) => Outcome::Inconclusive { why, by_plan: capture.coverage.gap_is_by_plan(&needs) },
+    if let Some(why) = capture.coverage.gap(&needs) {
+        return Ok(Outcome::Inconclusive { why, by_plan: capture.coverage.gap_is_by_plan(&needs) });
+    }
+    Ok(match detector.unjudged(capture, kb)? {
+        Some(why) => Outcome::Inconclusive { why, by_plan: false },
         None => Outcome::Clear,
     })
 }

@@ -1,6 +1,6 @@
 //! `dns.resolver_config`: a resolver that asks for each name under all its search domains first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ktrace_bundle::event::Endpoint;
 use ktrace_bundle::node::Resolver;
@@ -55,6 +55,19 @@ impl Rule for ResolverConfig {
             account.asked.merge(asked);
         }
         accounts.iter().filter_map(|((target, _), account)| finding(capture, t, target, account)).collect()
+    }
+
+    fn unjudged(&self, capture: &Capture, t: &Thresholds) -> Option<String> {
+        let asked = capture.lookups.by_asker.iter().filter(|(_, asked)| asked.rows >= t.min_rows);
+        let unread: BTreeSet<ProcId> =
+            asked.map(|((proc, _), _)| *proc).filter(|proc| resolver_of(capture, *proc).is_none()).collect();
+        let n = unread.len() as u64;
+        let who = count(
+            n,
+            "process that asks for one name in several ways",
+            "processes that ask for one name in several ways",
+        );
+        (n > 0).then(|| format!("`resolv.conf` of {who} was not read"))
     }
 }
 

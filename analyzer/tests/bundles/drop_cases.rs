@@ -187,6 +187,30 @@ pub const DROP_CASES: &[Case] = &[
         name: "policy-rule-alone",
         story: "The counter of a rule that drops rises, and nobody watched what is dropped.",
         build: policy_rule_alone,
-        expect: Expect::Healthy { clear: None },
+        expect: Expect::Top {
+            rule: "policy.counter",
+            severity: "info",
+            pid: 1,
+            remote: None,
+            title: "dropped 77 packets, it is not known whose: `ct state invalid counter drop`",
+        },
+    },
+    Case {
+        name: "policy-rule-alone-unjudged",
+        story: "The same: what was dropped was not watched, so nobody knows whether it was a process's.",
+        build: policy_rule_alone,
+        expect: unjudged("policy.drop"),
+    },
+    Case {
+        name: "policy-rule-watched",
+        story: "The counter of a rule that drops rises, and the packets that were dropped were watched: they are nobody's here.",
+        build: policy_rule_watched,
+        expect: healthy("policy.counter"),
+    },
+    Case {
+        name: "policy-rule-unread",
+        story: "Nobody watched what is dropped, and nobody could read the rules.",
+        build: policy_rule_unread,
+        expect: unjudged("policy.counter"),
     },
 ];

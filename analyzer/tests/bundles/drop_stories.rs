@@ -11,6 +11,7 @@ use ktrace_bundle::why::Reason;
 use crate::cases::{DNS, WEB};
 use crate::nat_stories::{B5, VIP, service};
 use crate::node_stories::own_netns;
+use crate::node_stories::without;
 use crate::scene::Scene;
 
 /// A capture of a kernel that has nothing to attach this hook to.
@@ -204,12 +205,27 @@ pub fn policy_rule() -> Scene {
     s
 }
 
-pub fn policy_rule_alone() -> Scene {
+/// Lookups of a healthy `api`, while a rule drops what is nobody's.
+pub fn policy_rule_watched() -> Scene {
     let mut s = Scene::of("api", 1847, DNS);
-    s.lookup(1000, 3).node(rules(12)).manifest(|m| {
+    s.lookup(1000, 3).node(rules(12));
+    s
+}
+
+/// Drops were not to be watched.
+fn unwatched(mut s: Scene) -> Scene {
+    s.manifest(|m| {
         for hook in m.head.hooks.iter_mut().filter(|h| h.name == "drop") {
             (hook.outcome, hook.variant, hook.attached_after_ns) = (HookOutcome::NotRequested, None, None);
         }
     });
     s
+}
+
+pub fn policy_rule_alone() -> Scene {
+    unwatched(policy_rule_watched())
+}
+
+pub fn policy_rule_unread() -> Scene {
+    unwatched(without("nft"))
 }

@@ -257,6 +257,12 @@ pub const NODE_CASES: &[Case] = &[
         expect: unjudged("dns.resolver_config"),
     },
     Case {
+        name: "resolver-search-domains-of-others",
+        story: "Each name is asked for in four ways, by a process whose own resolver configuration nobody read.",
+        build: search_of_others,
+        expect: unjudged("dns.resolver_config"),
+    },
+    Case {
         name: "resolver-search-domains-lossy",
         story: "The first lookups again, but their answers are not in the bundle.",
         build: || for_ms(searching(300, 3000), 3000).losing(is_recv),

@@ -316,6 +316,17 @@ pub fn search_unread() -> Scene {
     s
 }
 
+/// The file that was read is of another mount namespace: who asked had gone by then.
+pub fn search_of_others() -> Scene {
+    let mut s = for_ms(searching(300, 3000), 3000);
+    for record in &mut s.node {
+        if let Item::Resolver(resolver) = &mut record.item {
+            resolver.mnt_ns += 1;
+        }
+    }
+    s
+}
+
 pub fn is_recv(event: &Event) -> bool {
     event.payload.kind() == EventKind::UdpRecv
 }

@@ -6,7 +6,7 @@
 //! not know any more, are neither.
 
 mod account;
-mod counter;
+pub(super) mod counter;
 pub(super) mod neighbour;
 pub(super) mod no_route;
 pub(super) mod policy;

@@ -1,8 +1,6 @@
 //! `policy.drop`: somebody's rule throws packets away: netfilter, a BPF program, traffic control, a security module.
 
-use super::{
-    Account, Kind, MAX_FINDINGS, NEEDS, Strangers, Thresholds, counter, findings, found, found_strange, state, words,
-};
+use super::{Account, Kind, NEEDS, Strangers, Thresholds, findings, found, found_strange, state, words};
 use crate::capture::{Capture, DropRow, Needs, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Severity, Step, Subject};
@@ -91,9 +89,7 @@ impl Rule for PolicyDrop {
     }
 
     fn detect(&self, capture: &Capture, t: &Thresholds) -> Vec<Finding> {
-        let mut found = findings(capture, t, |row| agent(row).is_some(), finding, strange);
-        found.extend(counter::findings(capture, t, MAX_FINDINGS.saturating_sub(found.len())));
-        found
+        findings(capture, t, |row| agent(row).is_some(), finding, strange)
     }
 }
 

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use ktrace_bundle::event::Endpoint;
 use serde::Deserialize;
 
-use crate::capture::{Attempt, Capture, Connection, Needs, Overflow, Target};
+use crate::capture::{Attempt, Capture, Connection, FarEnd, Needs, Overflow, Target};
 use crate::detectors::{Rule, steps};
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
 use crate::kb::Ms;
-use crate::units::{count, duration, share};
+use crate::units::{MILLI, count, duration, share};
 
 /// Most findings: each looks at all connections, and somebody else may have made up the bundle.
 const MAX_FINDINGS: usize = 64;
+/// Where a server had no room, its end of a connection is made so much later than the client's: when the first data comes
+/// again, 200 ms after it was sent at the earliest (`TCP_RTO_MIN`).
+const HEARD_LATE_NS: u64 = 150 * MILLI;
 
 /// See the module.
 pub(in crate::detectors) struct ListenOverflow;
@@ -32,12 +35,14 @@ struct Clients {
     failed: u64,
     slow: u64,
     slowest_ns: u64,
-    /// Connected by their own account, while their data is sent again: the server does not have them yet.
+    /// Connected by their own account, while their data is sent again: the server did not have them by then.
     unheard: u64,
     /// SYN-ACKs that the server had to send again.
     answered_again: u64,
     /// Those that failed or were slow, and servers that had to send their SYN-ACK again.
     keys: BTreeSet<Key>,
+    /// Those whose server does not have them yet, of these.
+    unheard_keys: BTreeSet<Key>,
 }
 
 impl Rule for ListenOverflow {
@@ -100,10 +105,16 @@ fn clients(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
         let is_slow = !is_failed && took >= t.slow_ms.ns();
         clients.failed += u64::from(is_failed);
         let again = c.retransmits.data.total().saturating_add(c.retransmits.probe.total());
-        let is_unheard = !is_failed && again > 0 && capture.ends.server_of(c).is_none();
+        let is_late = |server: &FarEnd| {
+            c.established.is_some_and(|made| server.span.from.saturating_sub(made.at) >= HEARD_LATE_NS)
+        };
+        let is_unheard = !is_failed && again > 0 && capture.ends.server_of(c).is_none_or(is_late);
         clients.slow += u64::from(is_slow);
         clients.unheard += u64::from(is_unheard);
         clients.slowest_ns = clients.slowest_ns.max(took);
+        if is_unheard {
+            clients.unheard_keys.insert(key(c, c.remote));
+        }
         if is_failed || is_slow || is_unheard {
             clients.keys.insert(key(c, c.remote));
         }
@@ -130,8 +141,9 @@ fn finding(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
         if is_full { " for want of room" } else { "" },
         queue(o),
     );
-    // who has room may drop them for another reason, of which another rule tells
-    let mut covers: Vec<Key> = clients.keys.iter().filter(|_| is_full).cloned().collect();
+    // who has room may drop SYNs for another reason, of which another rule tells; a last ACK it drops only when it had none
+    let covered = if is_full { &clients.keys } else { &clients.unheard_keys };
+    let mut covers: Vec<Key> = covered.iter().cloned().collect();
     covers.push(subject.key());
     Finding {
         rule: "tcp.listen_overflow",

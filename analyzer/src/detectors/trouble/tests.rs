@@ -157,6 +157,23 @@ fn a_listener_with_room_may_drop_for_another_reason() {
 }
 
 #[test]
+fn what_a_client_sends_again_until_its_server_has_room_is_explained_by_the_listener() {
+    let listener = an_event().from(WEB).to("*").role(Role::Listener).by("slow", 71).socket(99).at_ms(900);
+    let overflow = listener.listen_overflow(5).payload(|p| {
+        let Payload::ListenOverflow(o) = p else { panic!() };
+        o.accept_queue = Some(3);
+    });
+    let covered = |server_ms: u64| {
+        let server = an_event().from(WEB).to("10.42.1.15:40001").role(Role::Server).by("slow", 71).socket(7);
+        let server = server.at_ms(server_ms).tcp_state(TcpState::SynRecv, TcpState::Established);
+        let all = [made(1, 1000), again(1, 1250, 2, 1), server, overflow.clone()];
+        found("tcp.listen_overflow", all)[0].covers.as_ref().unwrap().len()
+    };
+    assert_eq!(covered(1252), 2, "the listener, and the client that it had no room for");
+    assert_eq!(covered(1001), 1, "it had the connection when the client did");
+}
+
+#[test]
 fn syns_that_come_again_as_their_answers_were_lost_are_a_note() {
     let listener = an_event().from(WEB).to("*").role(Role::Listener).by("slow", 71).socket(99).at_ms(900);
     let overflow = || {

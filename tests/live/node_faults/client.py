@@ -1,6 +1,7 @@
 # Programs that suffer, for node_faults.rs.
 # usage: client.py hold ADDRESS PORT COUNT | cut ADDRESS PORT | ask ADDRESS PORT COUNT | bulk ADDRESS PORT SECONDS
 #        | spin SECONDS TASKS | throttled ADDRESS PORT SECONDS | lookups COUNT
+#        | segments ADDRESS PORT COUNT
 # `cut` is a server that prints a line when it is there, and resets every connection when it has read something; `lookups` prints
 # one when it is done, and stays.
 import multiprocessing, signal, socket, struct, sys, time
@@ -65,6 +66,12 @@ elif mode == "spin":
 elif mode == "throttled":
     kept = connect()
     spin(float(sys.argv[4]))
+elif mode == "segments":
+    # UDP_SEGMENT: a datagram for each 1,000 bytes, all of them in one call
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+    for _ in range(int(sys.argv[4])):
+        s.sendto(bytes(60000), (sys.argv[2], int(sys.argv[3])))
 elif mode == "lookups":
     for i in range(int(sys.argv[2])):
         try:

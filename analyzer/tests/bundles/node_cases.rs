@@ -108,6 +108,12 @@ pub const NODE_CASES: &[Case] = &[
         expect: about("net.qdisc_drops", "warning", 0, "a queue of interface `eth0` of the node dropped 96 packets"),
     },
     Case {
+        name: "qdisc-overflow-elsewhere-lossy",
+        story: "The queues of another network namespace were read, and what was dropped here is not in the bundle.",
+        build: qdisc_elsewhere_lossy,
+        expect: unjudged("net.qdisc_drops"),
+    },
+    Case {
         name: "qdisc-telling-tcp",
         story: "`fq_codel` drops 40 of 120,040 packets, which is how it tells TCP to slow down.",
         build: qdisc_telling_tcp,

@@ -8,7 +8,7 @@ use ktrace_bundle::tcp::TcpState;
 use ktrace_bundle::testing::{START_BOOT_NS, in_network, of_host};
 
 use crate::cases::{DNS, WEB};
-use crate::scene::Scene;
+use crate::scene::{Scene, is_drop};
 
 pub const SHOP: &str = "203.0.113.8:443";
 /// The cgroup of every built owner.
@@ -168,6 +168,18 @@ pub fn qdisc_overflow_seen() -> Scene {
 pub fn qdisc_uncounted() -> Scene {
     let mut s = qdisc_overflow_seen();
     s.node.retain(|r| !matches!(r.item, Item::Qdisc(_)));
+    s
+}
+
+/// The namespace that was read is not the one whose queue is full, and the packets that were dropped are lost.
+pub fn qdisc_elsewhere_lossy() -> Scene {
+    let mut s = qdisc_overflow_seen().losing(is_drop);
+    s.node.iter_mut().filter(|r| matches!(r.item, Item::Qdisc(_))).for_each(|r| {
+        r.netns = r.netns.map(|netns| netns + 1);
+        if let Item::Qdisc(q) = &mut r.item {
+            q.rose.insert("drops".to_owned(), 0);
+        }
+    });
     s
 }
 

@@ -12,7 +12,7 @@ use crate::capture::{Capture, Evidence, Looks, Needs, NodePart, Place, Target};
 use crate::detectors::Rule;
 use crate::escape::shown;
 use crate::finding::{Finding, Key, Severity, Signal, Step, Subject};
-use crate::units::{percent, share};
+use crate::units::{count, percent, share};
 
 /// A smaller share reads as none.
 const MIN_TOLD: f64 = 0.0005;
@@ -54,6 +54,21 @@ impl Rule for QdiscDrops {
             .extend(seen.into_iter().filter_map(|((netns, dev), thrown)| uncounted(capture, t, (netns, &dev), thrown)));
         found
     }
+
+    fn unjudged(&self, capture: &Capture, _: &Thresholds) -> Option<String> {
+        // with every dropped packet told, queues that nobody read hide nothing
+        let why = capture.coverage.gap(&Needs { hooks: &["drop"], lossless: true, ..Needs::NOTHING })?;
+        let flows = capture.dns.iter().chain(&capture.udp).map(|f| f.netns);
+        let seen: BTreeSet<u32> = capture.connections.iter().map(|c| c.netns).chain(flows).collect();
+        let unread = seen.into_iter().filter(|netns| !is_read(capture, *netns)).count() as u64;
+        let places = count(unread, "network namespace", "network namespaces");
+        (unread > 0).then(|| format!("the queues of {places} were not read at both looks, and {why}"))
+    }
+}
+
+/// Whether it is known what the queues of a network namespace dropped.
+fn is_read(capture: &Capture, netns: u32) -> bool {
+    capture.node.place(netns).is_some_and(|at| at.qdiscs.values().any(|q| q.over_window().is_some()))
 }
 
 /// The discipline that dropped the most, for each interface.

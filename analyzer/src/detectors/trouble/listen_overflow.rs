@@ -141,7 +141,8 @@ fn finding(capture: &Capture, t: &Thresholds, addresses: &BTreeSet<(u32, IpAddr)
         if is_full { " for want of room" } else { "" },
         queue(o),
     );
-    // who has room may drop SYNs for another reason, of which another rule tells; a last ACK it drops only when it had none
+    // a listener with room may drop SYNs for another reason, of which another rule tells; the last ACK of a handshake it drops only
+    // for want of room
     let covered = if is_full { &clients.keys } else { &clients.unheard_keys };
     let mut covers: Vec<Key> = covered.iter().cloned().collect();
     covers.push(subject.key());

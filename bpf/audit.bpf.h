@@ -41,10 +41,18 @@ KT_FUNC struct kt_audit_counts *audit_made(__u64 id, __u32 inum)
 	return a;
 }
 
-/* `counter`: enum kt_audit */
-static __always_inline void audit_add(struct sock *sk, __u32 counter, __u64 n, const bool direct)
+/* Read before it is known what counts, and once: see is_fresh. */
+static __always_inline struct net *audited_net(struct sock *sk, const bool direct)
 {
 	struct net *net = KT_FIELD(direct, sk, __sk_common.skc_net.net);
+
+	barrier_var(net);
+	return net;
+}
+
+/* `counter`: enum kt_audit */
+static __always_inline void audit_add(struct net *net, __u32 counter, __u64 n, const bool direct)
+{
 	__u64 id = compat_netns_id(net, direct);
 	struct kt_audit_counts *a = bpf_map_lookup_elem(&audit, &id);
 

@@ -79,15 +79,13 @@ static __always_inline __u8 cgroup_listed(struct css_set *set, const bool direct
 	return listed;
 }
 
-/* Takes the cgroup of a hierarchy of v1 if it lies deeper than the one that was taken before. */
+/* Takes the cgroup of a subsystem's hierarchy if it lies deeper than the one that was taken before: one of v1, as in v2 it is
+ * that of the task or an ancestor. */
 static __always_inline void take_deeper(struct kt_task *t, struct cgroup *cgroup, __u8 hierarchy, int *deepest,
 					const bool direct)
 {
-	int level;
+	int level = KT_FIELD(direct, cgroup, level);
 
-	if (!is_v1(cgroup, direct))
-		return;
-	level = KT_FIELD(direct, cgroup, level);
 	if (level <= *deepest)
 		return;
 	*deepest = level;
@@ -107,9 +105,10 @@ static __always_inline void read_cgroup(struct kt_task *t, struct task_struct *t
 		return;
 	if (filter_is_on(KT_FILTER_CGROUP))
 		t->cgroup_listed = cgroup_listed(set, direct);
+	cgroup = KT_FIELD(direct, set, dfl_cgrp);
 	t->cgroup = KT_CGROUP_V2;
-	t->cgroup_id = KT_FIELD3(direct, set, dfl_cgrp, kn, id);
-	deepest = KT_FIELD2(direct, set, dfl_cgrp, level);
+	t->cgroup_id = KT_FIELD2(direct, cgroup, kn, id);
+	deepest = KT_FIELD(direct, cgroup, level);
 	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id)) {
 		cgroup = cgroup_of(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), direct);
 		take_deeper(t, cgroup, KT_CGROUP_V1_MEMORY, &deepest, direct);
@@ -194,23 +193,23 @@ KT_FUNC void set_owner(struct kt_task *t, __u8 source)
 	t->source = kernel ? KT_OWNER_KERNEL : source;
 }
 
-/* The same for a copy that is kept with the socket: it serves until another task, or the same one under another
- * name (exec), uses the socket. Its rights are as of when it was made. Returns whether it served. */
-static __always_inline bool refresh_owner(struct kt_task *t, __u8 source)
+/* Whether a copy that is kept with the socket still tells the running task: another task, or the same one under another
+ * name (exec), makes a new one. Its rights are as of when it was made. One question without branches: the verifier
+ * follows each way to set_owner, and there each pointer that is read from a typed task costs it 1.8 ms (Linux 6.18,
+ * which looks through all its types by name). So whoever asks does so early, before there are many ways. */
+static __always_inline bool is_fresh(const struct kt_task *t)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	char comm[16];
+	const __u64 others = 1 << KT_OWNER_NONE | 1 << KT_OWNER_INHERITED | 1 << KT_OWNER_KERNEL;
+	__u64 id = bpf_get_current_pid_tgid(), differs;
+	__u64 comm[2] = {};
 
-	if (t->source != KT_OWNER_NONE && t->source != KT_OWNER_INHERITED && t->source != KT_OWNER_KERNEL &&
-	    t->pid == id >> 32 && t->tid == (__u32)id && !bpf_get_current_comm(comm, sizeof(comm)) &&
-	    *(__u64 *)comm == *(__u64 *)t->thread && *(__u64 *)&comm[8] == *(__u64 *)&t->thread[8]) {
-		bool same = t->source == source;
-
-		t->source = source;
-		return same;
-	}
-	set_owner(t, source);
-	return false;
+	bpf_get_current_comm(comm, sizeof(comm));
+	differs = others >> (t->source & 63) & 1;
+	differs |= t->pid ^ id >> 32;
+	differs |= t->tid ^ (__u32)id;
+	differs |= *(__u64 *)t->thread ^ comm[0];
+	differs |= *(__u64 *)&t->thread[8] ^ comm[1];
+	return !differs;
 }
 
 /* Whether it is the running process, under its name of now. For programs of kernels that have

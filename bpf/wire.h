@@ -140,7 +140,8 @@ enum kt_stall {
 	KT_STALL_ZERO_WINDOW = 0, /* the peer does not read */
 	KT_STALL_SEND_BUFFER = 1, /* full, while the network could have taken more */
 	KT_STALL_RECEIVE_BUFFER = 2, /* its own process does not read */
-	KT_STALL_MAX = 3,
+	KT_STALL_UNREACHABLE = 3, /* the network has said so (ICMP) of what is on its way */
+	KT_STALL_MAX = 4,
 };
 
 /* kt_flow.flags */
@@ -282,7 +283,8 @@ struct kt_tcp_stall {
 	__u64 duration_ns; /* since the last record of this kind */
 	__u32 queued; /* bytes that wait */
 	__u8 kind; /* enum kt_stall */
-	__u8 reserved[3];
+	__u8 err; /* errno that the network's message stands for; 0: none */
+	__u8 reserved[2];
 };
 
 struct kt_listen_overflow {

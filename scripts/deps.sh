@@ -16,7 +16,7 @@ packages_of() {
 	# the live tests: resolvers, faults, other observers, a container runtime
 	test)
 		echo iproute2 util-linux procps nftables dnsmasq-base dnsutils python3 strace bpftool gzip tar \
-			containerd runc containernetworking-plugins busybox-static iptables
+			containerd runc containernetworking-plugins busybox-static iptables ipvsadm
 		;;
 	# real kernels, booted by emulation
 	vm) echo qemu-system-x86 busybox-static cpio e2fsprogs xz-utils zstd lz4 python3-minimal binutils ;;

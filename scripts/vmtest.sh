@@ -10,6 +10,7 @@
 #   evidence        drops, resets, waits and full listeners, with every variant of their hooks
 #   reasons         why packets are thrown away, by the kernel's own names
 #   limits          what only shows where the machine's own limits may be set
+#   ipvs            what the kernel's own load balancer has counted
 #   refused, missed what the kernel refuses or skips
 #   rights          without BTF, capabilities, root
 #   lockdown        on a locked-down kernel: a machine of its own
@@ -23,7 +24,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/vm/lib.sh"
 
 FAMILIES=(fentry kprobe tracepoints classic_tracepoints probed_tracepoint sockets_by_probes lifetimes_by_tracepoints)
-ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" evidence reasons limits refused missed rights clock connections conntrack lockdown unloaded)
+ALL_GROUPS=(fixture equivalence chosen "${FAMILIES[@]}" evidence reasons limits ipvs refused missed rights clock connections conntrack lockdown unloaded)
 # emulation is some twenty times slower than the machine
 SECONDS_PER_KERNEL=5400
 
@@ -37,6 +38,7 @@ tests_of() {
 	evidence) printf '%s\n' evidence:: drops_by drops_without resets_ waits_by_probes ;;
 	reasons) echo evidence::every_packet_that_a_rule ;;
 	limits) echo node_faults::a_backlog ;;
+	ipvs) echo node::what_ipvs ;;
 	refused) echo _refused_at_ ;;
 	missed) echo counted_as_missed ;;
 	rights) printf '%s\n' privileges:: btf:: ;;
@@ -106,7 +108,7 @@ run() {
 		code=0
 		case "$group" in
 		lockdown) KTRACE_VM_APPEND="${KTRACE_VM_APPEND:-} lockdown=confidentiality" machine "$name" "$VM/$name-lockdown.log" lockdown || code=$? ;;
-		unloaded) KTRACE_VM_WITHOUT='nf_conntrack.*|nf_nat|nft_(ct|chain_nat|nat|masq|redir)' machine "$name" "$VM/$name-unloaded.log" unloaded || code=$? ;;
+		unloaded) KTRACE_VM_WITHOUT='nf_conntrack.*|ip_vs.*|nf_nat|nft_(ct|chain_nat|nat|masq|redir)' machine "$name" "$VM/$name-unloaded.log" unloaded || code=$? ;;
 		esac
 		[ "$code" = 0 ] || all_code="$code"
 	done
@@ -163,12 +165,13 @@ for name in "${names[@]}"; do
 		read -ra own <<<"${groups_of[$name]}"
 		run "$name" "${own[@]}" >"$out/$name" || code=$?
 		echo "$code" >"$out/$name.code"
+		# at once: whoever stops a run that takes too long wants to know what there is
+		cat "$out/$name"
 	} &
 done
 wait
 ran=0 failed=0
 for name in "${names[@]}"; do
-	cat "$out/$name"
 	case "$(cat "$out/$name.code")" in
 	0) ran=1 ;;
 	3) ;;

@@ -78,6 +78,7 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 
 	if (!c || !sk || !kt_state.gate || !is_tcp(sk, false))
 		return 0;
+	set_owner(&owner, KT_OWNER_CURRENT);
 	if (ret <= -512) /* -ERESTART*: a signal; a call that is made again is a record of its own */
 		ret = -EINTR;
 	read_flow(&flow, sk, kt_config.hash_store ? sock_hashed(sk, false) : NULL, false);
@@ -86,7 +87,6 @@ static __always_inline int finish(struct sock *sk, const struct kt_call *call, i
 	flow.role = KT_ROLE_CLIENT;
 	take_failed(&failed, sk, &flow);
 	restore_ends(&flow, call, &failed);
-	set_owner(&owner, KT_OWNER_CURRENT);
 	if (!admit_ends(c, &flow, &owner, NULL, &failed.ends))
 		return 0;
 	e = take_place(&rare_ring, sizeof(*e), c, false);

@@ -34,8 +34,8 @@ static __always_inline int on_io(struct sock *sk, const bool direct)
 	s = sock_of(sk, true, direct);
 	if (!s || is_settled(&s->owner))
 		return 0;
-	latch_acceptor(sk, s, direct);
 	set_owner(&owner, KT_OWNER_FIRST_IO);
+	latch_acceptor(sk, s, direct);
 	s->owner = owner;
 	if (filters_owners() && !s->answer) {
 		__u64 cookie = cookie_of(sk, s, direct);

@@ -50,7 +50,7 @@ static __always_inline void audit_segments(struct sock *sk, struct tcp_sock *tp,
 	if (s)
 		s->retrans = total;
 	if (counted)
-		audit_add(sk, KT_AUDIT_RETRANS_SEGS, BPF_CORE_READ(cb, tcp_gso_segs), direct);
+		audit_add(audited_net(sk, direct), KT_AUDIT_RETRANS_SEGS, BPF_CORE_READ(cb, tcp_gso_segs), direct);
 }
 
 /* Whether an earlier program has dealt with this one: with each, the kernel's count of the socket grows. Only
@@ -109,7 +109,7 @@ static __always_inline int on_synack(struct sock *sk, struct request_sock *req, 
 
 	if (!kt_state.gate)
 		return 0;
-	audit_add(sk, KT_AUDIT_RETRANS_SEGS, 1, direct);
+	audit_add(audited_net(sk, direct), KT_AUDIT_RETRANS_SEGS, 1, direct);
 	s = sock_of(sk, false, direct);
 	read_flow(&flow, sk, s, direct);
 	flow.cookie = BPF_CORE_READ(req, __req_common.skc_cookie.counter);

@@ -38,6 +38,36 @@ static __always_inline void child_born(struct kt_sock *s, int old, __u64 now)
 	}
 }
 
+/* Whose doing a change is, if it is that of the running task; else KT_OWNER_NONE. */
+static __always_inline __u8 doing_of(int old, int new)
+{
+	switch (new) {
+	case TCP_SYN_SENT:
+		return KT_OWNER_CONNECT;
+	case TCP_LISTEN:
+		return KT_OWNER_LISTEN;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		/* close(2), shutdown(2) or exit: the task's own doing, unless a worker of the kernel does it */
+		return current_is_kernel() ? KT_OWNER_NONE : KT_OWNER_CLOSE;
+	case TCP_CLOSE:
+		return old != TCP_LISTEN || current_is_kernel() ? KT_OWNER_NONE : KT_OWNER_CLOSE;
+	}
+	return KT_OWNER_NONE;
+}
+
+static __always_inline void note_doing(struct kt_sock *s, int old, int new)
+{
+	__u8 doing = doing_of(old, new);
+
+	if (doing == KT_OWNER_NONE)
+		return;
+	if (doing == KT_OWNER_CLOSE && is_fresh(&s->owner))
+		s->owner.source = doing;
+	else
+		set_owner(&s->owner, doing);
+}
+
 static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now)
 {
 	/* a variant that does not see children enter SYN_RECV sees them leave it */
@@ -51,29 +81,19 @@ static __always_inline void track(struct kt_sock *s, int old, int new, __u64 now
 		s->start_tx = s->start_rx = 0;
 		s->untold = 0;
 		forget_answers(s);
-		set_owner(&s->owner, KT_OWNER_CONNECT);
 		break;
 	case TCP_LISTEN:
 		s->role = KT_ROLE_LISTENER;
 		s->born_ns = now;
 		forget_answers(s);
-		set_owner(&s->owner, KT_OWNER_LISTEN);
 		break;
 	case TCP_SYN_RECV:
 		if (old == TCP_LISTEN) /* else both ends opened at once: no child */
 			child_born(s, old, now);
 		break;
-	case TCP_FIN_WAIT1:
-	case TCP_LAST_ACK:
-		/* close(2), shutdown(2) or exit: the task's own doing, unless a worker of the kernel does it */
-		if (!current_is_kernel())
-			refresh_owner(&s->owner, KT_OWNER_CLOSE);
-		break;
 	case TCP_CLOSE:
-		if (old == TCP_LISTEN && !current_is_kernel()) {
+		if (old == TCP_LISTEN && !current_is_kernel())
 			s->role = KT_ROLE_LISTENER;
-			refresh_owner(&s->owner, KT_OWNER_CLOSE);
-		}
 		break;
 	}
 }
@@ -206,21 +226,23 @@ static __always_inline bool is_done(struct sock *sk, const bool direct)
  * in tcp_done. */
 static __always_inline void audit_change(struct sock *sk, int old, int new, const bool births, const bool direct)
 {
+	struct net *net = audited_net(sk, direct);
+
 	if (new == TCP_SYN_SENT)
-		audit_add(sk, KT_AUDIT_ACTIVE_OPENS, 1, direct);
+		audit_add(net, KT_AUDIT_ACTIVE_OPENS, 1, direct);
 	if (births && new == TCP_SYN_RECV && old == TCP_LISTEN)
-		audit_add(sk, KT_AUDIT_PASSIVE_OPENS, 1, direct);
+		audit_add(net, KT_AUDIT_PASSIVE_OPENS, 1, direct);
 	if (new != TCP_CLOSE)
 		return;
 	if (old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT)
-		audit_add(sk, KT_AUDIT_ESTAB_RESETS, 1, direct);
+		audit_add(net, KT_AUDIT_ESTAB_RESETS, 1, direct);
 	if ((old == TCP_SYN_SENT || old == TCP_SYN_RECV) && is_done(sk, direct))
-		audit_add(sk, KT_AUDIT_ATTEMPT_FAILS, 1, direct);
+		audit_add(net, KT_AUDIT_ATTEMPT_FAILS, 1, direct);
 	if (old == TCP_SYN_SENT) {
 		struct tcp_sock *tp = direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
 
 		if (tp && !KT_FIELD(direct, tp, segs_out))
-			audit_add(sk, KT_AUDIT_UNSENT_OPENS, 1, direct);
+			audit_add(net, KT_AUDIT_UNSENT_OPENS, 1, direct);
 	}
 }
 
@@ -254,8 +276,10 @@ static __always_inline int on_state(struct sock *sk, int old, int new, const boo
 		goto out;
 	if (s && (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK))
 		latch_acceptor(sk, s, direct);
-	if (s)
+	if (s) {
 		track(s, old, new, now);
+		note_doing(s, old, new);
+	}
 	if (s && old == TCP_SYN_RECV) {
 		cookie_of(sk, s, direct); /* made here, for whoever accepts it from now on */
 		settle_early(sk, s);
@@ -315,7 +339,7 @@ static __always_inline int on_child(struct sock *child, const bool direct)
 {
 	sock_forget(child, direct);
 	if (kt_state.gate)
-		audit_add(child, KT_AUDIT_PASSIVE_OPENS, 1, direct);
+		audit_add(audited_net(child, direct), KT_AUDIT_PASSIVE_OPENS, 1, direct);
 	return 0;
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * tcp_wait: which connections wait for somebody to read, and which listeners turn connections away?
+ * tcp_wait: which connections wait for somebody to read, or for a peer that cannot be reached, and which listeners turn
+ * connections away?
  *
- * Runs over every file of every process once a second, in the reader's own context, and compares what the kernel itself
- * keeps for each socket (tcp_sock.chrono_stat, sk_drops) with the look before. So nothing runs while packets move, and
- * what happened between two looks is not lost but told late, as one record. The first look, before the gate opens, only
- * remembers. Cost: 0.2 us a file, at most one percent of a CPU.
+ * Runs over every file of every process once a second, in the reader's own context, and compares what the kernel
+ * itself keeps for each socket (tcp_sock.chrono_stat, sk_err_soft, sk_drops) with the look before. So nothing runs
+ * while packets move, and what happened between two looks is not lost but told late, as one record. The first look,
+ * before the gate opens, only remembers. Cost: 0.2 us a file, at most one percent of a CPU.
  */
 #include "ktrace.bpf.h"
 
@@ -20,6 +21,9 @@ struct kt_wait {
 	__u32 jiffies[2]; /* by enum kt_stall, of those that the kernel adds up */
 	__u32 drops;
 	__u32 copied; /* copied_seq when unread_since was set */
+	__u64 unreachable_since; /* since when an error of the network stands, or was last told of; 0: none does */
+	__u32 una; /* snd_una then: whatever arrives takes the error away */
+	__u32 reserved;
 };
 
 /* Of sockets that have had to wait, or have turned somebody away: most never have. Lives and dies with the socket. */
@@ -31,7 +35,7 @@ struct {
 } wait_storage SEC(".maps");
 
 /* The same without socket storage. key: struct sock address, checked by cookie; a cache, of which the least recently looked
- * at go. 8,192 x 48 bytes. */
+ * at go. 8,192 x 64 bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_HASHED_WAITS);
@@ -110,7 +114,7 @@ static __always_inline void *place(struct look *l, __u32 kind, __u64 size, struc
 	return e;
 }
 
-static __always_inline void tell_stall(struct look *l, __u8 kind, __u64 ns, __u32 queued)
+static __always_inline void tell_stall(struct look *l, __u8 kind, __u64 ns, __u32 queued, __u8 err)
 {
 	struct kt_counters *c = counters_of(KT_TCP_STALL);
 	struct kt_tcp_stall *e = place(l, KT_TCP_STALL, sizeof(*e), c);
@@ -120,6 +124,7 @@ static __always_inline void tell_stall(struct look *l, __u8 kind, __u64 ns, __u3
 	e->duration_ns = ns;
 	e->queued = queued;
 	e->kind = kind;
+	e->err = err;
 	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
 	submit(&rare_ring, e, sizeof(*e), c);
 }
@@ -178,8 +183,24 @@ static __always_inline void on_unread(struct look *l, struct tcp_sock *tp, struc
 		return;
 	w->unread_since = l->now;
 	if (since && w->copied == copied && kt_state.gate)
-		tell_stall(l, KT_STALL_RECEIVE_BUFFER, l->now - since, unread);
+		tell_stall(l, KT_STALL_RECEIVE_BUFFER, l->now - since, unread, 0);
 	w->copied = copied;
+}
+
+/* What is sent again and again, as long as the error of an ICMP message stands: the kernel keeps it to itself, and takes
+ * it away with the next acknowledgement. */
+static __always_inline void on_unreachable(struct look *l, struct tcp_sock *tp, struct kt_wait *w, __u32 err,
+					   __u32 unsent, const bool direct)
+{
+	__u32 una = KT_FIELD(direct, tp, snd_una);
+	__u64 since = w->una == una ? w->unreachable_since : 0;
+
+	if (since && l->now - since < MIN_STALL_NS)
+		return;
+	w->unreachable_since = err ? l->now : 0;
+	w->una = una;
+	if (since && err && kt_state.gate)
+		tell_stall(l, KT_STALL_UNREACHABLE, l->now - since, unsent, err);
 }
 
 /* More than MIN_STALL_NS since the last look. Less is kept for the next one. */
@@ -198,10 +219,11 @@ static __always_inline void on_connection(struct look *l, struct sock *sk, struc
 	__u32 window = chrono(tp, TCP_CHRONO_RWND_LIMITED, direct), buffer = chrono(tp, TCP_CHRONO_SNDBUF_LIMITED, direct);
 	__u32 unread = KT_FIELD(direct, tp, rcv_nxt) - KT_FIELD(direct, tp, copied_seq);
 	__u32 unsent = KT_FIELD(direct, tp, write_seq) - KT_FIELD(direct, tp, snd_una);
+	__u32 unreachable = unsent ? KT_FIELD(direct, sk, sk_err_soft) : 0;
 	struct kt_wait *w;
 	__u64 ns;
 
-	if (!window && !buffer && !(unread && window_is_closed(tp, direct)))
+	if (!window && !buffer && !unreachable && !(unread && window_is_closed(tp, direct)))
 		return;
 	read_flow(&l->flow, sk, l->s, direct);
 	w = wait_of(sk, l->flow.cookie, direct);
@@ -211,11 +233,12 @@ static __always_inline void on_connection(struct look *l, struct sock *sk, struc
 	/* a window that is only too small for the distance has always something on its way */
 	if (ns && (!KT_FIELD(direct, tp, packets_out) ||
 		   KT_FIELD(direct, tp, snd_wnd) < KT_FIELD(direct, tp, mss_cache)))
-		tell_stall(l, KT_STALL_ZERO_WINDOW, ns, unsent);
+		tell_stall(l, KT_STALL_ZERO_WINDOW, ns, unsent, 0);
 	ns = stalled(l, w, KT_STALL_SEND_BUFFER, buffer);
 	if (ns)
-		tell_stall(l, KT_STALL_SEND_BUFFER, ns, unsent);
+		tell_stall(l, KT_STALL_SEND_BUFFER, ns, unsent, 0);
 	on_unread(l, tp, w, unread, direct);
+	on_unreachable(l, tp, w, unreachable, unsent, direct);
 }
 
 static __always_inline int on_socket(struct sock *sk, struct tcp_sock *tp, const bool direct)

@@ -90,19 +90,22 @@ static __always_inline bool is_taken(__u8 place, const enum part part)
 static __always_inline int on_length(struct sock *sk, __u32 kind, int ret, bool unread, const enum part part)
 {
 	__u64 key = bpf_get_current_pid_tgid();
-	struct kt_peer *stash;
 	struct kt_end peer = {}, asked = {};
+	struct kt_use use = {};
+	struct kt_peer *stash;
+	bool moved;
 
 	/* of every protocol: what the first one is skipped for is counted whatever it was */
 	if (is_taken(kind == KT_UDP_SEND ? PLACE_SEND_LENGTH : PLACE_RECV_LENGTH, part) || !is_udp(sk, true))
 		return 0;
+	moved = !unread && begin_use(&use, sk, kind, ret, true);
 	stash = bpf_map_lookup_elem(&udp_calls, &key);
 	if (stash && stash->end.family && stash->sock == bpf_get_socket_cookie(sk)) {
 		peer = stash->end;
 		asked = stash->asked;
 		stash->end.family = stash->asked.family = 0;
 	}
-	return unread ? 0 : on_datagram(sk, kind, ret, &peer, &asked, STACK_ANY, true);
+	return moved ? on_datagram(sk, &use, kind, ret, &peer, &asked, STACK_ANY, true) : 0;
 }
 
 #define LENGTHS(suffix, part) \
@@ -274,10 +277,12 @@ static __always_inline void take_asked(struct kt_end *asked, struct sock *sk)
 static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int ret, const bool v6)
 {
 	struct kt_end peer = {};
-	bool named = end_of_kernel_sockaddr(&peer, BPF_CORE_READ(msg, msg_name));
+	struct kt_use use = {};
+	bool named;
 
-	if (!is_udp(sk, true))
+	if (!is_udp(sk, true) || !begin_use(&use, sk, KT_UDP_SEND, ret, true))
 		return 0;
+	named = end_of_kernel_sockaddr(&peer, BPF_CORE_READ(msg, msg_name));
 	if (v6 && named && (peer.family == AF_INET || is_mapped(peer.addr)))
 		return 0;
 	if (v6 && !named) {
@@ -286,7 +291,7 @@ static __always_inline int on_sendmsg(struct sock *sk, struct msghdr *msg, int r
 		if (is_mapped(&to))
 			return 0;
 	}
-	return on_datagram(sk, KT_UDP_SEND, ret, &peer, NULL, v6 ? STACK_V6 : STACK_V4, true);
+	return on_datagram(sk, &use, KT_UDP_SEND, ret, &peer, NULL, v6 ? STACK_V6 : STACK_V4, true);
 }
 
 #define SENT(suffix, part) \
@@ -392,11 +397,14 @@ static __always_inline int on_consume(struct sock *sk, struct sk_buff *skb, int 
 {
 	static const struct kt_end none;
 	struct kt_end peer = {};
+	struct kt_use use = {};
 
-	if (len < 0 || !is_udp(sk, direct)) /* negative: MSG_PEEK leaves the datagram in the queue */
+	/* negative: MSG_PEEK leaves the datagram in the queue */
+	if (len < 0 || !is_udp(sk, direct) || !begin_use(&use, sk, KT_UDP_RECV, len, direct))
 		return 0;
 	peer_of_skb(&peer, skb);
-	return on_datagram(sk, KT_UDP_RECV, len, &peer, &none, peer.family == AF_INET ? STACK_V4 : STACK_V6, direct);
+	return on_datagram(sk, &use, KT_UDP_RECV, len, &peer, &none, peer.family == AF_INET ? STACK_V4 : STACK_V6,
+			   direct);
 }
 
 #define CONSUMED(suffix, part) \
@@ -431,6 +439,7 @@ static __always_inline int on_send_return(int ret, enum kt_stack stack)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct kt_peer *found = bpf_map_lookup_elem(&udp_calls, &key), call;
+	struct kt_use use = {};
 	struct msghdr *msg;
 	struct sock *sk;
 
@@ -439,12 +448,12 @@ static __always_inline int on_send_return(int ret, enum kt_stack stack)
 	call = *found;
 	bpf_map_delete_elem(&udp_calls, &key);
 	sk = (struct sock *)call.sock;
-	if (!is_udp(sk, false))
+	if (!is_udp(sk, false) || !begin_use(&use, sk, KT_UDP_SEND, ret, false))
 		return 0;
 	msg = (struct msghdr *)call.msg;
 	if (call.asked.family && !end_of_kernel_sockaddr(&call.end, BPF_CORE_READ(msg, msg_name)))
 		call.end = call.asked;
-	return on_datagram(sk, KT_UDP_SEND, ret, &call.end, &call.asked, stack, false);
+	return on_datagram(sk, &use, KT_UDP_SEND, ret, &call.end, &call.asked, stack, false);
 }
 
 SEC("?kprobe/udp_sendmsg")

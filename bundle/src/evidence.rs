@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::event::Errno;
 use crate::tcp::TcpState;
 
 /// Which way a segment or a packet was going.
@@ -52,6 +53,8 @@ pub enum StallKind {
     SendBuffer,
     /// For its own process to read: what has arrived fills the window that was told to the peer.
     ReceiveBuffer,
+    /// For the network to carry what is sent again and again: it has said that the peer cannot be reached (`sk_err_soft`).
+    Unreachable,
 }
 
 impl StallKind {
@@ -61,6 +64,7 @@ impl StallKind {
             Self::ZeroWindow => "zero_window",
             Self::SendBuffer => "send_buffer",
             Self::ReceiveBuffer => "receive_buffer",
+            Self::Unreachable => "unreachable",
         }
     }
 }
@@ -71,10 +75,12 @@ pub struct Stall {
     /// What it waited for.
     pub kind: StallKind,
     /// How long, in ns, since the connection's last event of this kind; as exact as the kernel's tick
-    /// (`tcp_sock.chrono_stat`), of `ReceiveBuffer` as the second in which it is looked at.
+    /// (`tcp_sock.chrono_stat`), of `ReceiveBuffer` and `Unreachable` as the second in which it is looked at.
     pub duration_ns: u64,
     /// Bytes that wait: not yet sent or acknowledged, of `ReceiveBuffer` not yet read.
     pub queued_bytes: Option<u64>,
+    /// Of `Unreachable`: what the network's message (ICMP) stands for.
+    pub error: Option<Errno>,
 }
 
 /// A listener without room, told once a second.

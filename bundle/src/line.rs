@@ -8,6 +8,7 @@ mod home;
 mod keys;
 mod peer;
 mod put;
+mod reading;
 mod values;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use crate::event::{
 use crate::tcp::TcpState;
 use crate::why::Reason;
 use keys::{Line, Namespaces, Sec};
+use reading::Text;
 pub use values::parse_endpoint;
 use values::{CapsEff, End, Kind, Timestamp, Tuple};
 
@@ -55,7 +57,7 @@ pub fn write_event(out: &mut Vec<u8>, event: &Event) {
     let mut line = Line::of_identity(&event.id);
     line.seq = Some(event.seq);
     line.ts = Some(Timestamp(event.at));
-    line.kind = Some(Cow::Borrowed(event.payload.kind().as_str()));
+    line.kind = Some(Text(Cow::Borrowed(event.payload.kind().as_str())));
     line.boot_ns = Some(event.boot_ns);
     line.cpu = Some(event.cpu);
     line.set_payload(&event.payload);
@@ -91,18 +93,26 @@ pub struct Parsed<T> {
     pub unknown_keys: u64,
 }
 
+/// A line that is UTF-8 as a whole is checked once, another one string by string.
+fn json(text: &[u8]) -> Result<Line<'_>, serde_json::Error> {
+    match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(text),
+    }
+}
+
 /// Reads an event. `line_number` (from 1) stands in where the line has no `seq`.
 ///
 /// # Errors
 /// [`LineError::UnknownType`] is not a fault of the bundle; every other variant is.
 pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineError> {
-    let line: Line<'_> = serde_json::from_slice(text)?;
+    let line = json(text)?;
     line.check_version()?;
     let kind = line.kind.as_deref().ok_or(LineError::Missing("type"))?;
     let kind = EventKind::ALL
         .into_iter()
         .find(|k| k.as_str() == kind)
-        .ok_or_else(|| LineError::UnknownType(clip(kind).into_owned()))?;
+        .ok_or_else(|| LineError::UnknownType((*clip(kind)).to_owned()))?;
     let payload = line.payload(kind)?;
     let at = line.ts.as_ref().ok_or(LineError::Missing("ts"))?.0;
     let event = Event {
@@ -122,7 +132,7 @@ pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineE
             | EventKind::Drop => Proto::Tcp,
         }),
     };
-    Ok(Parsed { record: event, unknown_keys: line.rest.0 })
+    Ok(Parsed { record: event, unknown_keys: line.rest })
 }
 
 /// Reads a socket record.
@@ -130,7 +140,7 @@ pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineE
 /// # Errors
 /// As for [`parse_event`], except that there is no unknown type.
 pub fn parse_socket(text: &[u8]) -> Result<Parsed<SocketRecord>, LineError> {
-    let line: Line<'_> = serde_json::from_slice(text)?;
+    let line = json(text)?;
     line.check_version()?;
     let record = SocketRecord {
         at: line.ts.as_ref().ok_or(LineError::Missing("ts"))?.0,
@@ -149,7 +159,7 @@ pub fn parse_socket(text: &[u8]) -> Result<Parsed<SocketRecord>, LineError> {
         srtt_us: line.srtt_us,
         id: line.identity(line.proto.ok_or(LineError::Missing("proto"))?),
     };
-    Ok(Parsed { record, unknown_keys: line.rest.0 })
+    Ok(Parsed { record, unknown_keys: line.rest })
 }
 
 impl<'a> Line<'a> {
@@ -254,9 +264,11 @@ impl<'a> Line<'a> {
 
     fn set_error(&mut self, error: Option<Errno>) {
         self.errno = error.map(|e| e.0);
-        self.error = error.map(|e| match e.name() {
-            Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(e.to_string()),
+        self.error = error.map(|e| {
+            Text(match e.name() {
+                Some(name) => Cow::Borrowed(name),
+                None => Cow::Owned(e.to_string()),
+            })
         });
     }
 
@@ -385,8 +397,8 @@ impl<'a> Line<'a> {
 }
 
 /// The text, cut to [`MAX_STRING_BYTES`] at a character boundary.
-fn clip(text: &str) -> Cow<'_, str> {
-    Cow::Borrowed(text.get(..text.floor_char_boundary(MAX_STRING_BYTES)).unwrap_or(text))
+fn clip(text: &str) -> Text<'_> {
+    Text(Cow::Borrowed(text.get(..text.floor_char_boundary(MAX_STRING_BYTES)).unwrap_or(text)))
 }
 
 #[cfg(test)]

@@ -150,6 +150,13 @@ fn every_payload_survives_the_round_trip() {
             kind: StallKind::ReceiveBuffer,
             duration_ns: 204_000_000,
             queued_bytes: Some(65_536),
+            error: None,
+        }),
+        Payload::TcpStall(Stall {
+            kind: StallKind::Unreachable,
+            duration_ns: 1_000_000_000,
+            queued_bytes: Some(45),
+            error: Some(Errno(113)),
         }),
         Payload::ListenOverflow(ListenOverflow { accept_queue: Some(129), backlog: Some(128), count: 17 }),
         Payload::Drop(Dropped {
@@ -221,7 +228,8 @@ fn names_are_written_as_they_are_read() {
     use crate::event::RetransmitKind as R;
     check(&[Role::Client, Role::Server, Role::Listener], Role::as_str);
     check(&[R::Data, R::Syn, R::Synack, R::Probe], R::as_str);
-    check(&[StallKind::ZeroWindow, StallKind::SendBuffer, StallKind::ReceiveBuffer], StallKind::as_str);
+    let stalls = [StallKind::ZeroWindow, StallKind::SendBuffer, StallKind::ReceiveBuffer, StallKind::Unreachable];
+    check(&stalls, StallKind::as_str);
     check(&[PacketDir::Sent, PacketDir::Received, PacketDir::Forwarded], PacketDir::as_str);
     check(&[When::Start, When::End], When::as_str);
     check(&[Proto::Tcp, Proto::Udp], Proto::as_str);
@@ -246,7 +254,7 @@ fn every_character_survives_and_no_control_is_written_raw() {
     let all: String = (0..0x300u32).filter_map(char::from_u32).collect();
     for name in [all.as_str(), "", "\u{9f}", "a\u{85}b", "\"\\\u{7f}"] {
         let mut event = an_event();
-        event.id.node = Arc::from(clip(name));
+        event.id.node = Arc::from(&*clip(name));
         let line = text(&event);
         assert!(!line.chars().any(char::is_control), "{line:?}");
         assert_eq!(parse_event(line.as_bytes(), 1).unwrap().record.id.node, event.id.node);

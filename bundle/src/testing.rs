@@ -257,7 +257,8 @@ impl EventBuilder {
 
     /// So many ms in which the connection had to wait.
     pub fn tcp_stall(self, kind: StallKind, ms: u64, queued_bytes: u64) -> Self {
-        let stall = Stall { kind, duration_ns: ms * 1_000_000, queued_bytes: Some(queued_bytes) };
+        let error = (kind == StallKind::Unreachable).then_some(Errno(113));
+        let stall = Stall { kind, duration_ns: ms * 1_000_000, queued_bytes: Some(queued_bytes), error };
         self.with(Proto::Tcp, Payload::TcpStall(stall))
     }
 

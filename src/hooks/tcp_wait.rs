@@ -1,6 +1,7 @@
-//! `tcp_wait`: which connections wait for somebody to read, and which listeners turn connections away.
+//! `tcp_wait`: which connections wait for somebody to read, or for a peer that cannot be reached, and which listeners turn connections
+//! away.
 
-use ktrace_bundle::event::{Event, EventKind, ListenOverflow, Payload, Stall, StallKind};
+use ktrace_bundle::event::{Errno, Event, EventKind, ListenOverflow, Payload, Stall, StallKind};
 
 use super::wire::{Context, DecodeError, RawEvent};
 use super::{COOKIE, Hook, Store, Variant, limits};
@@ -43,7 +44,7 @@ impl Hook for TcpWait {
     }
 
     fn question(&self) -> &'static str {
-        "which connections wait for somebody to read, and which listeners turn connections away?"
+        "which connections wait for somebody to read, or for a peer that cannot be reached, and which listeners turn connections away?"
     }
 
     fn kinds(&self) -> &'static [EventKind] {
@@ -68,9 +69,13 @@ impl Hook for TcpWait {
             });
             return context.event(hdr, payload);
         }
-        let kt_tcp_stall { hdr, duration_ns, queued, kind, reserved: _ } = raw.read()?;
-        let payload =
-            Payload::TcpStall(Stall { kind: kind_of(kind)?, duration_ns, queued_bytes: Some(u64::from(queued)) });
+        let kt_tcp_stall { hdr, duration_ns, queued, kind, err, reserved: _ } = raw.read()?;
+        let payload = Payload::TcpStall(Stall {
+            kind: kind_of(kind)?,
+            duration_ns,
+            queued_bytes: Some(u64::from(queued)),
+            error: (err > 0).then(|| Errno(u16::from(err))),
+        });
         context.event(hdr, payload)
     }
 }
@@ -81,6 +86,7 @@ fn kind_of(number: u8) -> Result<StallKind, DecodeError> {
         k::KT_STALL_ZERO_WINDOW => StallKind::ZeroWindow,
         k::KT_STALL_SEND_BUFFER => StallKind::SendBuffer,
         k::KT_STALL_RECEIVE_BUFFER => StallKind::ReceiveBuffer,
+        k::KT_STALL_UNREACHABLE => StallKind::Unreachable,
         _ => return Err(DecodeError::Unknown { what: "kind of stall", number: u32::from(number) }),
     })
 }

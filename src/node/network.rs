@@ -46,13 +46,16 @@ const MOST_BAD: u64 = 512;
 
 /// What reads a file of `/proc/net`.
 type Reader = fn(&str) -> Vec<CounterGroup>;
-const FILES: [(&str, Reader); 5] = [
+const FILES: [(&str, Reader); 6] = [
     ("snmp", tables::in_two_lines),
     ("netstat", tables::in_two_lines),
     ("snmp6", tables::snmp6),
     ("sockstat", tables::sockstat),
     ("sockstat6", tables::sockstat),
+    (IPVS, tables::ipvs),
 ];
+/// There only where the kernel has IPVS: that it is not is said of the node, and not of each of its namespaces.
+const IPVS: &str = "ip_vs_stats";
 
 /// Looks at one namespace after the other.
 pub struct Network {
@@ -89,7 +92,7 @@ impl Network {
             }
             routes(&mut self.rtnl, dump, is_node, out, rose, (&mut names, &mut hardware));
         }
-        let in_use = counters(Path::new("/proc/thread-self/net"), out, rose);
+        let in_use = counters(Path::new("/proc/thread-self/net"), is_node, out, rose);
         let values = settings(out, is_node, names.into_values().collect());
         if is_node {
             hardware.iter().take(nic::MOST).for_each(|dev| nic::look(dev, out, rose));
@@ -186,7 +189,7 @@ fn risen(item: Item, netns: Option<u32>, when: When, rose: &mut Rose) -> Item {
 }
 
 /// The tables of counters below a `/proc/PID/net`.
-fn counters(root: &Path, out: &mut Out, rose: &mut Rose) -> InUse {
+fn counters(root: &Path, is_node: bool, out: &mut Out, rose: &mut Rose) -> InUse {
     let mut of_sockets = Vec::new();
     for (name, read) in FILES {
         match text(&root.join(name), MOST_BYTES) {
@@ -195,6 +198,7 @@ fn counters(root: &Path, out: &mut Out, rose: &mut Rose) -> InUse {
                 of_sockets.extend(groups.iter().filter(|it| it.group.starts_with("sockstat.")).cloned());
                 groups.into_iter().for_each(|group| put_group(group, out, rose));
             }
+            Err(e) if name == IPVS && !is_node && e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => out.absent(&format!("/proc/net/{name}"), e),
         }
     }

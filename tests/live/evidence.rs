@@ -1,10 +1,11 @@
 //! What tells why a connection does not work: packets that the kernel throws away, resets, waits, listeners without room. Each
 //! against what nft, the kernel's own counters and the programs say.
 
-use ktrace_bundle::event::{Dropped, Event, ListenOverflow, PacketDir, Payload, Proto, Reset, Stall, StallKind};
+use ktrace_bundle::event::{Dropped, Errno, Event, ListenOverflow, PacketDir, Payload, Proto, Reset, Stall, StallKind};
 use ktrace_bundle::manifest::HookOutcome;
 use ktrace_bundle::tcp::TcpState;
 
+use crate::analyze::analyze;
 use crate::capture::{Bundle, Capture};
 use crate::net::{Lab, Netns, SERVER4, SERVER6};
 use crate::program::Program;
@@ -26,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         a_listener_without_room_is_told_with_what_it_turned_away,
         what_was_turned_away_before_the_window_is_not_told,
         a_peer_that_does_not_read_is_told_at_both_ends,
+        a_peer_that_becomes_unreachable_is_told_and_found,
     ]
 }
 
@@ -92,8 +94,12 @@ fn tells_reasons(bundle: &Bundle) -> bool {
 
 /// What a counter of `/proc/net/netstat` says in this namespace.
 fn ext_counter(netns: &Netns, name: &str) -> u64 {
-    let text = netns.run("cat /proc/net/netstat");
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    counter(netns, "TcpExt", name)
+}
+
+fn counter(netns: &Netns, group: &str, name: &str) -> u64 {
+    let text = netns.run("cat /proc/net/netstat /proc/net/snmp");
+    let mut lines = text.lines().filter(|line| line.split(':').next() == Some(group));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let at = names.split(' ').position(|it| it == name).unwrap();
     values.split(' ').nth(at).unwrap().parse().unwrap()
@@ -279,4 +285,40 @@ fn a_peer_that_does_not_read_is_told_at_both_ends() {
     assert!(unread.iter().all(|(event, _)| pid(event) == Some(server.pid())), "{unread:?}");
     let waited: u64 = unread.iter().map(|(_, stall)| stall.duration_ns).sum();
     assert!((S..=passed).contains(&waited), "waited {waited} ns of {passed}: {unread:?}");
+}
+
+fn a_peer_that_becomes_unreachable_is_told_and_found() {
+    let lab = Lab::new();
+    let server = script(&lab.server, &format!("hold {SERVER4} 8090"));
+    server.wait_for_lines(1);
+    let capture = Capture::of_drops_elsewhere();
+    let client = script(&lab.client, &format!("drip {SERVER4} 8090"));
+    client.wait_for_lines(1);
+    let begin = boot_ns();
+    lab.fault("tcp dport 8090 counter reject with icmp host-unreachable");
+    until_boot_ns(boot_ns() + 6 * S);
+    let bundle = capture.stop_unaudited();
+    let passed = boot_ns() - begin;
+
+    assert!(lab.faulted_packets() >= 3, "the fault did not happen");
+    assert!(counter(&lab.client, "Icmp", "InDestUnreachs") >= 3, "the messages did not arrive");
+    let found = stalls(&bundle, lab.client.inode(), StallKind::Unreachable);
+    let port = |event: &Event| event.id.remote.port;
+    assert!(found.iter().all(|(event, _)| (pid(event), port(event)) == (Some(client.pid()), Some(8090))), "{found:?}");
+    assert!(
+        found.iter().all(|(_, stall)| stall.error == Some(Errno(113)) && stall.queued_bytes > Some(0)),
+        "{found:?}"
+    );
+    let waited: u64 = found.iter().map(|(_, stall)| stall.duration_ns).sum();
+    assert!((2 * S..=passed).contains(&waited), "waited {waited} ns of {passed}: {found:?}");
+    assert_eq!(stalls(&bundle, lab.server.inode(), StallKind::Unreachable), []);
+    let report = analyze(&bundle.path);
+    let top = report.findings(&lab.inodes()).into_iter().next().unwrap_or_else(|| panic!("{}", report.text()));
+    assert_eq!(
+        (top.rule().as_str(), top.pid()),
+        ("tcp.became_unreachable", Some(u64::from(client.pid()))),
+        "{}",
+        report.text()
+    );
+    assert!(top.title().contains("EHOSTUNREACH"), "{}", top.title());
 }

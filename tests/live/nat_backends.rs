@@ -57,9 +57,12 @@ pub fn listening(lab: &Lab, ports: &[u16]) -> Vec<Program> {
     servers
 }
 
-/// Twelve connects to a service, one after the other, each given up after a while.
-fn connects(lab: &Lab, vip: &str) -> u64 {
-    let program = lab.client.start(&format!("connect --to {vip}:80 --timeout-ms 400 --count 12"));
+/// What [`connects`] makes.
+pub const CONNECTS: u64 = 12;
+
+/// Connects to a service, one after the other, each given up after a while.
+pub fn connects(lab: &Lab, vip: &str) -> u64 {
+    let program = lab.client.start(&format!("connect --to {vip}:80 --timeout-ms 400 --count {CONNECTS}"));
     let pid = program.pid();
     program.wait();
     u64::from(pid)

@@ -1,13 +1,15 @@
 //! How the node is: a namespace with a fault of each kind that a bundle tells of its network, and pods that are held back.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use ktrace_bundle::event::{Endpoint, When};
-use ktrace_bundle::node::{Item, Link, Listener, Neighbour, NodeRecord, Qdisc, Route, Rule};
+use ktrace_bundle::node::{CounterGroup, Item, Link, Listener, Neighbour, NodeRecord, Qdisc, Route, Rule};
 
 use crate::capture::{Bundle, Capture};
 use crate::evidence::{run, script};
 use crate::nat::on_the_node;
+use crate::nat_backends::{CONNECTS, connects, listening};
 use crate::net::{Lab, SERVER4};
 use crate::program::Program;
 use crate::wait::{DEADLINE, until};
@@ -18,7 +20,15 @@ pub fn tests() -> Vec<Test> {
         the_bundle_says_what_the_network_was_like_and_what_its_counters_gained,
         settings_are_those_of_the_namespace_that_they_are_told_of,
         without_it_nothing_is_looked_at,
+        what_ipvs_has_counted_is_told,
     ]
+    .into_iter()
+    .map(|test| if test.name == "what_ipvs_has_counted_is_told" { test.unless(has_no_ipvs) } else { test })
+    .collect()
+}
+
+fn has_no_ipvs() -> Option<String> {
+    (!Path::new("/proc/net/ip_vs_stats").exists()).then(|| "`ip_vs` is not loaded: a virtual machine has it".to_owned())
 }
 
 /// Lines of a namespace at one of the two looks.
@@ -143,6 +153,31 @@ fn settings_are_those_of_the_namespace_that_they_are_told_of() {
     let own = own.split_whitespace().collect::<Vec<_>>().join(" ");
     let node = bundle.node.iter().find(|it| matches!(&it.item, Item::Netns(it) if it.is_node)).unwrap();
     assert_eq!(setting(node.netns.unwrap(), "net.ipv4.ip_local_port_range"), Some(own));
+}
+
+fn what_ipvs_has_counted_is_told() {
+    const VIP: &str = "10.96.0.90";
+    let lab = Lab::new();
+    lab.node.run(&format!("ip addr add {VIP}/32 dev lo"));
+    lab.node.run(&format!("ipvsadm -A -t {VIP}:80 -s rr"));
+    lab.node.run(&format!("ipvsadm -a -t {VIP}:80 -r {SERVER4}:8080 -m"));
+    let _servers = listening(&lab, &[8080]);
+    connects(&lab, VIP);
+    let capture = on_the_node(&lab, &[]);
+    connects(&lab, VIP);
+    let bundle = capture.stop();
+    let group = |when| -> &CounterGroup {
+        only(&items(&bundle, lab.node.inode(), when), |it| {
+            if let Item::Counters(it) = it { Some(it).filter(|it| it.group == "ipvs") } else { None }
+        })
+    };
+    assert_eq!((group(When::Start).counters["conns"], group(When::End).rose["conns"]), (CONNECTS, CONNECTS));
+    // a SYN, what follows the answer, and the FIN of each
+    assert!(group(When::End).rose["in_packets"] >= 3 * CONNECTS, "{:?}", group(When::End));
+    let service =
+        bundle.services.services.iter().find(|it| it.vip == Endpoint::new([10, 96, 0, 90].into(), 80)).unwrap();
+    let backends: Vec<_> = service.backends.iter().map(|it| (it.end.to_string(), it.from.as_slice())).collect();
+    assert_eq!(backends, [(format!("{SERVER4}:8080"), &["ipvs".to_owned()][..])]);
 }
 
 fn without_it_nothing_is_looked_at() {

@@ -14,7 +14,7 @@ image="$VM/root-$arch"
 
 packages=(libc6 libc-bin bash dash coreutils grep sed gawk mawk findutils hostname util-linux mount procps gzip tar iproute2
 	nftables dnsmasq-base bind9-dnsutils bind9-host python3-minimal python3.11-minimal libpython3.11-minimal
-	libpython3.11-stdlib strace bpftool kmod)
+	libpython3.11-stdlib strace bpftool kmod ipvsadm)
 installed="$([ "$arch" != amd64 ] || dpkg-query -W "${packages[@]}" 2>/dev/null || true)"
 key="$({ echo "$installed"; cat "$HERE/rootfs.sh" "$HERE/guest-init.sh"; } | sha256sum | cut -c1-16)"
 [ "$(cat "$image.key" 2>/dev/null)" = "$key" ] && [ -e "$image.ext4" ] && exit 0

@@ -32,7 +32,7 @@ case "$arch/$version" in amd64/[7-9].*) parameters="slab_debug=F,kmalloc-cg-*,km
 # what a node has loaded, and what the tests need to make links, rules and queues
 MODULES="virtio_pci virtio_blk crc32c_generic ext4 veth tun nf_tables nft_counter nft_numgen nft_ct nft_reject_inet nft_reject nft_chain_nat nft_nat
 	nft_masq nft_limit nft_meta nft_redir sch_tbf sch_netem sch_fq_codel nf_conntrack nf_conntrack_netlink nf_nat
-	inet_diag tcp_diag udp_diag"
+	inet_diag tcp_diag udp_diag ip_vs ip_vs_rr"
 
 work="$(mktemp -d "$VM/run.XXXXXX")"
 trap 'rm -rf "$work"' EXIT

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ktrace_bundle::event::{PacketDir, Reset, Retransmit, RetransmitKind, Stall, StallKind};
+use ktrace_bundle::event::{Errno, PacketDir, Reset, Retransmit, RetransmitKind, Stall, StallKind};
 use ktrace_bundle::tcp::TcpState;
 
 use super::connection::Mark;
@@ -62,6 +62,10 @@ pub struct Trouble {
     pub send_buffer: Waited,
     /// For its own process to read.
     pub receive_buffer: Waited,
+    /// For a peer that the network says cannot be reached.
+    pub unreachable: Waited,
+    /// With this error, the last one.
+    pub unreachable_error: Option<Errno>,
     /// The longest one.
     pub standstill: Standstill,
     run: Standstill,
@@ -88,11 +92,15 @@ impl Trouble {
             StallKind::ZeroWindow => &mut self.zero_window,
             StallKind::SendBuffer => &mut self.send_buffer,
             StallKind::ReceiveBuffer => &mut self.receive_buffer,
+            StallKind::Unreachable => &mut self.unreachable,
         };
         waited.total_ns = waited.total_ns.saturating_add(stall.duration_ns);
         waited.queued_bytes = waited.queued_bytes.max(stall.queued_bytes.unwrap_or(0));
         waited.last_at = waited.last_at.max(mark.at);
         waited.evidence.add(mark.seq);
+        if stall.kind == StallKind::Unreachable {
+            self.unreachable_error = stall.error.or(self.unreachable_error);
+        }
     }
 
     /// What was sent in all, less what was sent again, rises with every new segment.

@@ -133,6 +133,7 @@ pub static DETECTORS: &[&dyn Detector] = &[
     &trouble::listen_overflow::ListenOverflow,
     &trouble::reset_by_peer::ResetByPeer,
     &trouble::slow_reader::SlowReader,
+    &trouble::became_unreachable::BecameUnreachable,
     &trouble::mtu_hole::MtuHole,
     &nat::backend_dead::BackendDead,
     &nat::backend_slow::BackendSlow,

@@ -112,6 +112,10 @@ const EXPLAINS: &[(Form, Form)] = &[
     (SLOW_FOR_ONE, RETRY),
     (MTU_HOLE, HALF_OPEN),
     (HALF_OPEN, LOSS),
+    (BAD_PATH, BECAME_UNREACHABLE),
+    (UNREACHABLE, BECAME_UNREACHABLE),
+    (BECAME_UNREACHABLE, HALF_OPEN),
+    (BECAME_UNREACHABLE, LOSS),
     (LATE, RESET),
     (OVERFLOW, SLOW_ACCEPT),
     (THROTTLED, SLOW_ACCEPT),
@@ -119,7 +123,8 @@ const EXPLAINS: &[(Form, Form)] = &[
 
 /// What throws packets away, and what each of these makes of it.
 const DROPPING: [Form; 4] = [POLICY, RP_FILTER, NO_ROUTE, NEIGHBOUR];
-const DROPPED: [Form; 18] = [
+const DROPPED: [Form; 19] = [
+    BECAME_UNREACHABLE,
     BAD_PATH,
     BAD_PEER,
     STORM,
@@ -172,6 +177,7 @@ const REFUSED: Form = ("tcp.refused", "refused_connect_share");
 const UNREACHABLE: Form = ("tcp.unreachable", "unreachable_connect_share");
 const SLOW_CONNECT: Form = ("connect.slow", "handshake_p95");
 const LOST_SYN: Form = ("connect.slow", "lost_syn_share");
+const BECAME_UNREACHABLE: Form = ("tcp.became_unreachable", "unreachable_time");
 const LOSS: Form = ("tcp.retransmits", "retransmit_share");
 const SYN_AGAIN: Form = ("tcp.retransmits", "syn_retransmit_count");
 const SYNACK_AGAIN: Form = ("tcp.retransmits", "synack_retransmit_count");

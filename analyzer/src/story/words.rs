@@ -113,6 +113,7 @@ fn stall(s: &Stall) -> String {
         StallKind::ZeroWindow => "the other end does not read",
         StallKind::SendBuffer => "its own send buffer is full",
         StallKind::ReceiveBuffer => "its own process does not read",
+        StallKind::Unreachable => "the network says that the other end cannot be reached",
     };
     let waits = s.queued_bytes.map_or_else(String::new, |n| format!(", {} wait", bytes(n)));
     format!("stood still for {}: {why}{waits}", duration(s.duration_ns))

@@ -127,6 +127,30 @@ pub const TROUBLE_CASES: &[Case] = &[
         expect: unjudged("tcp.slow_reader"),
     },
     Case {
+        name: "became-unreachable",
+        story: "The peer of an open connection is gone from its network: what `api` sends is answered with ICMP, 20 s long, and sent again.",
+        build: peer_gone,
+        expect: top(
+            "tcp.became_unreachable",
+            "warning",
+            1847,
+            WEB,
+            "`api` (pid 1847) waits for 10.42.2.8:8080, which the network says cannot be reached (`EHOSTUNREACH`): for up to 20.0 s in 1 of 4 connections that were open",
+        ),
+    },
+    Case {
+        name: "became-unreachable-brief",
+        story: "For a second the network says so, while routes change; then what was sent arrives.",
+        build: peer_gone_for_a_moment,
+        expect: healthy("tcp.became_unreachable"),
+    },
+    Case {
+        name: "became-unreachable-lossy",
+        story: "The peer that is gone again, but what tells of it is not in the bundle.",
+        build: || peer_gone().losing(|e| e.payload.kind() == EventKind::TcpStall),
+        expect: unjudged("tcp.became_unreachable"),
+    },
+    Case {
         name: "mtu-hole",
         story: "A tunnel takes 1400 bytes, and the ICMP message that says so is filtered. Handshakes work, and the first large request of each connection is sent again and again; this node drops it.",
         build: || mtu_hole(4, true),

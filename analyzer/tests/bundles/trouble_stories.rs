@@ -114,6 +114,22 @@ fn stalled(s: &mut Scene, kind: StallKind, each_ms: u64) {
     s.closes(35_001, socket, 400, 0, 900);
 }
 
+pub fn peer_gone() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    (0..3).for_each(|n| _ = s.healthy_connection(1000 * n));
+    stalled(&mut s, StallKind::Unreachable, 1000);
+    s
+}
+
+pub fn peer_gone_for_a_moment() -> Scene {
+    let mut s = Scene::of("api", 1847, WEB);
+    let socket = s.socket();
+    s.syn(5000, socket).established(5001, socket, 1);
+    let stall = s.event(15_000_000, socket).tcp_stall(StallKind::Unreachable, 1000, 65_536).build();
+    s.push(stall).closes(35_001, socket, 400, 0, 900);
+    s
+}
+
 pub fn slow_peer() -> Scene {
     let mut s = Scene::of("api", 1847, WEB);
     (0..3).for_each(|n| _ = s.healthy_connection(1000 * n));

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use super::keys::{K8s, PeerKeys};
 use super::tests::{an_event, text};
-use super::values::Skipped;
 use super::*;
 use crate::audit::{AuditReason, Unaudited};
 use crate::event::{PacketDir, RetransmitKind, Role, When};
@@ -29,7 +28,7 @@ fn conntrack_is_read_as_it_was_written() {
 
 /// A line with every key; a new field does not compile until it is here, and then not pass until it is documented.
 fn every_key() -> Line<'static> {
-    let text = || Some(Cow::Borrowed("x"));
+    let text = || Some(Text(Cow::Borrowed("x")));
     let n = Some(1);
     Line {
         v: Some(1),
@@ -103,29 +102,24 @@ fn every_key() -> Line<'static> {
         sec: Some(Sec { seccomp_mode: Some(0), caps_eff: Some(CapsEff(0)) }),
         cgroup_id: n,
         k8s: Some(K8s {
-            pod_uid: Some("x".into()),
-            namespace: Some("x".into()),
-            pod: Some("x".into()),
-            container: Some("x".into()),
-            container_id: Some("x".into()),
-            workload: Some("x".into()),
-            workload_from: Some("x".into()),
+            pod_uid: text(),
+            namespace: text(),
+            pod: text(),
+            container: text(),
+            container_id: text(),
+            workload: text(),
+            workload_from: text(),
             via: Some(Via::Cgroup),
         }),
-        unit: Some("x".into()),
-        peer: Some(PeerKeys {
-            namespace: Some("x".into()),
-            pod: Some("x".into()),
-            node: Some("x".into()),
-            via: Some(PeerVia::Cri),
-        }),
+        unit: text(),
+        peer: Some(PeerKeys { namespace: text(), pod: text(), node: text(), via: Some(PeerVia::Cri) }),
         conntrack: Some(every_key_of_nat().into()),
         why: {
             let mut why = Why::none();
             why.set("x", Reason::Gone);
             why
         },
-        rest: Skipped(0),
+        rest: 0,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The keys of events that tell why a connection does not work, both ways: between [`crate::event`] and the table in `keys`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::reading::Text;
 use super::values::Kind;
 use super::{Line, LineError, clip};
 use crate::event::{Dropped, EventKind, ListenOverflow, Payload, Reset, Stall};
@@ -10,7 +10,7 @@ use crate::event::{Dropped, EventKind, ListenOverflow, Payload, Reset, Stall};
 impl<'a> Line<'a> {
     /// Of other payloads nothing.
     pub(super) fn set_evidence(&mut self, payload: &'a Payload) {
-        let text = |text: &'a Option<Arc<str>>| -> Option<Cow<'a, str>> { text.as_deref().map(clip) };
+        let text = |text: &'a Option<Arc<str>>| -> Option<Text<'a>> { text.as_deref().map(clip) };
         match payload {
             Payload::TcpReset(r) => {
                 self.dir = Some(r.dir);
@@ -22,6 +22,7 @@ impl<'a> Line<'a> {
                 self.what = Some(Kind::Stall(s.kind));
                 self.duration_ns = Some(s.duration_ns);
                 self.queued_bytes = s.queued_bytes;
+                self.set_error(s.error);
             }
             Payload::ListenOverflow(o) => {
                 self.accept_queue = o.accept_queue;
@@ -49,7 +50,7 @@ impl<'a> Line<'a> {
     /// The payload of one of these kinds.
     pub(super) fn evidence(&self, kind: EventKind) -> Result<Payload, LineError> {
         let dir = self.dir.ok_or(LineError::Missing("dir"));
-        let text = |text: &Option<Cow<'a, str>>| text.as_deref().map(Arc::from);
+        let text = |text: &Option<Text<'a>>| text.as_deref().map(Arc::from);
         Ok(match kind {
             EventKind::TcpReset => Payload::TcpReset(Reset {
                 dir: dir?,
@@ -64,6 +65,7 @@ impl<'a> Line<'a> {
                 },
                 duration_ns: self.duration_ns.ok_or(LineError::Missing("duration_ns"))?,
                 queued_bytes: self.queued_bytes,
+                error: self.errno(),
             }),
             EventKind::ListenOverflow => Payload::ListenOverflow(ListenOverflow {
                 accept_queue: self.accept_queue,

@@ -1,10 +1,10 @@
 //! What the owner belongs to ↔ `k8s`, `unit`, or `why.k8s`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::clip;
 use super::keys::{K8s, Line};
+use super::reading::Text;
 use crate::attribution::Attribution;
 use crate::why::{Reason, Why};
 use crate::workload::{Home, Via, Workload};
@@ -36,9 +36,9 @@ impl<'a> Line<'a> {
     /// Takes the reason out of `why`.
     pub fn home(&self, why: &mut Why) -> Attribution<Home> {
         if let Some(k8s @ K8s { pod_uid: Some(pod_uid), .. }) = &self.k8s {
-            let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
+            let owned = |text: &Option<Text<'_>>| text.as_deref().map(str::to_owned);
             return Attribution::Resolved(Home::Pod(Arc::new(Workload {
-                pod_uid: pod_uid.clone().into_owned(),
+                pod_uid: (**pod_uid).to_owned(),
                 namespace: owned(&k8s.namespace),
                 pod: owned(&k8s.pod),
                 container: owned(&k8s.container),

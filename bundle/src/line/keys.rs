@@ -1,13 +1,14 @@
 //! The keys of a line, in the order in which they are written: the one table that both directions are made from.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess};
 
 use super::put::Put;
-use super::values::{CapsEff, End, Kind, Skipped, Timestamp, Tuple};
+use super::reading::{Keys, Table, Text, read};
+use super::values::{CapsEff, End, Kind, Timestamp, Tuple};
 use crate::attribution::OwnerSource;
 use crate::event::{PacketDir, Proto, Role, When};
 use crate::nat::Nat;
@@ -16,15 +17,42 @@ use crate::tcp::TcpState;
 use crate::why::Why;
 use crate::workload::Via;
 
-/// Declares a struct whose fields are keys: serde reads it, [`Put`] writes it, absent fields are not written.
+/// Declares a struct whose fields are keys: [`read`] reads it, [`Put`] writes it, absent fields are not written. A name after the
+/// fields is that of a count of the keys that are none of them.
 macro_rules! keys {
-    ($(#[$doc:meta])* $name:ident$(<$life:lifetime>)? { $($(#[$attr:meta])* $field:ident $key:literal: $type:ty,)* } $($rest:ident)?) => {
+    ($(#[$doc:meta])* $name:ident$(<$life:lifetime>)? { $($field:ident $key:literal: $type:ty,)* } $($rest:ident)?) => {
         $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default)]
+        #[derive(Debug, Default)]
         pub struct $name$(<$life>)? {
-            $($(#[$attr])* #[serde(rename = $key)] pub $field: $type,)*
-            $(#[serde(flatten)] pub $rest: Skipped,)?
+            $(pub $field: $type,)*
+            $(pub $rest: u64,)?
+        }
+
+        impl<'de$(: $life, $life)?> Deserialize<'de> for $name$(<$life>)? {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                read(d)
+            }
+        }
+
+        impl<'de$(: $life, $life)?> Keys<'de> for $name$(<$life>)? {
+            fn table() -> &'static Table {
+                static TABLE: Table = Table::of(&[$($key),*]);
+                &TABLE
+            }
+
+            fn take<A: MapAccess<'de>>(&mut self, place: usize, map: &mut A) -> Result<(), A::Error> {
+                #[allow(non_camel_case_types, reason = "they are the fields")]
+                enum Place { $($field),* }
+                $(if place == Place::$field as usize {
+                    self.$field = map.next_value()?;
+                    return Ok(());
+                })*
+                Ok(())
+            }
+
+            $(fn skipped(&mut self) {
+                self.$rest += 1;
+            })?
         }
 
         impl$(<$life>)? $name$(<$life>)? {
@@ -48,15 +76,11 @@ keys! {
         v "v": Option<u32>,
         seq "seq": Option<u64>,
         ts "ts": Option<Timestamp>,
-        #[serde(borrow)]
-        kind "type": Option<Cow<'a, str>>,
+        kind "type": Option<Text<'a>>,
         when "when": Option<When>,
-        #[serde(borrow)]
-        node "node": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        comm "comm": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        thread "thread": Option<Cow<'a, str>>,
+        node "node": Option<Text<'a>>,
+        comm "comm": Option<Text<'a>>,
+        thread "thread": Option<Text<'a>>,
         pid "pid": Option<u32>,
         tid "tid": Option<u32>,
         ppid "ppid": Option<u32>,
@@ -79,13 +103,10 @@ keys! {
         what "kind": Option<Kind>,
         state "state": Option<TcpState>,
         dir "dir": Option<PacketDir>,
-        #[serde(borrow)]
-        reason "reason": Option<Cow<'a, str>>,
+        reason "reason": Option<Text<'a>>,
         reason_id "reason_id": Option<u32>,
-        #[serde(borrow)]
-        symbol "symbol": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        dev "dev": Option<Cow<'a, str>>,
+        symbol "symbol": Option<Text<'a>>,
+        dev "dev": Option<Text<'a>>,
         count "count": Option<u64>,
         first_boot_ns "first_boot_ns": Option<u64>,
         queued_bytes "queued_bytes": Option<u64>,
@@ -102,8 +123,7 @@ keys! {
         retrans_count "retrans_count": Option<u64>,
         srtt_us "srtt_us": Option<u64>,
         min_rtt_us "min_rtt_us": Option<u64>,
-        #[serde(borrow)]
-        error "error": Option<Cow<'a, str>>,
+        error "error": Option<Text<'a>>,
         errno "errno": Option<u16>,
         soft_error "soft_error": bool,
         nonblocking "nonblocking": bool,
@@ -123,11 +143,8 @@ keys! {
         ns "ns": Option<Namespaces>,
         sec "sec": Option<Sec>,
         cgroup_id "cgroup_id": Option<u64>,
-        #[serde(borrow)]
         k8s "k8s": Option<K8s<'a>>,
-        #[serde(borrow)]
-        unit "unit": Option<Cow<'a, str>>,
-        #[serde(borrow)]
+        unit "unit": Option<Text<'a>>,
         peer "peer": Option<PeerKeys<'a>>,
         conntrack "conntrack": Option<Arc<Nat>>,
         why "why": Why,
@@ -148,20 +165,13 @@ keys! {
 keys! {
     /// A container of a pod.
     K8s<'a> {
-        #[serde(borrow)]
-        pod_uid "pod_uid": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        namespace "namespace": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        pod "pod": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        container "container": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        container_id "container_id": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        workload "workload": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        workload_from "workload_from": Option<Cow<'a, str>>,
+        pod_uid "pod_uid": Option<Text<'a>>,
+        namespace "namespace": Option<Text<'a>>,
+        pod "pod": Option<Text<'a>>,
+        container "container": Option<Text<'a>>,
+        container_id "container_id": Option<Text<'a>>,
+        workload "workload": Option<Text<'a>>,
+        workload_from "workload_from": Option<Text<'a>>,
         via "via": Option<Via>,
     }
 }
@@ -169,12 +179,9 @@ keys! {
 keys! {
     /// The remote end.
     PeerKeys<'a> {
-        #[serde(borrow)]
-        namespace "namespace": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        pod "pod": Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        node "node": Option<Cow<'a, str>>,
+        namespace "namespace": Option<Text<'a>>,
+        pod "pod": Option<Text<'a>>,
+        node "node": Option<Text<'a>>,
         via "via": Option<PeerVia>,
     }
 }

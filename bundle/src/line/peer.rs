@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::clip;
 use super::keys::{Line, PeerKeys};
+use super::reading::Text;
 use crate::peer::{Peer, PeerVia};
 
 impl<'a> Line<'a> {
@@ -23,7 +24,7 @@ impl<'a> Line<'a> {
     pub fn peer(&self) -> Option<Arc<Peer>> {
         let PeerKeys { namespace, pod, node, via } = self.peer.as_ref()?;
         let via = via.unwrap_or(PeerVia::Unstated);
-        let owned = |text: &std::borrow::Cow<'_, str>| text.clone().into_owned();
+        let owned = |text: &Text<'_>| (**text).to_owned();
         let peer = match (namespace, pod, node) {
             (Some(namespace), Some(pod), _) => Peer::Pod { namespace: owned(namespace), pod: owned(pod), via },
             (_, _, Some(node)) => Peer::Node { node: owned(node), via },

@@ -1,11 +1,11 @@
 //! Values with a spelling of their own, as they are read. How they are written stands in `put`.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 
+use super::reading::Text;
 use crate::event::{Endpoint, RetransmitKind, StallKind};
 
 /// RFC 3339, UTC, exactly six decimals, so that lines sort as text.
@@ -14,7 +14,7 @@ pub struct Timestamp(pub DateTime<Utc>);
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
+        let text = <Text<'de>>::deserialize(d)?;
         let at = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
         Ok(Self(at.with_timezone(&Utc)))
     }
@@ -31,7 +31,7 @@ pub struct Tuple {
 
 impl<'de> Deserialize<'de> for Tuple {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
+        let text = <Text<'de>>::deserialize(d)?;
         let (local, remote) =
             text.split_once(" -> ").ok_or_else(|| serde::de::Error::custom("`tuple` is not `local -> remote`"))?;
         match (parse_endpoint(local), parse_endpoint(remote)) {
@@ -47,7 +47,7 @@ pub struct End(pub Endpoint);
 
 impl<'de> Deserialize<'de> for End {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
+        let text = <Text<'de>>::deserialize(d)?;
         parse_endpoint(&text).map(Self).ok_or_else(|| serde::de::Error::custom("not `addr:port`"))
     }
 }
@@ -83,33 +83,9 @@ pub struct CapsEff(pub u64);
 
 impl<'de> Deserialize<'de> for CapsEff {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
+        let text = <Text<'de>>::deserialize(d)?;
         let digits: String = text.trim_start_matches("0x").chars().filter(|c| *c != '_').collect();
         u64::from_str_radix(&digits, 16).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Counts the keys that no field took.
-#[derive(Debug, Default)]
-pub struct Skipped(pub u64);
-
-impl<'de> Deserialize<'de> for Skipped {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Count;
-        impl<'de> serde::de::Visitor<'de> for Count {
-            type Value = Skipped;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the remaining keys")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
-                let mut n = 0;
-                while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {
-                    n += 1;
-                }
-                Ok(Skipped(n))
-            }
-        }
-        d.deserialize_map(Count)
     }
 }
 

@@ -102,6 +102,19 @@ pub fn softnet(text: &str, most_cpus: usize) -> Vec<CounterGroup> {
     groups
 }
 
+/// Columns of `ip_vs_stats` (`ip_vs_stats_show`).
+const IPVS: [&str; 5] = ["conns", "in_packets", "out_packets", "in_bytes", "out_bytes"];
+
+/// `ip_vs_stats`: below a heading of two lines what all services together have counted, hexadecimal; rates follow.
+pub fn ipvs(text: &str) -> Vec<CounterGroup> {
+    let columns = text.lines().nth(2).unwrap_or_default().split_ascii_whitespace();
+    let values: Vec<_> = columns.map_while(|it| u64::from_str_radix(it, 16).ok()).collect();
+    if values.len() != IPVS.len() {
+        return Vec::new();
+    }
+    vec![group("ipvs", IPVS.into_iter().map(str::to_owned).zip(values))]
+}
+
 /// What is a level, and has no difference: the whole group.
 pub fn is_level(group: &str) -> bool {
     group.starts_with("sockstat") || ["meminfo", "load"].contains(&group)
@@ -141,6 +154,19 @@ mod tests {
             ("Tcp".to_owned(), vec![("ActiveOpens", 153)]),
         ];
         assert_eq!(told(&in_two_lines(text)), expected);
+        let text = "   Total Incoming Outgoing         Incoming         Outgoing\n   Conns  Packets  Packets            \
+            Bytes            Bytes\n       3       1B        0              6A4                0\n\n Conns/s   Pkts/s   \
+            Pkts/s          Bytes/s          Bytes/s\n       1        1        1                1                1\n";
+        assert_eq!(
+            told(&ipvs(text)),
+            [("ipvs".to_owned(), vec![("conns", 3), ("in_bytes", 0x6a4), ("in_packets", 0x1b)])]
+        );
+        let without_services = text
+            .replace("       3       1B        0              6A4 ", "       0        0        0                0 ");
+        assert_eq!(told(&ipvs(&without_services)), [("ipvs".to_owned(), vec![])]);
+        for other in ["", "\n\n", "a\nb\n1 2 3 4\n", "a\nb\n1 2 3 4 x\n"] {
+            assert_eq!(told(&ipvs(other)), []);
+        }
         let text =
             "Ip6InReceives    \t12\nIcmp6InMsgs 1\nUdp6InDatagrams\t3\nUdpLite6InDatagrams 4\nOther 5\nIp6Odd x\n";
         let expected = [

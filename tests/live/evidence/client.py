@@ -1,9 +1,9 @@
 # Traffic that goes wrong, for evidence.rs.
 # usage: client.py flood ADDRESS PORT SOCKETS EACH | listen ADDRESS PORT BACKLOG | connects ADDRESS PORT COUNT SECONDS
-#        | hold ADDRESS PORT | fill ADDRESS PORT | abort ADDRESS PORT
-# `listen`, `hold` and `fill` print a line when they are there, and stay until they are killed. `listen` never accepts, `hold`
+#        | hold ADDRESS PORT | fill ADDRESS PORT | drip ADDRESS PORT | abort ADDRESS PORT
+# `listen`, `hold`, `fill` and `drip` print a line when they are there, and stay until they are killed. `listen` never accepts, `hold`
 # accepts one connection and reads nothing.
-import signal, socket, struct, sys
+import signal, socket, struct, sys, time
 
 mode, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -58,6 +58,13 @@ elif mode == "fill":
             s.send(b"x" * 65536)
     except BlockingIOError:
         stay("full")
+elif mode == "drip":
+    s = stream()
+    s.connect((address, port))
+    print("open", flush=True)
+    while True:
+        s.send(b"x")
+        time.sleep(0.1)
 elif mode == "abort":
     s = stream()
     s.connect((address, port))

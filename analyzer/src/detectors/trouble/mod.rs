@@ -1,5 +1,6 @@
 //! Connections in trouble: turned away, cut off, standing still, or waiting for a reader.
 
+pub(super) mod became_unreachable;
 pub(super) mod listen_overflow;
 pub(super) mod mtu_hole;
 pub(super) mod reset_by_peer;

@@ -12,6 +12,7 @@ mod reading;
 mod values;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::attribution::{Attribution, Owner, OwnerSource, Security};
@@ -22,7 +23,7 @@ use crate::event::{
 use crate::tcp::TcpState;
 use crate::why::Reason;
 use keys::{Line, Namespaces, Sec};
-use reading::Text;
+use reading::{Text, read};
 pub use values::parse_endpoint;
 use values::{CapsEff, End, Kind, Timestamp, Tuple};
 
@@ -94,10 +95,15 @@ pub struct Parsed<T> {
 }
 
 /// A line that is UTF-8 as a whole is checked once, another one string by string.
-fn json(text: &[u8]) -> Result<Line<'_>, serde_json::Error> {
-    match std::str::from_utf8(text) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(text),
+fn json<'a>(text: &'a [u8], line: &mut Line<'a>) -> Result<(), serde_json::Error> {
+    if let Ok(text) = std::str::from_utf8(text) {
+        let mut d = serde_json::Deserializer::from_str(text);
+        read(&mut d, line)?;
+        d.end()
+    } else {
+        let mut d = serde_json::Deserializer::from_slice(text);
+        read(&mut d, line)?;
+        d.end()
     }
 }
 
@@ -106,7 +112,8 @@ fn json(text: &[u8]) -> Result<Line<'_>, serde_json::Error> {
 /// # Errors
 /// [`LineError::UnknownType`] is not a fault of the bundle; every other variant is.
 pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineError> {
-    let line = json(text)?;
+    let mut line = Line::default();
+    json(text, &mut line)?;
     line.check_version()?;
     let kind = line.kind.as_deref().ok_or(LineError::Missing("type"))?;
     let kind = EventKind::ALL
@@ -140,7 +147,8 @@ pub fn parse_event(text: &[u8], line_number: u64) -> Result<Parsed<Event>, LineE
 /// # Errors
 /// As for [`parse_event`], except that there is no unknown type.
 pub fn parse_socket(text: &[u8]) -> Result<Parsed<SocketRecord>, LineError> {
-    let line = json(text)?;
+    let mut line = Line::default();
+    json(text, &mut line)?;
     line.check_version()?;
     let record = SocketRecord {
         at: line.ts.as_ref().ok_or(LineError::Missing("ts"))?.0,
@@ -292,7 +300,7 @@ impl<'a> Line<'a> {
             None => Attribution::Unresolved(why.take("pid").unwrap_or(Reason::NoOwner)),
         };
         Identity {
-            node: Arc::from(self.node.as_deref().unwrap_or_default()),
+            node: shared(self.node.as_deref().unwrap_or_default()),
             proto: self.proto.unwrap_or(proto),
             local: Endpoint { addr: self.laddr.or(tuple.local.addr), port: self.lport.or(tuple.local.port) },
             remote: Endpoint { addr: self.raddr.or(tuple.remote.addr), port: self.rport.or(tuple.remote.port) },
@@ -394,6 +402,19 @@ impl<'a> Line<'a> {
             asked: self.asked.map(|a| a.0),
         }
     }
+}
+
+/// The same text as that of the line before is the same one in memory: a bundle is of one node.
+fn shared(text: &str) -> Arc<str> {
+    thread_local! {
+        static LAST: RefCell<Arc<str>> = RefCell::new(Arc::from(""));
+    }
+    LAST.with_borrow_mut(|last| {
+        if **last != *text {
+            *last = Arc::from(text);
+        }
+        Arc::clone(last)
+    })
 }
 
 /// The text, cut to [`MAX_STRING_BYTES`] at a character boundary.

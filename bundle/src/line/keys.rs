@@ -30,7 +30,9 @@ macro_rules! keys {
 
         impl<'de$(: $life, $life)?> Deserialize<'de> for $name$(<$life>)? {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                read(d)
+                let mut object = Self::default();
+                read(d, &mut object)?;
+                Ok(object)
             }
         }
 

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::Deserialize;
@@ -75,22 +74,22 @@ pub trait Keys<'de>: Default {
     fn skipped(&mut self) {}
 }
 
-/// Reads an object; keys may come in any order, each at most once.
-pub fn read<'de, T: Keys<'de>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
-    d.deserialize_map(Object(PhantomData))
+/// Reads an object; keys may come in any order, each at most once. It is made in its place: a line is too large to be passed on.
+pub fn read<'de, T: Keys<'de>, D: Deserializer<'de>>(d: D, object: &mut T) -> Result<(), D::Error> {
+    d.deserialize_map(Object(object))
 }
 
-struct Object<T>(PhantomData<T>);
+struct Object<'o, T>(&'o mut T);
 
-impl<'de, T: Keys<'de>> Visitor<'de> for Object<T> {
-    type Value = T;
+impl<'de, T: Keys<'de>> Visitor<'de> for Object<'_, T> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
-        let (mut object, mut seen) = (T::default(), 0_u128);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (object, mut seen) = (self.0, 0_u128);
         while let Some(place) = map.next_key_seed(Place(T::table()))? {
             let Some(place) = place else {
                 map.next_value::<IgnoredAny>()?;
@@ -104,7 +103,7 @@ impl<'de, T: Keys<'de>> Visitor<'de> for Object<T> {
             seen |= 1 << place;
             object.take(place, &mut map)?;
         }
-        Ok(object)
+        Ok(())
     }
 }
 
@@ -170,7 +169,9 @@ mod tests {
     use super::super::keys::{Line, Namespaces};
 
     fn line(text: &str) -> Result<Line<'_>, serde_json::Error> {
-        serde_json::from_str(text)
+        let mut line = Line::default();
+        super::super::json(text.as_bytes(), &mut line)?;
+        Ok(line)
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Lines of `events.jsonl` → records, by several threads at once and in the order of the lines.
 //!
 //! A batch is some thousand lines of text. While later ones are still being parsed, the records of the oldest are
-//! handed on, so what comes out does not depend on how many threads there are. So many batches are held at a time as
-//! there are threads.
+//! handed on, so what comes out does not depend on how many threads there are. One batch more than there are threads is held
+//! at a time: while one is handed on, the others keep all processors busy.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
@@ -81,13 +81,13 @@ impl<'scope, 'env> InFlight<'scope, 'env> {
         self.running.is_empty()
     }
 
-    /// Adds a batch; returns the records of the oldest once there are as many as threads.
+    /// Adds a batch; returns the records of the oldest once there are more than threads.
     pub(super) fn push(&mut self, batch: Batch) -> Option<Vec<Read>> {
         if self.threads < 2 {
             return Some(batch.parse());
         }
         self.running.push_back(self.scope.spawn(move || batch.parse()));
-        if self.running.len() < self.threads { None } else { self.pop() }
+        if self.running.len() <= self.threads { None } else { self.pop() }
     }
 
     /// The records of the oldest batch; `None` if there is none any more.

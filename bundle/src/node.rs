@@ -125,7 +125,7 @@ impl Item {
 #[serde(default)]
 pub struct CounterGroup {
     /// `Ip`, `Icmp`, `Tcp`, `Udp`, `TcpExt`, `IpExt`, `Ip6`, `sockstat.TCP`, `softnet` (added up over CPUs), `softnet.cpu<n>`,
-    /// `ipvs` (`ip_vs_stats`: `conns`, `in_packets`, `out_packets`, `in_bytes`, `out_bytes`),
+    /// `ipvs` (`ip_vs_stats_percpu`: `conns`, `in_packets`, `out_packets`, `in_bytes`, `out_bytes`),
     /// `cpu` (`/proc/stat`, ms), `softirq.cpu<n>`, `meminfo` (bytes), `vmstat`, `load` (times 100) and so on.
     pub group: String,
     /// By the kernel's names; counters that are 0 are left out.

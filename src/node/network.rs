@@ -55,7 +55,7 @@ const FILES: [(&str, Reader); 6] = [
     (IPVS, tables::ipvs),
 ];
 /// There only where the kernel has IPVS: that it is not is said of the node, and not of each of its namespaces.
-const IPVS: &str = "ip_vs_stats";
+const IPVS: &str = "ip_vs_stats_percpu";
 
 /// Looks at one namespace after the other.
 pub struct Network {

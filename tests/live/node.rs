@@ -28,7 +28,8 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn has_no_ipvs() -> Option<String> {
-    (!Path::new("/proc/net/ip_vs_stats").exists()).then(|| "`ip_vs` is not loaded: a virtual machine has it".to_owned())
+    (!Path::new("/proc/net/ip_vs_stats_percpu").exists())
+        .then(|| "`ip_vs` is not loaded: a virtual machine has it".to_owned())
 }
 
 /// Lines of a namespace at one of the two looks.

@@ -102,17 +102,28 @@ pub fn softnet(text: &str, most_cpus: usize) -> Vec<CounterGroup> {
     groups
 }
 
-/// Columns of `ip_vs_stats` (`ip_vs_stats_show`).
+/// Columns of `ip_vs_stats_percpu` (`ip_vs_stats_percpu_show`), behind the number of the CPU.
 const IPVS: [&str; 5] = ["conns", "in_packets", "out_packets", "in_bytes", "out_bytes"];
 
-/// `ip_vs_stats`: below a heading of two lines what all services together have counted, hexadecimal; rates follow.
+/// `ip_vs_stats_percpu`: what all services together have counted, hexadecimal, one line for each CPU. The totals that stand
+/// there, too, are as of up to two seconds before: they are left alone, and so are the rates.
 pub fn ipvs(text: &str) -> Vec<CounterGroup> {
-    let columns = text.lines().nth(2).unwrap_or_default().split_ascii_whitespace();
-    let values: Vec<_> = columns.map_while(|it| u64::from_str_radix(it, 16).ok()).collect();
-    if values.len() != IPVS.len() {
-        return Vec::new();
+    let mut sum = [0_u64; IPVS.len()];
+    let mut has_counted = false;
+    for line in text.lines() {
+        let columns = line.split_ascii_whitespace().map(|it| u64::from_str_radix(it, 16).ok());
+        let Some([_cpu, counts @ ..]) =
+            columns.collect::<Option<Vec<_>>>().and_then(|it| <[u64; 6]>::try_from(it).ok())
+        else {
+            continue;
+        };
+        has_counted = true;
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(count);
+        }
     }
-    vec![group("ipvs", IPVS.into_iter().map(str::to_owned).zip(values))]
+    let groups = has_counted.then(|| group("ipvs", IPVS.into_iter().map(str::to_owned).zip(sum)));
+    groups.into_iter().collect()
 }
 
 /// What is a level, and has no difference: the whole group.
@@ -154,17 +165,14 @@ mod tests {
             ("Tcp".to_owned(), vec![("ActiveOpens", 153)]),
         ];
         assert_eq!(told(&in_two_lines(text)), expected);
-        let text = "   Total Incoming Outgoing         Incoming         Outgoing\n   Conns  Packets  Packets            \
-            Bytes            Bytes\n       3       1B        0              6A4                0\n\n Conns/s   Pkts/s   \
-            Pkts/s          Bytes/s          Bytes/s\n       1        1        1                1                1\n";
-        assert_eq!(
-            told(&ipvs(text)),
-            [("ipvs".to_owned(), vec![("conns", 3), ("in_bytes", 0x6a4), ("in_packets", 0x1b)])]
-        );
-        let without_services = text
-            .replace("       3       1B        0              6A4 ", "       0        0        0                0 ");
-        assert_eq!(told(&ipvs(&without_services)), [("ipvs".to_owned(), vec![])]);
-        for other in ["", "\n\n", "a\nb\n1 2 3 4\n", "a\nb\n1 2 3 4 x\n"] {
+        let text = "       Total Incoming Outgoing         Incoming         Outgoing\nCPU    Conns  Packets  Packets            \
+            Bytes            Bytes\n  0        3       1B        0              6A4                0\n  A        1        2        0              \
+            6A4                0\n  ~        2        2        0                2                0\n\n     Conns/s   Pkts/s   Pkts/s          \
+            Bytes/s          Bytes/s\n           1        1        1                1                1\n";
+        let sum = vec![("conns", 4), ("in_bytes", 2 * 0x6a4), ("in_packets", 0x1d)];
+        assert_eq!(told(&ipvs(text)), [("ipvs".to_owned(), sum)]);
+        assert_eq!(told(&ipvs("  0 0 0 0 0 0\n")), [("ipvs".to_owned(), vec![])]);
+        for other in ["", "\n\n", "0 1 2 3 4\n", "0 1 2 3 4 x\n", "0 1 2 3 4 5 6\n"] {
             assert_eq!(told(&ipvs(other)), []);
         }
         let text =

@@ -12,8 +12,6 @@ mod reading;
 mod values;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::sync::Arc;
 
 use crate::attribution::{Attribution, Owner, OwnerSource, Security};
 use crate::event::{
@@ -23,7 +21,7 @@ use crate::event::{
 use crate::tcp::TcpState;
 use crate::why::Reason;
 use keys::{Line, Namespaces, Sec};
-use reading::{Text, read};
+use reading::{Text, clip, json, shared};
 pub use values::parse_endpoint;
 use values::{CapsEff, End, Kind, Timestamp, Tuple};
 
@@ -92,19 +90,6 @@ pub struct Parsed<T> {
     pub record: T,
     /// Keys that were skipped.
     pub unknown_keys: u64,
-}
-
-/// A line that is UTF-8 as a whole is checked once, another one string by string.
-fn json<'a>(text: &'a [u8], line: &mut Line<'a>) -> Result<(), serde_json::Error> {
-    if let Ok(text) = std::str::from_utf8(text) {
-        let mut d = serde_json::Deserializer::from_str(text);
-        read(&mut d, line)?;
-        d.end()
-    } else {
-        let mut d = serde_json::Deserializer::from_slice(text);
-        read(&mut d, line)?;
-        d.end()
-    }
 }
 
 /// Reads an event. `line_number` (from 1) stands in where the line has no `seq`.
@@ -402,24 +387,6 @@ impl<'a> Line<'a> {
             asked: self.asked.map(|a| a.0),
         }
     }
-}
-
-/// The same text as that of the line before is the same one in memory: a bundle is of one node.
-fn shared(text: &str) -> Arc<str> {
-    thread_local! {
-        static LAST: RefCell<Arc<str>> = RefCell::new(Arc::from(""));
-    }
-    LAST.with_borrow_mut(|last| {
-        if **last != *text {
-            *last = Arc::from(text);
-        }
-        Arc::clone(last)
-    })
-}
-
-/// The text, cut to [`MAX_STRING_BYTES`] at a character boundary.
-fn clip(text: &str) -> Text<'_> {
-    Text(Cow::Borrowed(text.get(..text.floor_char_boundary(MAX_STRING_BYTES)).unwrap_or(text)))
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::event::{Dropped, ListenOverflow, PacketDir, Reset, RetransmitKind, Role, Stall, StallKind, When};
 use crate::tcp::TcpState;

@@ -388,13 +388,6 @@ pub(crate) fn is_of_a_connection(event: &Event) -> bool {
 
 /// As the release judges.
 #[cfg(test)]
-impl Default for Builder {
-    fn default() -> Self {
-        Self::new(crate::kb::release().cutoffs().unwrap())
-    }
-}
-
-#[cfg(test)]
 #[path = "tests.rs"]
 pub(crate) mod tests;
 

@@ -10,6 +10,12 @@ use ktrace_bundle::testing::{
 
 use super::*;
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new(crate::kb::release().cutoffs().unwrap())
+    }
+}
+
 const LOSSLESS: Needs = Needs { hooks: &["udp"], lossless: true, ..Needs::NOTHING };
 
 pub(crate) fn a_report(form: Form) -> ReadReport {

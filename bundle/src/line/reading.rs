@@ -2,11 +2,15 @@
 //! derives compares it with all names one after the other, a hundred times for each of forty keys of a line.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use super::MAX_STRING_BYTES;
 
 /// Slots of a [`Table`]: more than twice as many as any struct has keys.
 const SLOTS: usize = 256;
@@ -164,13 +168,44 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// Reads a line. One that is UTF-8 as a whole is checked once, another one string by string.
+pub fn json<'a, T: Keys<'a>>(text: &'a [u8], object: &mut T) -> Result<(), serde_json::Error> {
+    if let Ok(text) = std::str::from_utf8(text) {
+        let mut d = serde_json::Deserializer::from_str(text);
+        read(&mut d, object)?;
+        d.end()
+    } else {
+        let mut d = serde_json::Deserializer::from_slice(text);
+        read(&mut d, object)?;
+        d.end()
+    }
+}
+
+/// The same text as that of the line before is the same one in memory: a bundle is of one node.
+pub fn shared(text: &str) -> Arc<str> {
+    thread_local! {
+        static LAST: RefCell<Arc<str>> = RefCell::new(Arc::from(""));
+    }
+    LAST.with_borrow_mut(|last| {
+        if **last != *text {
+            *last = Arc::from(text);
+        }
+        Arc::clone(last)
+    })
+}
+
+/// The text, cut to [`MAX_STRING_BYTES`] at a character boundary.
+pub fn clip(text: &str) -> Text<'_> {
+    Text(Cow::Borrowed(text.get(..text.floor_char_boundary(MAX_STRING_BYTES)).unwrap_or(text)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::keys::{Line, Namespaces};
 
     fn line(text: &str) -> Result<Line<'_>, serde_json::Error> {
         let mut line = Line::default();
-        super::super::json(text.as_bytes(), &mut line)?;
+        super::json(text.as_bytes(), &mut line)?;
         Ok(line)
     }
 
